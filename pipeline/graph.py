@@ -1,0 +1,311 @@
+"""Pipelines: processors in order, branches side by side, and who comes next for a class of frames.
+
+`Pipeline` nests and `ParallelPipeline` forks; both are only descriptions. `Graph` is the flattened whole: a chain of
+spots, where a question like "who is the next to name TextFrame, downstream of here?" is answered once per class and
+place, and then remembered by the kernel.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from .errors import PipelineError
+from .formats import check_formats
+from .frames import DOWNSTREAM, Direction, Frame, Lane
+from .processor import FrameProcessor, Kind, Part
+
+Element = "FrameProcessor | Pipeline | ParallelPipeline"
+
+
+class Pipeline:
+    """Processors in order. A pipeline can stand in another one; it is flattened when it runs.
+
+    Raises `PipelineError` for an empty one, for a processor used twice and for two inputs, and `FormatError` where
+    neighbours do not agree on the audio between them.
+    """
+
+    def __init__(
+        self, processors: Sequence[FrameProcessor | Pipeline | ParallelPipeline], name: str = ""
+    ) -> None:
+        self.elements = tuple(processors)
+        self.name = name
+        if not self.elements:
+            raise PipelineError("A pipeline needs at least one processor, as in Pipeline([Louder()]).")
+        for element in self.elements:
+            _check_element(element, "Pipeline")
+        _check_used_once(list(self.processors()))
+        check_formats(self.elements_flat())
+
+    def processors(self) -> Iterator[FrameProcessor]:
+        """All processors, in order, those of branches and of nested pipelines too."""
+        for element in self.elements:
+            if isinstance(element, FrameProcessor):
+                yield element
+            else:
+                yield from element.processors()
+
+    def elements_flat(self) -> list[FrameProcessor | ParallelPipeline]:
+        """The elements with nested pipelines unfolded; branches stay."""
+        flat: list[FrameProcessor | ParallelPipeline] = []
+        for element in self.elements:
+            if isinstance(element, Pipeline):
+                flat.extend(element.elements_flat())
+            else:
+                flat.append(element)
+        return flat
+
+    def __repr__(self) -> str:
+        return f"Pipeline([{', '.join(str(element) for element in self.elements)}])"
+
+
+class ParallelPipeline:
+    """Branches side by side: each gets every frame, in order, in the same task.
+
+    A frame that no processor of a branch names passes that branch. The same frame (the very object) leaves once,
+    however many branches let it through. An empty branch lets everything through.
+    """
+
+    def __init__(
+        self, *branches: Sequence[FrameProcessor | Pipeline | ParallelPipeline], name: str = ""
+    ) -> None:
+        self.name = name
+        if not branches:
+            raise PipelineError(
+                "A ParallelPipeline needs at least one branch, as in ParallelPipeline([a], [b, c])."
+            )
+        for branch in branches:
+            if isinstance(branch, FrameProcessor | Pipeline | ParallelPipeline):
+                raise PipelineError(
+                    f"A branch of a ParallelPipeline is a list: write ParallelPipeline([{branch}]), not "
+                    f"ParallelPipeline({branch})."
+                )
+            for element in branch:
+                _check_element(element, "ParallelPipeline")
+        self.branches = tuple(tuple(branch) for branch in branches)
+        _check_used_once(list(self.processors()))
+
+    def processors(self) -> Iterator[FrameProcessor]:
+        """All processors, branch by branch."""
+        for branch in self.branches:
+            if branch:
+                for element in branch:
+                    if isinstance(element, FrameProcessor):
+                        yield element
+                    else:
+                        yield from element.processors()
+
+    def __repr__(self) -> str:
+        return f"ParallelPipeline({', '.join(str(list(branch)) for branch in self.branches)})"
+
+
+def _check_element(element: object, where: str) -> None:
+    if not isinstance(element, FrameProcessor | Pipeline | ParallelPipeline):
+        hint = ", an instance, not the class: add ()" if isinstance(element, type) else ""
+        raise PipelineError(
+            f"{where}: {element!r} is no processor. Give processors, pipelines or parallel pipelines{hint}."
+        )
+
+
+def _check_used_once(processors: list[FrameProcessor]) -> None:
+    for processor, count in Counter(processors).items():
+        if count > 1:
+            raise PipelineError(
+                f"{processor.path} stands in the pipeline {count} times. A processor has a state and one place: "
+                f"make a second {type(processor).__name__}(...)."
+            )
+    inputs = [
+        processor for processor in processors if any(part.kind is Kind.SOURCE for part in processor._parts)
+        and getattr(processor, "is_transport_input", False)
+    ]  # fmt: skip
+    if len(inputs) > 1:
+        raise PipelineError(
+            f"The pipeline has {len(inputs)} inputs ({', '.join(p.path for p in inputs)}) and a conversation has one. "
+            "Run two pipelines with PipelineRunner().run(worker_a, worker_b), or mix the audio before it comes in."
+        )
+
+
+# --- the flattened whole ---------------------------------------------------------------------------------------------
+
+
+class Spot:
+    """A place in the flattened pipeline, with its neighbours."""
+
+    __slots__ = ("down", "path", "up")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.up: Spot | None = None
+        self.down: Spot | None = None
+
+    def beside(self, direction: Direction) -> Spot | None:
+        """The neighbour in a direction."""
+        return self.down if direction is DOWNSTREAM else self.up
+
+
+class End(Spot):
+    """The head (upstream) or the tail (downstream) of the whole."""
+
+    __slots__ = ()
+
+
+class Fork(Spot):
+    """Where branches stand side by side."""
+
+    __slots__ = ("branches",)
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.branches: list[tuple[Edge, Edge]] = []
+
+
+class Edge(Spot):
+    """The beginning or the end of a branch: beyond it, the branches of its fork are joined."""
+
+    __slots__ = ("fork",)
+
+    def __init__(self, fork: Fork) -> None:
+        super().__init__(fork.path)
+        self.fork = fork
+
+
+class ProcessorSpot(Spot):
+    """A processor at its place, and what it names."""
+
+    __slots__ = ("_job_lanes", "_taken", "processor", "sources", "streams")
+
+    def __init__(self, path: str, processor: FrameProcessor) -> None:
+        super().__init__(path)
+        self.processor = processor
+        self._taken: dict[Direction, dict[type[Frame], Part]] = {}
+        self._job_lanes: set[tuple[Direction, Lane]] = set()
+        self.streams: list[Part] = []
+        self.sources: list[Part] = []
+        for part in processor._parts:
+            if part.kind is Kind.STREAM:
+                self.streams.append(part)
+            elif part.kind is Kind.SOURCE:
+                self.sources.append(part)
+            else:
+                table = self._taken.setdefault(part.direction, {})
+                for declared in part.types:
+                    table.setdefault(declared, part)
+                    if part.kind is Kind.JOB:
+                        self._job_lanes.add((part.direction, declared.lane))
+
+    def taker(self, frame_type: type[Frame], direction: Direction) -> Part | None:
+        """The method that handles a class of frames; the nearest base that is named counts."""
+        table = self._taken.get(direction)
+        if table is None:
+            return None
+        for base in frame_type.__mro__:
+            if base in table:
+                return table[base]
+        return None
+
+    def cancel_taker(self, frame_type: type[Frame]) -> Part | None:
+        """The method that handles a cancel frame, whichever direction it was declared for."""
+        return self.taker(frame_type, DOWNSTREAM) or self.taker(frame_type, Direction.UPSTREAM)
+
+    def readers(self, frame_type: type[Frame], direction: Direction) -> list[Part]:
+        """The streams that read along."""
+        return [
+            part
+            for part in self.streams
+            if part.direction is direction and issubclass(frame_type, part.types)
+        ]
+
+    def keeps_order(self, frame_type: type[Frame], direction: Direction) -> bool:
+        """Whether frames of this class wait while a job of this processor is under way.
+
+        What follows a sentence must not overtake its audio, also where the processor does not name it.
+        """
+        return (direction, frame_type.lane) in self._job_lanes
+
+    def names(self, frame_type: type[Frame], direction: Direction) -> bool:
+        """Whether a frame of this class has to be shown to the processor."""
+        return (
+            self.keeps_order(frame_type, direction)
+            or self.taker(frame_type, direction) is not None
+            or bool(self.streams and self.readers(frame_type, direction))
+        )
+
+
+class Graph:
+    """A pipeline, flattened into spots from `head` to `tail`."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.head = End("(head)")
+        self.tail = End("(tail)")
+        self.spots: list[ProcessorSpot] = []
+        self._names: Counter[str] = Counter()
+        last = self._chain(pipeline.elements, pipeline.name, self.head)
+        _link(last, self.tail)
+
+    def _chain(
+        self, elements: Sequence[FrameProcessor | Pipeline | ParallelPipeline], prefix: str, last: Spot
+    ) -> Spot:
+        for element in elements:
+            if isinstance(element, FrameProcessor):
+                spot: Spot = ProcessorSpot(
+                    self._path(prefix, element.name or type(element).__name__), element
+                )
+                self.spots.append(spot)  # type: ignore[arg-type]
+            elif isinstance(element, Pipeline):
+                last = self._chain(element.elements, _join_path(prefix, element.name), last)
+                continue
+            else:
+                spot = self._fork(element, prefix)
+            _link(last, spot)
+            last = spot
+        return last
+
+    def _fork(self, parallel: ParallelPipeline, prefix: str) -> Fork:
+        fork = Fork(self._path(prefix, parallel.name or "parallel"))
+        for number, branch in enumerate(parallel.branches, 1):
+            first, end = Edge(fork), Edge(fork)
+            _link(self._chain(branch, f"{fork.path}.{number}", first), end)
+            fork.branches.append((first, end))
+        return fork
+
+    def _path(self, prefix: str, name: str) -> str:
+        path = _join_path(prefix, name)
+        self._names[path] += 1
+        return path if self._names[path] == 1 else f"{path}#{self._names[path]}"
+
+    def targets(self, spot: Spot, frame_type: type[Frame], direction: Direction) -> list[Spot]:
+        """Who gets a frame of this class that leaves ``spot``: processors, forks (to be joined there), or the end."""
+        beside = spot.beside(direction)
+        return _targets(beside, frame_type, direction)
+
+
+def _targets(spot: Spot | None, frame_type: type[Frame], direction: Direction) -> list[Spot]:
+    while spot is not None:
+        if isinstance(spot, ProcessorSpot):
+            if spot.names(frame_type, direction):
+                return [spot]
+        elif isinstance(spot, Edge):
+            return [spot.fork]
+        elif isinstance(spot, Fork):
+            fork = spot
+            found = [
+                _targets((first if direction is DOWNSTREAM else end).beside(direction), frame_type, direction)
+                for first, end in fork.branches
+            ]
+            named = [targets for targets in found if targets != [fork]]
+            if named:
+                inside = [target for targets in found for target in targets if target is not fork]
+                return [*inside, fork] if any(fork in targets for targets in found) else inside
+        else:
+            return [spot]
+        spot = spot.beside(direction)
+    raise AssertionError("a chain of spots ends at its ends")  # pragma: no cover
+
+
+def _link(upper: Spot, lower: Spot) -> None:
+    upper.down = lower
+    lower.up = upper
+
+
+def _join_path(prefix: str, name: str) -> str:
+    return "/".join(filter(None, [prefix, name]))

@@ -1,0 +1,77 @@
+"""The inbox: everything that happens to a conversation, in three lanes, each bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .errors import QueueOverflowError
+from .frames import AtBound, Lane
+from .host import Hop
+from .station import Entry, split
+
+MICROPHONE_FRAMES = 100
+"""Frames of a class that may be dropped: two seconds of a microphone in chunks of 20 ms."""
+
+
+class Inbox:
+    """Three queues. Within a lane nothing reorders; urgent comes before input, and input before output.
+
+    Bounds: a lane holds ``bound_frames``, beyond which `make_room` raises (jobs never come near: each has one frame here at
+    a time); of a microphone's frames it holds `MICROPHONE_FRAMES`, beyond which the oldest is dropped and counted.
+    """
+
+    __slots__ = ("_microphone", "bound", "dropped", "input", "output", "refused", "urgent")
+
+    def __init__(self, bound_frames: int) -> None:
+        self.urgent: deque[Entry] = deque()
+        self.input: deque[Entry] = deque()
+        self.output: deque[Entry] = deque()
+        self.bound = bound_frames
+        self._microphone = 0
+        self.dropped = 0
+        """Microphone frames lost because the pipeline was too slow."""
+        self.refused = 0
+        """Frames that came too late, for a response that was cut."""
+
+    def __len__(self) -> int:
+        return len(self.urgent) + len(self.input) + len(self.output)
+
+    def make_room(self, queue: deque[Entry], hop: Hop, frame: Frame) -> None:
+        """Called before a frame is added to a queue that may be full. Raises `QueueOverflowError`."""
+        if frame.at_bound is AtBound.DROP_OLDEST:
+            self._microphone += 1
+            if self._microphone > MICROPHONE_FRAMES:
+                self._drop_oldest(queue)
+        elif len(queue) >= self.bound:
+            raise QueueOverflowError(
+                f"The inbox holds {len(queue)} {frame.lane.value} frames, its bound; {type(frame).__name__} from "
+                f"{hop.origin} does not fit. Something posts faster than the pipeline works: post with "
+                "`await worker.send(frame)`, which waits, or look for a handler that blocks (the log names slow ones)."
+            )
+
+    def take(self) -> Entry | None:
+        """The next entry, or None."""
+        if self.urgent:
+            return self.urgent.popleft()
+        if self.input:
+            entry = self.input.popleft()
+        elif self.output:
+            entry = self.output.popleft()
+        else:
+            return None
+        if entry[1].at_bound is AtBound.DROP_OLDEST:
+            self._microphone -= 1
+        return entry
+
+    def drop(self, through: int) -> list[Entry]:
+        """Take out the frames of responses up to ``through`` that do not survive."""
+        self.output, dropped = split(self.output, through)
+        return dropped
+
+    def _drop_oldest(self, queue: deque[Entry]) -> None:
+        for index, entry in enumerate(queue):
+            if entry[1].at_bound is AtBound.DROP_OLDEST:
+                del queue[index]
+                self._microphone -= 1
+                self.dropped += 1
+                return

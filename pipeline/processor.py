@@ -1,0 +1,338 @@
+"""The base of all processors, and the four ways in which a method takes part.
+
+::
+
+    class Louder(FrameProcessor):
+        @handles(InputAudioFrame)                      # a plain handler: quick, in order, may push
+        async def amplify(self, frame: InputAudioFrame) -> None:
+            await self.push(frame.with_samples(gain(frame.samples, 2.0)))
+
+    class Translator(FrameProcessor):
+        @handles(TranscriptionFrame)                   # with `yield` it is a job: it may wait as long as it likes
+        async def translate(self, frame: TranscriptionFrame) -> AsyncIterator[Frame]:
+            yield TextFrame(await self.client.translate(frame.text))
+
+    class Recogniser(FrameProcessor):
+        @streams(InputAudioFrame)                      # one long job that reads along; the frames pass on
+        async def listen(self, frames: Stream[InputAudioFrame]) -> AsyncIterator[Frame]:
+            async for frame in frames: ...
+
+    class Tone(FrameProcessor):
+        @source                                        # one long job that makes frames of its own
+        async def play(self) -> AsyncIterator[Frame]:
+            yield ...
+
+Handling a frame takes it: push it to pass it on. A frame that a processor does not name passes it unseen, at no cost.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, Self, TypeVar
+
+from .clock import NS_PER_MS, Clock, TimerHandle
+from .errors import ProcessorError
+from .frames import DOWNSTREAM, Direction, Frame
+from .host import Hop, Host
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_MARK = "__voxline_takes__"
+
+
+class Kind(Enum):
+    """How a method takes part."""
+
+    PLAIN = "plain handler"
+    JOB = "job"
+    STREAM = "stream"
+    SOURCE = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One method's part, as its decorator wrote it down."""
+
+    method: str
+    kind: Kind
+    types: tuple[type[Frame], ...]
+    direction: Direction
+    bound: int = 0
+    """Of a stream: how many frames it may be behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """What audio a processor accepts or makes: rates in Hz and numbers of channels; an empty tuple means any."""
+
+    sample_rates: tuple[int, ...] = ()
+    channels: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        rates = " or ".join(str(rate) for rate in self.sample_rates)
+        names = {1: "mono", 2: "stereo"}
+        channels = " or ".join(names.get(count, f"{count} channels") for count in self.channels)
+        return ", ".join(filter(None, [f"{rates} Hz" if rates else "", channels])) or "any audio"
+
+    def takes(self, other: AudioFormat) -> bool:
+        """Whether audio of the ``other`` format is accepted; what is not known is given the benefit of the doubt."""
+        return all(
+            not mine or not theirs or set(theirs) <= set(mine)
+            for mine, theirs in [(self.sample_rates, other.sample_rates), (self.channels, other.channels)]
+        )
+
+
+def handles(*types: type[Frame], direction: Direction = DOWNSTREAM) -> Callable[[_Method], _Method]:
+    """Declare that a method handles frames of these classes (and of those derived from them).
+
+    The method is ``async def``. Without ``yield`` it runs inline, one at a time, and should be quick; with ``yield``
+    it runs as a job beside the pipeline, and each frame it yields goes on from this processor. Stack the decorator
+    to name both directions.
+    """
+    return _mark(types, direction, None, 0)
+
+
+def streams(
+    *types: type[Frame], bound_frames: int = 500, direction: Direction = DOWNSTREAM
+) -> Callable[[_Method], _Method]:
+    """Declare a long-lived job that reads along: ``async def listen(self, frames: Stream[...])``, with ``yield``.
+
+    The frames pass on unchanged; reading holds nothing back. A reader that is ``bound_frames`` behind loses the
+    oldest of a microphone's frames (counted, and reported as an error); other frames are kept up to four times the
+    bound.
+    """
+    return _mark(types, direction, Kind.STREAM, bound_frames)
+
+
+def source(method: _Method) -> _Method:
+    """Declare a job that makes frames of its own, from the start of the pipeline to its end."""
+    return _mark((), DOWNSTREAM, Kind.SOURCE, 0)(method)
+
+
+def _mark(
+    types: tuple[type[Frame], ...], direction: Direction, kind: Kind | None, bound: int
+) -> Callable[[_Method], _Method]:
+    for declared in types:
+        if not (isinstance(declared, type) and issubclass(declared, Frame)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ProcessorError(f"@handles takes classes of frames, not {declared!r}.")
+
+    def mark(method: _Method) -> _Method:
+        name = method.__name__
+        if inspect.isasyncgenfunction(method):
+            part = Part(name, kind or Kind.JOB, types, direction, bound)
+        elif kind is None and inspect.iscoroutinefunction(method):
+            part = Part(name, Kind.PLAIN, types, direction)
+        else:
+            need = "async def" if kind is None else "async def with yield"
+            raise ProcessorError(f"{method.__qualname__}: a method that takes frames is `{need}`.")
+        if not types and part.kind is not Kind.SOURCE:
+            raise ProcessorError(
+                f"{method.__qualname__}: name at least one class of frames, as in @handles(TextFrame)."
+            )
+        setattr(method, _MARK, [*getattr(method, _MARK, []), part])
+        return method
+
+    return mark
+
+
+class FrameProcessor:
+    """A step of a pipeline. Derive, and write methods with `handles`, `streams` or `source`.
+
+    There is no duty to call ``super().__init__()``. State belongs into ``__init__`` and is changed by handlers only:
+    they run one at a time, so it needs no lock, and a recording replays it.
+    """
+
+    name: str = ""
+    """What errors and recordings call it; the class's name where it is empty."""
+    max_jobs: ClassVar[int] = 1
+    """How many jobs of this processor may run at a time."""
+    queue_frames: int = 256
+    """How many frames of a lane may wait behind its job before whoever sends them is held."""
+    start_timeout_ms: float = 10_000
+    stop_timeout_ms: float = 5_000
+
+    _parts: ClassVar[tuple[Part, ...]] = ()
+    _host: Host
+    _down: dict[type[Frame], Hop]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Here and not in __init__, which you need not call; and not on the class, which makes every push slower.
+        self = super().__new__(cls)
+        self._host = NOT_RUNNING
+        return self
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = [part for member in vars(cls).values() for part in getattr(member, _MARK, ())]
+        seen: dict[tuple[type[Frame], Direction], str] = {}
+        for part in own:
+            if part.kind is Kind.STREAM:
+                continue
+            for declared in part.types:
+                other = seen.setdefault((declared, part.direction), part.method)
+                if other != part.method:
+                    raise ProcessorError(
+                        f"{cls.__name__}: both {other}() and {part.method}() handle {declared.__name__} "
+                        f"{part.direction.name.lower()}. One of them has to go."
+                    )
+        # What derives overrides what it derives from, so the most derived parts come first.
+        inherited = [part for base in cls.__mro__[1:] for part in vars(base).get("_own_parts", ())]
+        cls._own_parts = tuple(own)  # pyright: ignore[reportAttributeAccessIssue]
+        cls._parts = (*own, *inherited)
+
+    # --- for you to write -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Get what it needs (a connection, a process) before the first frame flows. All processors start at once.
+
+        Not called in a replay: what handlers depend on belongs into ``__init__``.
+        """
+
+    async def stop(self) -> None:
+        """Give back what `start` took. Called once, also after a failed start."""
+
+    def idle(self) -> bool:
+        """Whether nothing is left to do. A worker that drains waits for it: an output says False while it plays."""
+        return True
+
+    def accepts(self) -> Mapping[type[Frame], AudioFormat]:
+        """What audio it takes, by class of frame. Checked when a pipeline is built."""
+        return {}
+
+    def makes(self) -> Mapping[type[Frame], AudioFormat]:
+        """What audio it makes, by class of frame. Checked when a pipeline is built."""
+        return {}
+
+    # --- for you to call --------------------------------------------------------------------------------------------
+
+    def push(
+        self, frame: Frame, direction: Direction = DOWNSTREAM, response: int | None = None
+    ) -> Awaitable[None]:
+        """Send a frame on, to the next processor that names its class.
+
+        In a plain handler it never waits: the frame is delivered, before anything else, when the handler has ended.
+        In a job it is a ``yield`` that can go upstream, and waits while the place downstream is full. The frame
+        belongs to the response that is being worked for, unless ``response`` names another.
+        """
+        host = self._host
+        if host.next is None and direction is DOWNSTREAM and response is None:
+            host.next = self._down[frame.__class__]
+            host.next_frame = frame
+            return host.done
+        return host.push(self, frame, direction, response)
+
+    def post(self, frame: Frame, *, response: int | None = None) -> None:
+        """Put a fact into the inbox, for this processor's own handler: from a job, a device's callback, a protocol."""
+        self._host.post(self, frame, response)
+
+    def post_threadsafe(self, frame: Frame, *, response: int | None = None) -> None:
+        """`post` from another thread."""
+        self._host.post_threadsafe(self, frame, response)
+
+    def post_after(self, delay_ms: float, frame: Frame) -> TimerHandle:
+        """`post` in ``delay_ms``, counted from the moment of the frame that is being handled."""
+        host = self._host
+        return host.post_at(self, host.now_ns() + round(delay_ms * NS_PER_MS), frame)
+
+    def post_at(self, when_ns: int, frame: Frame) -> TimerHandle:
+        """`post` when the clock shows ``when_ns``."""
+        return self._host.post_at(self, when_ns, frame)
+
+    def interrupt(self, reason: str = "interrupted", *, response: int | None = None) -> bool:
+        """Cut every response up to ``response`` (the newest, if not given). False where there was nothing to cut.
+
+        One step: their jobs are closed, their queued frames dropped, later ones refused, and one `CancelFrame` goes
+        from here to the head and one to the tail.
+        """
+        return self._host.interrupt(self, reason, response)
+
+    def new_response(self) -> int:
+        """Open the bot's next response, and return its number. Push its first frame with ``response=`` this."""
+        return self._host.new_response()
+
+    @property
+    def response(self) -> int:
+        """The number of the response that is being worked for; 0 where the frame under way belongs to none."""
+        return self._host.current_response()
+
+    def open_response(self) -> int:
+        """`response`; where it is 0, the newest response that is not cut, or a new one.
+
+        Output that nobody gave a number to belongs to it, so that an interruption finds it.
+        """
+        return self._host.open_response()
+
+    def hold(self) -> bool:
+        """Make the job whose frame is being handled wait, after its next ``yield``, until `release`.
+
+        False where the frame came from nobody who can wait.
+        """
+        return self._host.hold(self)
+
+    def release(self) -> None:
+        """Let those go on that this processor held."""
+        self._host.release(self)
+
+    def end(self, reason: str = "ended") -> None:
+        """Ask the worker to drain and end: what is queued is delivered and played first."""
+        self._host.end(self, reason)
+
+    @property
+    def now_ns(self) -> int:
+        """The moment at which the frame that is being handled was taken; in a job, the clock's time."""
+        return self._host.now_ns()
+
+    @property
+    def clock(self) -> Clock:
+        """The worker's clock."""
+        return self._host.clock
+
+    @property
+    def random(self) -> random.Random:
+        """The worker's generator of random numbers. Its seed is in the recording."""
+        return self._host.random
+
+    @property
+    def path(self) -> str:
+        """Where it stands in the running pipeline; its name before it runs."""
+        return self._host.path(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.path}>"
+
+
+class _NotRunning(Host):
+    """The host of a processor whose pipeline does not run."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.next = Hop("", _Nowhere(), DOWNSTREAM, _nowhere)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("next", "path"):
+            return object.__getattribute__(self, name)
+        raise ProcessorError(
+            f"FrameProcessor.{name} works only while the pipeline runs. In start() it does; in __init__() it does "
+            "not yet; in a test, use the `harness` fixture."
+        )
+
+    def path(self, who: object) -> str:
+        """The name of a processor that has no place yet."""
+        return getattr(who, "name", "") or type(who).__name__
+
+
+class _Nowhere:
+    path = ""
+
+
+async def _nowhere(frame: Frame) -> None:
+    pass
+
+
+# All that a host can do is made by `__getattribute__`, to one effect.
+_NotRunning.__abstractmethods__ = frozenset()
+NOT_RUNNING: Host = _NotRunning()

@@ -1,0 +1,83 @@
+"""Runs workers, and ends them on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+
+from .crew import spawn
+from .worker import Outcome, PipelineWorker
+
+log = logging.getLogger("voxline")
+
+
+class PipelineRunner:
+    """Runs one worker or many. The first Ctrl-C (or SIGTERM) drains them, the second cancels.
+
+    ``handle_signals=False`` leaves the signals alone, which is right inside a server that has its own.
+    """
+
+    def __init__(self, *, handle_signals: bool = True) -> None:
+        self._handle_signals = handle_signals and threading.current_thread() is threading.main_thread()
+        self._workers: list[PipelineWorker] = []
+        self._stopping: list[asyncio.Task[None]] = []
+
+    async def run(self, *workers: PipelineWorker) -> list[Outcome]:
+        """Run all workers to their ends. The first error of a worker that does not start is raised, after all ended."""
+        self._workers = list(workers)
+        with self._signals():
+            if len(workers) == 1:
+                return [await workers[0].run()]
+            return await self._run_many()
+
+    async def _run_many(self) -> list[Outcome]:
+        outcomes: dict[PipelineWorker, Outcome] = {}
+        errors: list[BaseException] = []
+
+        async def run(worker: PipelineWorker) -> None:
+            try:
+                outcomes[worker] = await worker.run()
+            except Exception as error:
+                errors.append(error)
+
+        tasks = [spawn(run(worker), worker.name) for worker in self._workers]
+        try:
+            for task in tasks:
+                await task
+        except asyncio.CancelledError:
+            for worker in self._workers:
+                worker.cancel()
+            for task in tasks:
+                await task
+            raise
+        if errors:
+            raise errors[0]
+        return [outcomes[worker] for worker in self._workers]
+
+    def _signals(self) -> contextlib.ExitStack:
+        stack = contextlib.ExitStack()
+        if self._handle_signals:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with contextlib.suppress(NotImplementedError, RuntimeError):
+                    loop.add_signal_handler(number, self.signalled)
+                    stack.callback(loop.remove_signal_handler, number)
+        return stack
+
+    def signalled(self) -> None:
+        """What a signal does: drain the first time, cancel the second."""
+        if self._stopping:
+            log.info("cancelling")
+            for worker in self._workers:
+                worker.cancel()
+            return
+        log.info("draining; once more to cancel")
+        for worker in self._workers:
+            self._stopping.append(spawn(_stop(worker), f"stop {worker.name}"))
+
+
+async def _stop(worker: PipelineWorker) -> None:
+    await worker.stop()

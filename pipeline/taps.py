@@ -1,0 +1,75 @@
+"""Taps: see everything, change nothing. Recording, metrics, tracing and fault injection are taps.
+
+No processor knows of them, and without one they cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .frames import Frame
+from .host import Hop
+
+
+class InjectedFault(Exception):
+    """Raised by a tap's `Tap.delivered`, it fails that delivery as if the processor had raised it."""
+
+
+class Tap:
+    """Derive, and override what you want to see."""
+
+    def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
+        """An entry is taken from the inbox: the conversation is the sequence of these calls.
+
+        ``response`` is the response it belongs to (0: none), ``job`` the number of the job that made it (0: none).
+        """
+
+    def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
+        """A frame is about to be handled by the processor at ``hop.processor``, coming from ``hop.origin``."""
+
+
+Delivered = Callable[[int, Hop, Frame], None]
+Taken = Callable[[int, Hop, Frame, int, int], None]
+
+
+class Taps:
+    """All taps of a worker as two calls; each is None where no tap listens."""
+
+    __slots__ = ("_taps", "delivered", "taken")
+
+    def __init__(self) -> None:
+        self._taps: list[Tap] = []
+        self.delivered: Delivered | None = None
+        self.taken: Taken | None = None
+
+    def add(self, tap: Tap) -> Callable[[], None]:
+        """Attach a tap; returns what detaches it."""
+        self._taps.append(tap)
+        self._compile()
+
+        def remove() -> None:
+            if tap in self._taps:
+                self._taps.remove(tap)
+                self._compile()
+
+        return remove
+
+    def _compile(self) -> None:
+        delivered = [tap.delivered for tap in self._taps if type(tap).delivered is not Tap.delivered]
+        taken = [tap.taken for tap in self._taps if type(tap).taken is not Tap.taken]
+        self.delivered = delivered[0] if len(delivered) == 1 else self._all_delivered(delivered)
+        self.taken = taken[0] if len(taken) == 1 else self._all_taken(taken)
+
+    def _all_delivered(self, calls: list[Delivered]) -> Delivered | None:
+        def delivered(t_ns: int, hop: Hop, frame: Frame) -> None:
+            for call in calls:
+                call(t_ns, hop, frame)
+
+        return delivered if calls else None
+
+    def _all_taken(self, calls: list[Taken]) -> Taken | None:
+        def taken(t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
+            for call in calls:
+                call(t_ns, hop, frame, response, job)
+
+        return taken if calls else None

@@ -1,0 +1,334 @@
+"""A worker runs one pipeline: one conversation, one task."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .clock import NS_PER_MS, Clock, SystemClock, TimerHandle, Wait
+from .drive import Drive
+from .errors import LifecycleError, PipelineError
+from .frames import DOWNSTREAM, Direction, Frame
+from .graph import Graph, Pipeline
+from .kernel import Kernel
+from .lifecycle import Hook, run_hooks, wait_for_tasks
+from .processor import FrameProcessor
+from .station import Station
+from .taps import Tap
+
+log = logging.getLogger("voxline")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPolicy:
+    """How many errors in a row one processor may have before the worker ends (with reason ``failed``)."""
+
+    max_in_a_row: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    ``reason``: ``ended`` (its sources had nothing more, or a processor asked for it), ``stopped``, ``cancelled`` or
+    ``failed``. ``errors``: what went wrong on the way out, in sentences: who passed which deadline, doing what.
+    """
+
+    reason: str
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Ending:
+    reason: str = ""
+    errors: list[str] = field(default_factory=list)
+
+
+class PipelineWorker:
+    """Runs one pipeline, once.
+
+    ``clock``: a `VirtualClock` makes time jump. ``seed``: of `FrameProcessor.random`; drawn if not given.
+    ``handler_slow_ms`` / ``handler_timeout_ms``: when a plain handler that waits is reported / cancelled.
+    ``drain_timeout_ms``: how long `stop` waits for what is queued, at work and being played.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        clock: Clock | None = None,
+        seed: int | None = None,
+        handler_slow_ms: float = 50,
+        handler_timeout_ms: float = 1_000,
+        drain_timeout_ms: float = 60_000,
+        inbox_frames: int = 10_000,
+        errors: ErrorPolicy | None = None,
+        replaying: bool = False,
+        name: str = "",
+    ) -> None:
+        self.pipeline = pipeline
+        self.name = name or pipeline.name or "worker"
+        self.clock = clock or SystemClock()
+        self.seed = random.SystemRandom().getrandbits(32) if seed is None else seed
+        self.drain_timeout_ms = drain_timeout_ms
+        self.errors = errors or ErrorPolicy()
+        self._slow_ms, self._timeout_ms = handler_slow_ms, handler_timeout_ms
+        self._inbox_frames = inbox_frames
+        self._replaying = replaying
+        self._graph = Graph(pipeline)
+        self._kernel: Kernel | None = None
+        self._drive: Drive | None = None
+        self._ending = _Ending()
+        self._draining = False
+        self._drain_reason = "ended"
+        self._drain_timers: list[TimerHandle] = []
+        self._starting: Wait | None = None
+        self._finished: list[Wait] = []
+        self._outcome: Outcome | None = None
+        self._early: list[Callable[[], object]] = []
+        self._on_left: Callable[[Frame, Direction], None] | None = None
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> Outcome:
+        """Start the processors, run the pipeline to its end, stop them.
+
+        Ends by itself when all sources have ended and what they set off is delivered and played. Raises
+        `LifecycleError` where a processor does not start.
+        """
+        if self._kernel is not None:
+            raise PipelineError(
+                f"{self.name} has run already. A worker runs once: make another PipelineWorker."
+            )
+        kernel = self._kernel = Kernel(
+            self._graph,
+            self.clock,
+            seed=self.seed,
+            inbox_frames=self._inbox_frames,
+            replaying=self._replaying,
+        )
+        kernel.on_failure, kernel.on_end, kernel.on_left = self._on_failure, self._on_end, self._on_left
+        self._drive = Drive(
+            kernel, slow_ms=self._slow_ms, timeout_ms=self._timeout_ms, on_quiet=self._on_quiet
+        )
+        for call in self._early:
+            call()
+        try:
+            await self._start()
+            if not self._ending.reason:
+                kernel.crew.begin_sources([*kernel.stations.values()])
+                if self._draining:
+                    self._begin_drain()
+                await self._drive.run()
+        except asyncio.CancelledError:
+            self._ending.reason = "cancelled"
+            raise
+        finally:
+            await self._close()
+        return self._outcome or Outcome("ended")
+
+    async def stop(self, timeout_ms: float | None = None) -> Outcome:
+        """Drain and end: what is queued is delivered, jobs finish, playout ends. Always returns, at the deadline at
+        the latest (``drain_timeout_ms``); then the outcome says who was stuck, at what, for how long.
+        """
+        if self._kernel is None:
+            self._ending.reason = "stopped"
+            return Outcome("stopped")
+        if timeout_ms is not None:
+            self.drain_timeout_ms = timeout_ms
+        if not self._draining and self._outcome is None:
+            self._ending.reason = ""
+            self._draining, self._drain_reason = True, "stopped"
+            if self._starting is None:
+                self._begin_drain()
+        return await self.finished()
+
+    def cancel(self) -> None:
+        """End now. What is queued is dropped, jobs are closed."""
+        self._end("cancelled")
+
+    async def finished(self) -> Outcome:
+        """Wait for the end of the run."""
+        if self._outcome is None:
+            waiting = Wait()
+            self._finished.append(waiting)
+            await waiting
+        assert self._outcome is not None
+        return self._outcome
+
+    # --- from outside the pipeline ----------------------------------------------------------------------------------
+
+    def post(self, frame: Frame, direction: Direction = DOWNSTREAM, *, response: int = 0) -> None:
+        """Put a frame into the inbox, to travel from the head down (or from the tail up).
+
+        Raises `QueueOverflowError` when the inbox is full; `send` waits instead.
+        """
+        if self._kernel is None:
+            self._early.append(lambda: self.post(frame, direction, response=response))
+            return
+        kernel = self._kernel
+        routes = kernel.head_routes if direction is DOWNSTREAM else kernel.tail_routes
+        kernel.put(routes[type(frame)], frame, response)
+
+    def interrupt(self, reason: str = "interrupted") -> None:
+        """Cut what the bot is saying, as a processor's `interrupt` does; the cancel frame goes down from the head."""
+        if self._kernel is None:
+            return
+        self._kernel.interrupt(self, reason, None)
+
+    def add_tap(self, tap: Tap) -> Callable[[], None]:
+        """Attach a tap; returns what detaches it."""
+        removed: list[Callable[[], None]] = []
+        if self._kernel is None:
+            self._early.append(lambda: removed.append(self.add_tap(tap)))
+            return lambda: [remove() for remove in removed] and None
+        return self._kernel.taps.add(tap)
+
+    @property
+    def responses(self) -> int:
+        """The number of the newest response."""
+        return 0 if self._kernel is None else self._kernel.responses
+
+    @property
+    def refused(self) -> int:
+        """How many frames came too late, for a response that had been cut."""
+        return 0 if self._kernel is None else self._kernel.inbox.refused
+
+    # --- starting and ending ----------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        if self._replaying:
+            return
+        hooks = self._hooks("start")
+        if not hooks:
+            return
+
+        def starting(waiting: Wait) -> None:
+            self._starting = waiting
+
+        errors = await run_hooks(self.clock, hooks, starting)
+        self._starting = None
+        if errors and not self._ending.reason:
+            self._ending.reason = "failed"
+            self._ending.errors += [error.message for error in errors]
+            cause = next((error.error for error in errors if error.error is not None), None)
+            raise LifecycleError(" ".join(error.message for error in errors)) from cause
+
+    def _hooks(self, which: str) -> list[Hook]:
+        return [
+            Hook(
+                f"{station.path}.{which}()",
+                getattr(station.processor, which),
+                _timeout(station.processor, which),
+            )
+            for station in self._stations()
+            if getattr(type(station.processor), which) is not getattr(FrameProcessor, which)
+        ]
+
+    def _stations(self) -> list[Station]:
+        return [] if self._kernel is None else list(self._kernel.stations.values())
+
+    def _begin_drain(self) -> None:
+        kernel = self._kernel
+        if kernel is None or self._outcome is not None:
+            return
+        kernel.crew.close_all(self._stations(), only_sources=True)
+        self._limit_drain()
+        kernel.wake()
+
+    def _limit_drain(self) -> None:
+        def overdue() -> None:
+            if self._outcome is None:
+                self._ending.errors += self._stuck()
+                log.error(
+                    "%s did not drain within %g ms: %s", self.name, self.drain_timeout_ms, self._ending.errors
+                )
+                self._end(self._drain_reason)
+
+        deadline = self.clock.now_ns() + round(self.drain_timeout_ms * NS_PER_MS)
+        self._drain_timers.append(self.clock.call_at(deadline, overdue))
+        patience = self.clock.patience(self.drain_timeout_ms / 1000, overdue)
+        if patience is not None:
+            self._drain_timers.append(patience)
+
+    def _stuck(self) -> list[str]:
+        kernel = self._kernel
+        if kernel is None:
+            return []
+        now = self.clock.now_ns()
+        jobs = [
+            f"{job.doing(now)}"
+            for job in kernel.crew.jobs.values()
+            if job.stream is None or job.stream.closed
+        ]
+        busy = [
+            f"{s.path} still has something to do (idle() is False)"
+            for s in self._stations()
+            if not s.processor.idle()
+        ]
+        waiting = [f"{s.path}: {s.waiting} frames wait behind its job" for s in self._stations() if s.waiting]
+        return [*jobs, *busy, *waiting]
+
+    def _on_quiet(self) -> None:
+        """Nothing is left to do just now; while draining, see whether that is the end."""
+        kernel, drive = self._kernel, self._drive
+        assert kernel is not None
+        assert drive is not None
+        if not self._draining:
+            if not kernel.sources_ended():
+                return
+            self._draining, self._drain_reason = True, "ended"
+            self._limit_drain()
+        stations = self._stations()
+        if any(station.running or not station.processor.idle() for station in stations):
+            return
+        if kernel.crew.close_next_stream(stations) or kernel.crew.jobs:
+            return
+        self._ending.reason = self._drain_reason
+        drive.end()
+
+    def _on_end(self, reason: str) -> None:
+        """A processor asks for the end."""
+        log.debug("%s ends: %s", self.name, reason)
+        if not self._draining:
+            self._draining, self._drain_reason = True, "ended"
+            if not self._replaying:
+                self._begin_drain()
+
+    def _on_failure(self, station: Station) -> None:
+        station.failures += 1
+        if station.failures > self.errors.max_in_a_row:
+            self._ending.errors.append(f"{station.path} failed {station.failures} times in a row.")
+            self._end("failed")
+
+    def _end(self, reason: str) -> None:
+        if self._outcome is None:
+            self._ending.reason = self._ending.reason or reason
+            if self._starting is not None:
+                self._starting.wake()
+            if self._drive is not None:
+                self._drive.end()
+
+    async def _close(self) -> None:
+        kernel = self._kernel
+        assert kernel is not None
+        for timer in self._drain_timers:
+            timer.cancel()
+        stations = self._stations()
+        kernel.crew.close_all(stations)
+        await wait_for_tasks(self.clock, list(kernel.crew.tasks), 1_000)
+        if not self._replaying:
+            self._ending.errors += [
+                error.message for error in await run_hooks(self.clock, self._hooks("stop"))
+            ]
+        kernel.dissolve()
+        self._outcome = Outcome(self._ending.reason or "ended", tuple(dict.fromkeys(self._ending.errors)))
+        for waiting in self._finished:
+            waiting.wake()
+
+
+def _timeout(processor: FrameProcessor, which: str) -> float:
+    return processor.start_timeout_ms if which == "start" else processor.stop_timeout_ms
