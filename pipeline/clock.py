@@ -127,7 +127,7 @@ class Wait:
         if self._activity is not None:
             self._activity.park()
 
-    def wake(self) -> None:
+    def wake(self, _: object = None) -> None:
         """End the wait. Harmless the second time."""
         if not self._future.done():
             self._unpark()
@@ -188,6 +188,18 @@ class VirtualClock(Clock):
     def idle(self) -> bool:
         """Whether nothing is being done right now."""
         return self._busy == 0
+
+    @property
+    def next_ns(self) -> int | None:
+        """When the next timer is due; None where there is none."""
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    @property
+    def pending(self) -> list[Callable[[], None]]:
+        """What the timers that are set will call, in no order."""
+        return [timer.callback for _, _, timer in self._timers if not timer.cancelled]
 
     def now_ns(self) -> int:
         """Virtual nanoseconds."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+import sys
+from asyncio import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from contextvars import copy_context
+from types import coroutine
 from typing import Any, Protocol
 
 from .clock import NS_PER_S, Activity, Clock, current_activity
@@ -22,6 +26,10 @@ class Boss(Protocol):
     replaying: bool
     response: int
 
+    def now_ns(self) -> int:
+        """The time."""
+        ...
+
     def put(self, hop: Hop, frame: Frame, response: int = 0, origin: Job | None = None) -> None:
         """Into the inbox."""
         ...
@@ -30,9 +38,101 @@ class Boss(Protocol):
         """The way of the news that a job has ended."""
         ...
 
+    def sources_ended(self) -> None:
+        """No source is left."""
+        ...
+
     def overflowed(self, station: Station, frame: Frame, error: QueueOverflowError) -> None:
         """The inbox is full."""
         ...
+
+
+class Hand:
+    """A task that runs jobs one after another, and is kept for the next one when there is nothing to do.
+
+    Most of a short job's cost would be its task and the turns of the event loop until that runs. So the first part of
+    a job, up to where it first waits, runs at once, with a hand's task as the current one (asyncio's documented calls
+    for that: "Extending", _enter_task and _leave_task) and in its context; only a job that waits is then handed over.
+    """
+
+    __slots__ = ("_crew", "_loop", "_next", "_parked", "_started", "context", "task")
+
+    def __init__(self, crew: Crew, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._crew = crew
+        self._next: tuple[Coroutine[Any, Any, None], Any] | None = None
+        self._parked: asyncio.Future[None] | None = None
+        self._started = False
+        self.context = copy_context()
+        self._loop = loop = asyncio.get_running_loop()
+        self.task = loop.create_task(self._run(work), name=name, context=self.context)
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._started = True
+        await work
+        while self._crew.spare is None:
+            self._crew.spare = self
+            self._parked = asyncio.get_running_loop().create_future()
+            try:
+                await self._parked
+            finally:
+                if self._crew.spare is self:
+                    self._crew.spare = None
+            if self._next is not None:
+                (work, waiting), self._next = self._next, None
+                await _go_on(work, waiting)
+
+    def cancel(self) -> None:
+        """Cancel the job that it runs, at the job's own wait."""
+        if self._started:
+            # One that has not begun finds out when it does; a task that is cancelled before would never run it.
+            self.task.cancel()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run a job up to its first wait. True where there was one: then this hand has it, and is no longer spare."""
+        loop, caller = self._loop, self._crew.caller
+        if caller is not None:
+            _leave_task(loop, caller)
+        _enter_task(loop, self.task)
+        try:
+            waiting = self.context.run(work.send, None)
+        except StopIteration:
+            return False
+        finally:
+            _leave_task(loop, self.task)
+            if caller is not None:
+                _enter_task(loop, caller)
+        self._next = (work, waiting)
+        self._crew.spare = None
+        assert self._parked is not None
+        if not self._parked.done():
+            self._parked.set_result(None)
+        return True
+
+
+@coroutine
+def _go_on(work: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
+    """Drive a coroutine on that is under way already, and waits for ``waiting``."""
+    while True:
+        try:
+            yield waiting
+        except BaseException as error:
+            advance, argument = work.throw, error
+        else:
+            advance, argument = work.send, None
+        try:
+            waiting = advance(argument)
+        except StopIteration:
+            return
+
+
+def _begin_untracked(frames: AsyncGenerator[Frame, None]) -> Awaitable[Frame]:
+    """The first step of a generator, spared the book that the event loop keeps of those nobody closes: we do."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return frames.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -48,10 +148,13 @@ class Crew:
         self._count = 0
         self.jobs: dict[int, Job] = {}
         """All that have not ended."""
-        self.tasks: set[asyncio.Task[None]] = set()
-        """Theirs, and those of jobs that would not end."""
+        self.hands: set[Hand] = set()
+        """Whoever runs them, those of jobs that would not end among them."""
+        self.caller: asyncio.Task[Any] | None = None
+        """The task of the kernel, in which jobs are begun."""
+        self.spare: Hand | None = None
+        """Waits for the next job.""" 
         self.sources: set[Job] = set()
-        self.had_sources = False
         self.last_frame = ""
         """The class name of the frame that the job dismissed last had."""
 
@@ -61,7 +164,8 @@ class Crew:
         """Start the job with which a processor answers a frame."""
         response = 0 if frame.lane is Lane.INPUT else self._boss.response
         job = self._job(station, part, type(frame).__name__, frame.lane, response)
-        job.survives = frame.survives
+        if frame.survives:
+            job.survives = True
         station.running.append(job)
         self._start(job, station, part, frame)
         return job
@@ -84,14 +188,12 @@ class Crew:
                 job = self._job(station, part, "", Lane.INPUT, 0)
                 station.long_jobs[part.method] = job
                 self.sources.add(job)
-                self.had_sources = True
                 self._start(job, station, part)
 
     def _job(self, station: Station, part: Part, frame: str, lane: Lane, response: int) -> Job:
-        self._count += 1
-        job = Job(self._count, station.path, part.method, frame, lane, response)
-        job.since_ns = self._boss.clock.now_ns()
-        self.jobs[job.number] = job
+        self._count = number = self._count + 1
+        job = Job(number, station.path, part.method, frame, lane, response, self._boss.now_ns())
+        self.jobs[number] = job
         return job
 
     def _start(self, job: Job, station: Station, part: Part, *arguments: object) -> None:
@@ -100,19 +202,30 @@ class Crew:
         if self._boss.clock.counts:
             job.activity = Activity(self._boss.clock)
         frames = getattr(station.processor, part.method)(*arguments)
-        job.task = spawn(self._run(job, station, frames), job.path)
-        self.tasks.add(job.task)
-        job.task.add_done_callback(self.tasks.discard)
+        work = self._run(job, station, frames)
+        hand = self.spare
+        if hand is None:
+            hand = Hand(self, work, job.path)
+            job.cancel = hand.cancel
+            self.hands.add(hand)
+            hand.task.add_done_callback(lambda _: self.hands.discard(hand))
+        elif hand.begin(work):
+            job.cancel = hand.cancel
 
     # --- running ----------------------------------------------------------------------------------------------------
 
     async def _run(self, job: Job, station: Station, frames: AsyncGenerator[Frame, None]) -> None:
         current_job.set(job)
         current_activity.set(job.activity)
+        if job.closing:
+            self._ended(job, station, None)
+            return
         error: BaseException | None = None
         routes = station.routes(DOWNSTREAM)
+        step = _begin_untracked(frames)
         try:
-            async for frame in frames:
+            while True:
+                frame = await step
                 if job.closing:
                     break
                 if not isinstance(frame, Frame):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -123,10 +236,17 @@ class Crew:
                 if job.undelivered or job.held_by:
                     await job.ready()
                 self._put(job, routes[type(frame)], frame)
+                step = frames.__anext__()
+        except StopAsyncIteration:
+            if not job.closing:
+                self._ended(job, station, None)
+                return
         except asyncio.CancelledError:
             pass
         except Exception as raised:
             error = raised
+        if job.closing and (task := asyncio.current_task()) is not None:
+            task.uncancel()
         try:
             await frames.aclose()
         except (asyncio.CancelledError, Exception) as raised:
@@ -145,6 +265,9 @@ class Crew:
             self._boss.put(hop, frame, response, job)
 
     def _ended(self, job: Job, station: Station, error: BaseException | None) -> None:
+        job.cancel = None
+        if job.overdue is not None:
+            job.overdue.cancel()
         if not job.abandoned:
             self._report(job, station, type(error).__name__ if error else "", str(error or ""))
         if job.activity is not None:
@@ -164,11 +287,14 @@ class Crew:
         job = self.jobs.pop(number, None)
         if job is not None:
             self.last_frame = job.frame
-            self.sources.discard(job)
             if job in station.running:
                 station.running.remove(job)
             elif station.long_jobs.get(job.method) is job:
                 del station.long_jobs[job.method]
+                if job in self.sources:
+                    self.sources.discard(job)
+                    if not self.sources:
+                        self._boss.sources_ended()
 
     def close(self, through: int, stations: dict[Any, Station]) -> None:
         """Close the jobs of responses up to ``through``, and drop what streams hold of them."""
@@ -185,18 +311,17 @@ class Crew:
         if job.closing:
             return
         job.close()
-        if job.task is None:
+        if job.cancel is None:
             return
 
         def overdue() -> None:
-            if job.number in self.jobs and job.task is not None and not job.task.done():
+            if job.cancel is not None:
                 job.abandoned = True
                 message = f"{job.path}.{job.method} was closed and did not end within {CLOSING_S:g} s; it is left behind."
                 self._report(job, station, "JobTimeout", message)
 
         clock = self._boss.clock
-        timer = clock.call_at(clock.now_ns() + round(CLOSING_S * NS_PER_S), overdue)
-        job.task.add_done_callback(lambda _: timer.cancel())
+        job.overdue = clock.call_at(clock.now_ns() + round(CLOSING_S * NS_PER_S), overdue)
 
     def close_next_stream(self, stations: list[Station]) -> bool:
         """End the input of the first stream that is still open, from the head on. False where none is."""
@@ -206,6 +331,12 @@ class Crew:
                     job.stream.close()
                     return True
         return False
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The tasks of all jobs; the one that waits for the next job is told to end."""
+        if self.spare is not None:
+            self.spare.task.cancel()
+        return [hand.task for hand in self.hands]
 
     def close_all(self, stations: list[Station], *, only_sources: bool = False) -> None:
         """Close every job."""

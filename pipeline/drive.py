@@ -26,7 +26,7 @@ PATIENCE_S = 0.25
 
 
 class Drive:
-    """Runs a kernel until `end` is called. ``on_quiet`` is called each time that nothing is left to do."""
+    """Runs a kernel until `end` is called. While `draining`, ``on_quiet`` is called when nothing is left to do."""
 
     def __init__(
         self, kernel: Kernel, *, slow_ms: float, timeout_ms: float, on_quiet: Callable[[], None]
@@ -35,6 +35,8 @@ class Drive:
         self._slow_ms = slow_ms
         self._timeout_ms = timeout_ms
         self._on_quiet = on_quiet
+        self.draining = False
+        """Whether ``on_quiet`` is to be called."""
         self._ended = False
         self._task: asyncio.Task[Any] | None = None
         self._activity: Activity | None = None
@@ -50,7 +52,7 @@ class Drive:
 
     async def run(self) -> None:
         """Drive, until `end`."""
-        self._task = asyncio.current_task()
+        self._task = self._kernel.crew.caller = asyncio.current_task()
         clock = self._kernel.clock
         self._activity = Activity(clock) if clock.counts else None
         token = current_activity.set(self._activity)
@@ -67,29 +69,35 @@ class Drive:
         kernel = self._kernel
         inbox = kernel.inbox
         while not self._ended:
-            yield from self._slice()
+            work = kernel.slice()
+            kernel.next = None
+            try:
+                waiting = work.send(None)
+            except StopIteration:
+                kernel.next = CLOSED
+            else:
+                yield from self._slow(work, waiting)
             if kernel.stack or inbox.urgent or inbox.input or inbox.output:
                 yield
                 continue
-            self._on_quiet()
-            if not (self._ended or len(inbox)):
-                kernel.sleeper = sleeper = Wait()
+            if self.draining:
+                self._on_quiet()
+                if self._ended or len(inbox):
+                    continue
+            if self._activity is None:
+                future = kernel.loop.create_future()
+                kernel.sleeper = future.set_result
+                yield from future
+            else:
+                sleeper = Wait()
+                kernel.sleeper = sleeper.wake
                 yield from sleeper.__await__()
 
-    def _slice(self) -> Generator[Any, None, None]:
+    def _slow(self, work: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, None, None]:
+        """A slice whose handler waits: for ``waiting``, to begin with."""
         kernel = self._kernel
-        work = kernel.slice()
-        kernel.next = None
         raised: BaseException | None = None
         while True:
-            try:
-                waiting = work.send(None) if raised is None else work.throw(raised)
-            except StopIteration:
-                kernel.next = CLOSED
-                return
-            except asyncio.CancelledError as error:
-                self._cancelled(error)
-                return
             pushed, kernel.next = kernel.next, CLOSED
             where = inspect.getcoroutinelocals(work)
             if self._expired:
@@ -103,6 +111,14 @@ class Drive:
                 raised = error
             self._unwatch(timers)
             kernel.next = pushed
+            try:
+                waiting = work.send(None) if raised is None else work.throw(raised)
+            except StopIteration:
+                kernel.next = CLOSED
+                return
+            except asyncio.CancelledError as error:
+                self._cancelled(error)
+                return
 
     # --- a handler waits --------------------------------------------------------------------------------------------
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
@@ -22,11 +21,8 @@ F = TypeVar("F", bound=Frame)
 class Origin:
     """Who put an entry into the inbox, where that matters: a job or a timer."""
 
-    __slots__ = ("dead",)
-
-    def __init__(self) -> None:
-        self.dead = False
-        """Its entries are dropped when they are taken."""
+    dead = False
+    """Its entries are dropped when they are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +41,26 @@ class JobEndedFrame(OutputFrame):
 
 
 class Job(Origin):
-    """A generator at work."""
+    """A generator at work. What most jobs never need stands on the class: a job is made for every sentence."""
 
-    __slots__ = (
-        "abandoned", "activity", "closing", "frame", "held_by", "lane", "method", "number", "path", "response",
-        "since_ns", "stream", "survives", "task", "undelivered", "waiting",
-    )  # fmt: skip
+    survives = False
+    """Whether an interruption leaves it alone."""
+    closing = False
+    abandoned = False
+    undelivered = 0
+    """How many of its frames are in the inbox."""
+    stream: Stream[Frame] | None = None
+    activity: Activity | None = None
+    cancel: Callable[[], None] | None = None
+    """Cancels it at its own wait. None in a replay, where no job runs, and once it has ended."""
+    overdue: TimerHandle | None = None
+    waiting: Wait | None = None
+    held_by: set[Hold] | None = None
+    """The full places downstream that it waits for."""
 
-    def __init__(self, number: int, path: str, method: str, frame: str, lane: Lane, response: int) -> None:
-        super().__init__()
+    def __init__(
+        self, number: int, path: str, method: str, frame: str, lane: Lane, response: int, since_ns: int
+    ) -> None:
         self.number = number
         self.path = path
         self.method = method
@@ -61,20 +68,7 @@ class Job(Origin):
         """The class name of the frame that began it; empty for a stream or a source."""
         self.lane = lane
         self.response = response
-        self.since_ns = 0
-        self.stream: Stream[Frame] | None = None
-        self.survives = False
-        """Whether an interruption leaves it alone."""
-        self.task: asyncio.Task[None] | None = None
-        """None in a replay, where no job runs."""
-        self.activity: Activity | None = None
-        self.closing = False
-        self.abandoned = False
-        self.undelivered = 0
-        """How many of its frames are in the inbox."""
-        self.held_by: set[Hold] = set()
-        """The full places downstream that it waits for."""
-        self.waiting: Wait | None = None
+        self.since_ns = since_ns
 
     @property
     def free(self) -> bool:
@@ -101,8 +95,8 @@ class Job(Origin):
             if self.activity is not None:
                 self.activity.pin()
                 self.activity.patience(CLOSING_S)
-            if self.task is not None:
-                self.task.cancel()
+            if self.cancel is not None:
+                self.cancel()
 
     def doing(self, now_ns: int) -> str:
         """What it does and for how long, for an error."""
@@ -124,24 +118,23 @@ class Hold:
     def add(self, job: Job) -> None:
         """It has to wait."""
         self.jobs.add(job)
+        if job.held_by is None:
+            job.held_by = set()
         job.held_by.add(self)
 
     def let_go(self) -> None:
         """There is room again."""
         jobs, self.jobs = self.jobs, set()
         for job in jobs:
-            job.held_by.discard(self)
+            if job.held_by is not None:
+                job.held_by.discard(self)
             job.nudge()
 
 
 class Timer(Origin):
     """A frame that is due. `cancel` holds until the frame is taken."""
 
-    __slots__ = ("handle",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.handle: TimerHandle | None = None
+    handle: TimerHandle | None = None
 
     def cancel(self) -> None:
         """Forget it."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from types import coroutine
 from typing import Any
 
-from .clock import Clock, TimerHandle, Wait
+from .clock import Clock, TimerHandle
 from .crew import Crew
 from .errors import ProcessorError, QueueOverflowError
 from .frames import (
@@ -61,6 +62,17 @@ async def _nothing(frame: Frame) -> None:
     raise AssertionError("a marker is not delivered")  # pragma: no cover
 
 
+@coroutine
+def _done() -> Generator[Any, None, None]:
+    return
+    yield
+
+
+DONE = _done()
+"""What a push in a plain handler returns. An exhausted generator: of all that can be awaited more than once, the one
+that returns soonest (a third of a finished future's time)."""
+next(DONE, None)
+
 _NOWHERE = Spot("(kernel)")
 OUTPUT, DROP_OLDEST = Lane.OUTPUT, AtBound.DROP_OLDEST
 MORE = Hop("", _NOWHERE, DOWNSTREAM, _nothing)
@@ -74,7 +86,8 @@ class Kernel(Host):
 
     __slots__ = (
         "_more", "_now", "_random", "cancelled", "crew", "graph", "head_routes", "inbox", "loop", "on_end", "on_failure",
-        "on_left", "origin", "replaying", "response", "responses", "router", "seed", "sleeper", "stack",
+        "on_sources_ended",
+        "origin", "replaying", "response", "responses", "router", "seed", "sleeper", "stack",
         "stations", "stations_of", "step_ns",
         "tail_routes", "taps",
     )  # fmt: skip
@@ -98,15 +111,14 @@ class Kernel(Host):
         self.cancelled = 0
         """All responses up to this one are cut."""
         self.step_ns = clock.now_ns()
-        self.sleeper: Wait | None = None
+        self.sleeper: Callable[[None], object] | None = None
+        """Wakes the task that sleeps because the inbox is empty."""
         self.on_failure: Callable[[Station], None] | None = None
-        self.on_left: Callable[[Frame, Direction], None] | None = None
         self.on_end: Callable[[str], None] | None = None
+        self.on_sources_ended: Callable[[], None] | None = None
         self.next = CLOSED
         self.loop = asyncio.get_running_loop()
-        done = self.loop.create_future()
-        done.set_result(None)
-        self.done = done
+        self.done = DONE
         self._more: list[Entry] = []
         self._now = clock.now_ns
         self._random: random.Random | None = None
@@ -211,7 +223,7 @@ class Kernel(Host):
         """Something is in the inbox."""
         if self.sleeper is not None:
             sleeper, self.sleeper = self.sleeper, None
-            sleeper.wake()
+            sleeper(None)
 
     def put(self, hop: Hop, frame: Frame, response: int = 0, origin: Origin | None = None) -> None:
         """Put an entry into the inbox; what belongs to a response that is cut is refused.
@@ -237,9 +249,10 @@ class Kernel(Host):
         if self.sleeper is not None:
             self.wake()
 
-    def sources_ended(self) -> bool:
-        """Whether there were sources and all have ended."""
-        return self.crew.had_sources and not self.crew.sources
+    def sources_ended(self) -> None:
+        """No source is left: nothing more comes from outside."""
+        if self.on_sources_ended is not None:
+            self.on_sources_ended()
 
     # --- what hops need (router.Runner) -----------------------------------------------------------------------------
 
@@ -281,11 +294,19 @@ class Kernel(Host):
         """Start a job for a frame."""
         if frame.lane is OUTPUT and not frame.survives:
             self.open_response()
-        return self.crew.begin(station, part, frame)
+        pushed, self.next = self.next, CLOSED
+        try:
+            return self.crew.begin(station, part, frame)
+        finally:
+            self.next = pushed
 
     def read_along(self, station: Station, part: Part, frame: Frame) -> None:
         """Give a frame to a stream; (re)start its job where it is not running."""
-        stream = self.crew.stream(station, part)
+        pushed, self.next = self.next, CLOSED
+        try:
+            stream = self.crew.stream(station, part)
+        finally:
+            self.next = pushed
         if not stream.put(frame, self.response) and stream.dropped & (stream.dropped - 1) == 0:
             # Reported at 1, 2, 4, 8 ... lost frames: said early, and not once per frame.
             error = QueueOverflowError(
@@ -296,8 +317,8 @@ class Kernel(Host):
 
     def left(self, frame: Frame, direction: Direction) -> None:
         """A frame has left the pipeline at an end."""
-        if self.on_left is not None:
-            self.on_left(frame, direction)
+        if self.taps.left is not None:
+            self.taps.left(self.step_ns, frame, direction, self.response)
 
     def job_ended(self, station: Station, frame: JobEndedFrame) -> None:
         """A job has ended: what waited behind it goes on."""
@@ -535,6 +556,7 @@ class Kernel(Host):
     def report(self, station: Station, frame: Frame, error: BaseException) -> None:
         """Send an `ErrorFrame` upstream from a station."""
         log.debug("%s failed", station.path, exc_info=error)
+        self.taps.failed(self.step_ns, station.path, error)
         self._failed(
             station,
             ErrorFrame(

@@ -219,7 +219,7 @@ class FrameProcessor:
         """
         host = self._host
         if host.next is None and direction is DOWNSTREAM and response is None:
-            host.next = self._down[frame.__class__]
+            host.next = self._down[type(frame)]
             host.next_frame = frame
             return host.done
         return host.push(self, frame, direction, response)

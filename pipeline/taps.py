@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .frames import Frame
+from .frames import Direction, Frame
 from .host import Hop
 
 
@@ -27,20 +27,33 @@ class Tap:
     def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
         """A frame is about to be handled by the processor at ``hop.processor``, coming from ``hop.origin``."""
 
+    def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
+        """A frame has left the pipeline: at the tail (downstream) or at the head (upstream)."""
+
+    def failed(self, t_ns: int, processor: str, error: BaseException) -> None:
+        """A handler or a job of a processor raised ``error``. The `ErrorFrame` that says so comes after this."""
+
+    def closed(self) -> None:
+        """The run is over: nothing more will be seen. Give back what you hold."""
+
 
 Delivered = Callable[[int, Hop, Frame], None]
 Taken = Callable[[int, Hop, Frame, int, int], None]
+Left = Callable[[int, Frame, Direction, int], None]
 
 
 class Taps:
-    """All taps of a worker as two calls; each is None where no tap listens."""
+    """All taps of a worker as one call for each thing to see; `delivered`, `taken` and `left` are None where no tap
+    listens.
+    """
 
-    __slots__ = ("_taps", "delivered", "taken")
+    __slots__ = ("_taps", "delivered", "left", "taken")
 
     def __init__(self) -> None:
         self._taps: list[Tap] = []
         self.delivered: Delivered | None = None
         self.taken: Taken | None = None
+        self.left: Left | None = None
 
     def add(self, tap: Tap) -> Callable[[], None]:
         """Attach a tap; returns what detaches it."""
@@ -54,11 +67,23 @@ class Taps:
 
         return remove
 
+    def failed(self, t_ns: int, processor: str, error: BaseException) -> None:
+        """Something raised."""
+        for tap in self._taps:
+            tap.failed(t_ns, processor, error)
+
+    def closed(self) -> None:
+        """The run is over."""
+        for tap in [*self._taps]:
+            tap.closed()
+
     def _compile(self) -> None:
         delivered = [tap.delivered for tap in self._taps if type(tap).delivered is not Tap.delivered]
         taken = [tap.taken for tap in self._taps if type(tap).taken is not Tap.taken]
         self.delivered = delivered[0] if len(delivered) == 1 else self._all_delivered(delivered)
         self.taken = taken[0] if len(taken) == 1 else self._all_taken(taken)
+        left = [tap.left for tap in self._taps if type(tap).left is not Tap.left]
+        self.left = left[0] if len(left) == 1 else self._all_left(left)
 
     def _all_delivered(self, calls: list[Delivered]) -> Delivered | None:
         def delivered(t_ns: int, hop: Hop, frame: Frame) -> None:
@@ -73,3 +98,10 @@ class Taps:
                 call(t_ns, hop, frame, response, job)
 
         return taken if calls else None
+
+    def _all_left(self, calls: list[Left]) -> Left | None:
+        def left(t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
+            for call in calls:
+                call(t_ns, frame, direction, response)
+
+        return left if calls else None

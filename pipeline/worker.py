@@ -13,6 +13,7 @@ from .drive import Drive
 from .errors import LifecycleError, PipelineError
 from .frames import DOWNSTREAM, Direction, Frame
 from .graph import Graph, Pipeline
+from .jobs import Origin
 from .kernel import Kernel
 from .lifecycle import Hook, run_hooks, wait_for_tasks
 from .processor import FrameProcessor
@@ -89,7 +90,7 @@ class PipelineWorker:
         self._finished: list[Wait] = []
         self._outcome: Outcome | None = None
         self._early: list[Callable[[], object]] = []
-        self._on_left: Callable[[Frame, Direction], None] | None = None
+        self._running = False
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -110,7 +111,7 @@ class PipelineWorker:
             inbox_frames=self._inbox_frames,
             replaying=self._replaying,
         )
-        kernel.on_failure, kernel.on_end, kernel.on_left = self._on_failure, self._on_end, self._on_left
+        kernel.on_failure, kernel.on_end = self._on_failure, self._on_end
         self._drive = Drive(
             kernel, slow_ms=self._slow_ms, timeout_ms=self._timeout_ms, on_quiet=self._on_quiet
         )
@@ -121,12 +122,14 @@ class PipelineWorker:
             if not self._ending.reason:
                 kernel.crew.begin_sources([*kernel.stations.values()])
                 if self._draining:
-                    self._begin_drain()
+                    self._begin_drain(kernel)
+                self._running = True
                 await self._drive.run()
         except asyncio.CancelledError:
             self._ending.reason = "cancelled"
             raise
         finally:
+            self._running = False
             await self._close()
         return self._outcome or Outcome("ended")
 
@@ -139,11 +142,7 @@ class PipelineWorker:
             return Outcome("stopped")
         if timeout_ms is not None:
             self.drain_timeout_ms = timeout_ms
-        if not self._draining and self._outcome is None:
-            self._ending.reason = ""
-            self._draining, self._drain_reason = True, "stopped"
-            if self._starting is None:
-                self._begin_drain()
+        self._drain("stopped")
         return await self.finished()
 
     def cancel(self) -> None:
@@ -171,7 +170,8 @@ class PipelineWorker:
             return
         kernel = self._kernel
         routes = kernel.head_routes if direction is DOWNSTREAM else kernel.tail_routes
-        kernel.put(routes[type(frame)], frame, response)
+        # The origin makes the kernel learn of a new response when the frame is taken, and not before.
+        kernel.put(routes[type(frame)], frame, response, Origin() if response else None)
 
     def interrupt(self, reason: str = "interrupted") -> None:
         """Cut what the bot is saying, as a processor's `interrupt` does; the cancel frame goes down from the head."""
@@ -186,6 +186,11 @@ class PipelineWorker:
             self._early.append(lambda: removed.append(self.add_tap(tap)))
             return lambda: [remove() for remove in removed] and None
         return self._kernel.taps.add(tap)
+
+    @property
+    def running(self) -> bool:
+        """Whether the processors have started and frames flow."""
+        return self._running
 
     @property
     def responses(self) -> int:
@@ -231,12 +236,19 @@ class PipelineWorker:
     def _stations(self) -> list[Station]:
         return [] if self._kernel is None else list(self._kernel.stations.values())
 
-    def _begin_drain(self) -> None:
-        kernel = self._kernel
-        if kernel is None or self._outcome is not None:
+    def _drain(self, reason: str) -> None:
+        """Begin to drain: no more input; the end comes when nothing is left to do, or at the deadline."""
+        if self._draining or self._outcome is not None:
             return
+        self._draining, self._drain_reason = True, reason
+        if self._kernel is not None and self._starting is None and not self._replaying:
+            self._begin_drain(self._kernel)
+
+    def _begin_drain(self, kernel: Kernel) -> None:
         kernel.crew.close_all(self._stations(), only_sources=True)
         self._limit_drain()
+        if self._drive is not None:
+            self._drive.draining = True
         kernel.wake()
 
     def _limit_drain(self) -> None:
@@ -273,15 +285,10 @@ class PipelineWorker:
         return [*jobs, *busy, *waiting]
 
     def _on_quiet(self) -> None:
-        """Nothing is left to do just now; while draining, see whether that is the end."""
+        """Nothing is left to do just now, while draining: see whether that is the end."""
         kernel, drive = self._kernel, self._drive
         assert kernel is not None
         assert drive is not None
-        if not self._draining:
-            if not kernel.sources_ended():
-                return
-            self._draining, self._drain_reason = True, "ended"
-            self._limit_drain()
         stations = self._stations()
         if any(station.running or not station.processor.idle() for station in stations):
             return
@@ -293,10 +300,7 @@ class PipelineWorker:
     def _on_end(self, reason: str) -> None:
         """A processor asks for the end."""
         log.debug("%s ends: %s", self.name, reason)
-        if not self._draining:
-            self._draining, self._drain_reason = True, "ended"
-            if not self._replaying:
-                self._begin_drain()
+        self._drain("ended")
 
     def _on_failure(self, station: Station) -> None:
         station.failures += 1
@@ -319,11 +323,12 @@ class PipelineWorker:
             timer.cancel()
         stations = self._stations()
         kernel.crew.close_all(stations)
-        await wait_for_tasks(self.clock, list(kernel.crew.tasks), 1_000)
+        await wait_for_tasks(self.clock, kernel.crew.tasks(), 1_000)
         if not self._replaying:
             self._ending.errors += [
                 error.message for error in await run_hooks(self.clock, self._hooks("stop"))
             ]
+        kernel.taps.closed()
         kernel.dissolve()
         self._outcome = Outcome(self._ending.reason or "ended", tuple(dict.fromkeys(self._ending.errors)))
         for waiting in self._finished:

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 
+from ..pipeline.errors import MissingExtraError, ServiceError
 from .child_link import Link
 from .child_wire import Message, encode
 
@@ -30,25 +31,14 @@ EXIT_GRACE_S = 0.5
 _STDERR_LINES = 6
 
 
-class ServiceError(Exception):
-    """A service refused a request, or is used wrongly; the text says which and why."""
-
-
 class ServiceCrashed(ServiceError):
     """The service's process ended by itself, or spoke nonsense and was ended. `start()` makes a new one."""
 
 
-class MissingPackage(ServiceError):
-    """The service needs a package which is not installed; the text has the command that installs it."""
-
-
 def require_package(service: str, module: str, package: str, extra: str) -> None:
-    """Raise MissingPackage unless `module` can be imported. Does not import it: that is the child's to do."""
+    """Raise MissingExtraError unless `module` can be imported. Does not import it: that is the child's to do."""
     if importlib.util.find_spec(module) is None:
-        raise MissingPackage(
-            f"{service} needs the package {package}, which is not installed. "
-            f"Install it with: pip install 'voxline[{extra}]'"
-        )
+        raise MissingExtraError(service, package, extra)
 
 
 class Replies:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
+from ...pipeline.errors import VoxlineError
+
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*|/\*.*?\*/)
       | (?P<header>\#JSGF[^;\n]*;)
@@ -25,7 +27,7 @@ _TOKEN = re.compile(
 _SPECIAL = ("NULL", "VOID")
 
 
-class GrammarError(ValueError):
+class GrammarError(VoxlineError, ValueError):
     """The grammar is wrong; the text names the line and what is wrong there."""
 
 

