@@ -24,9 +24,10 @@ def _figures(rounds: Rounds, label: str, key: str) -> list[float]:
 def _ratios(bench: Bench, rounds: Rounds, label: str) -> list[float]:
     """How many times better ours is than the row, in each repeat that has both."""
     made: list[float] = []
+    mine = next((row.against for row in bench.rows if row.label == label), OURS)
     for said in rounds:
-        if OURS in said and label in said:
-            ours, other = float(said[OURS][bench.figure]), float(said[label][bench.figure])
+        if mine in said and label in said:
+            ours, other = float(said[mine][bench.figure]), float(said[label][bench.figure])
             above, below = (ours, other) if bench.more_is_better else (other, ours)
             if below > 0:
                 made.append(above / below)
@@ -63,7 +64,7 @@ def table(bench: Bench, rounds: Rounds) -> str:
     head = ["", f"{heading} ({better})", "voxline is better by", *(text for _, text in bench.more)]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in _rows(bench, rounds):
-        ratios = [] if row.label == OURS else _ratios(bench, rounds, row.label)
+        ratios = [] if row.label in (OURS, row.against) else _ratios(bench, rounds, row.label)
         times = f"{_spread(ratios)} x" if ratios else ""
         figures = _figures(rounds, row.label, bench.figure)
         lines.append(
@@ -77,7 +78,7 @@ def table(bench: Bench, rounds: Rounds) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _verdict(bench: Bench, target: Target, rounds: Rounds) -> tuple[str, str, str] | None:
+def _verdict(bench: Bench, target: Target, rounds: Rounds) -> tuple[str, str, str]:
     """What was wanted, what was measured, and whether that is enough."""
     if target.kind == "ratio":
         values = _ratios(bench, rounds, target.row)
@@ -94,7 +95,7 @@ def _verdict(bench: Bench, target: Target, rounds: Rounds) -> tuple[str, str, st
         wanted = f"at most {_number(target.bound)} {heading}".rstrip()
         good = bool(values) and summary(values)["median"] <= target.bound
     if not values:
-        return None
+        return wanted, "-", "not measured"
     return wanted, _spread(values), "met" if good else "**not met**"
 
 
@@ -102,14 +103,8 @@ def verdicts(benches: list[Bench], results: Results) -> str:
     """All targets in one table."""
     lines = [["figure", "target", "measured", ""], ["---", "---", "---:", "---"]]
     for bench in benches:
-        for target in bench.targets:
-            said = _verdict(bench, target, results.get(bench.name, []))
-            lines.append(
-                [
-                    bench.title,
-                    *(said or (f"{target.kind} {target.bound:g} {target.row}", "-", "not measured")),
-                ]
-            )
+        rounds = results.get(bench.name, [])
+        lines.extend([bench.title, *_verdict(bench, target, rounds)] for target in bench.targets)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

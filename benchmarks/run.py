@@ -2,8 +2,9 @@
 
     python benchmarks/run.py [--only NAME] [--repeats N] [--quick] [--no-peer] [--core N]
 
-Each row of each benchmark is a process of its own on one core; rows are interleaved, in alternating order. Only
-a whole run writes `benchmarks/RESULTS.md`; a part (`--only`, `--quick`, ...) writes `build/bench/RESULTS.md`.
+Each row of each benchmark is a process of its own on one core; rows are interleaved, in alternating order.
+Only a whole run writes `benchmarks/RESULTS.md`; a part (`--only`, `--quick`, ...) writes
+`build/bench/RESULTS.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from specs import BENCHES, Bench, Row
 
 HERE = Path(__file__).resolve().parent
 LEAST_REPEATS = 5
-TIMEOUT_S = 900
+TIMEOUT_S = 300
 
 
 def measured(

@@ -140,11 +140,11 @@ class Ends:
 
 
 async def interruption(
-    side: Side, settled: bool, frames: int = 2_000, others: int = 80, rounds: int = 5, slow_s: float = 0.001
+    side: Side, settle_s: float, slow_s: float, frames: int = 2_000, others: int = 80, rounds: int = 5
 ) -> Numbers:
     """Interrupt a conversation that has `frames` frames queued before a slow processor, while others talk.
 
-    `settled`: the frames have had 0.3 s to find their places. Otherwise they and it come in one step.
+    They have had `settle_s` to find their places; with 0 they and the interruption come in one step.
     """
     lateness = Lateness(side)
     chains = [side.chain(Shape(on_last=lateness)) for _ in range(others)]
@@ -169,8 +169,8 @@ async def interruption(
         await chain.start()
         await asyncio.sleep(0.1)
         await chain.send_all([side.frame("output", OLD) for _ in range(frames)])
-        if settled:
-            await asyncio.sleep(0.3)
+        if settle_s:
+            await asyncio.sleep(settle_s)
         began = time.perf_counter()
         await chain.interrupt()
         await asyncio.wait_for(ends.cancelled.wait(), 60.0)

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from typing import Any
 
 import capacity
@@ -24,13 +25,24 @@ SCENARIOS = {
     "capacity": capacity.capacity,
 }
 
+# A scenario that takes longer has lost a frame, and waits for it.
+TIMEOUT_S = 240.0
+
 
 async def run(name: str, config: str, scenario: str, parameters: dict[str, Any]) -> None:
     side = importlib.import_module(f"sides.{name}").side(config)
     await side.open()
-    numbers = await SCENARIOS[scenario](side, **parameters)
-    measure.emit(side=name, config=config, scenario=scenario, version=side.version, **numbers)
-    os._exit(0)  # hundreds of conversations are still open; ending them one by one is not what is measured
+    failed = 1
+    try:
+        numbers = await asyncio.wait_for(SCENARIOS[scenario](side, **parameters), TIMEOUT_S)
+        measure.emit(side=name, config=config, scenario=scenario, version=side.version, **numbers)
+        failed = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        # Hundreds of conversations may still be open; ending them one by one is not what is measured.
+        sys.stderr.flush()
+        os._exit(failed)
 
 
 def main() -> None:

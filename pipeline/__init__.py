@@ -12,6 +12,7 @@ from .errors import (
     QueueOverflowError,
     RecordingError,
     ServiceError,
+    TransportError,
     VoxlineError,
 )
 from .frames import (
@@ -102,6 +103,7 @@ __all__ = [
     "Tap",
     "TextFrame",
     "TranscriptionFrame",
+    "TransportError",
     "UrgentFrame",
     "UserStartedSpeakingFrame",
     "UserStoppedSpeakingFrame",

@@ -1,7 +1,7 @@
 """The mathematics of audio: PCM as numpy arrays, and a resampler for streams.
 
-Everywhere in a pipeline, audio is int16 (`Samples`: shape ``(n,)`` for mono, ``(n, channels)`` otherwise). Floats are
-float32 in [-1, 1); full scale is 32768, so that int16 -> float32 -> int16 gives back every bit.
+Everywhere in a pipeline, audio is int16 (`Samples`: shape ``(n,)`` for mono, ``(n, channels)`` otherwise).
+Floats are float32 in [-1, 1); full scale is 32768, so that int16 -> float32 -> int16 gives back every bit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Floats = npt.NDArray[np.float32]
 
 FULL_SCALE = 32_768.0
 SILENCE_DBFS = -120.0
-"""What `rms_dbfs` says of digital silence. The quietest int16 that is not silent for a whole second is near -90."""
+"""What `rms_dbfs` says of digital silence. The least that is not silent, all ones, is at -90.3."""
 
 
 def to_int16(samples: npt.ArrayLike) -> Samples:
-    """Floats in [-1, 1] as int16 of the same shape. What is beyond is clipped, and what is no number is silence."""
+    """Floats in [-1, 1] as int16 of the same shape. Clipped; what is no number is silence."""
     scaled = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=1.0, neginf=-1.0) * FULL_SCALE
     return np.clip(np.rint(scaled), -32_768, 32_767).astype(np.int16)
 
@@ -35,14 +35,14 @@ def to_float32(samples: Samples) -> Floats:
 
 
 def gain(samples: Samples, factor: float) -> Samples:
-    """``factor`` times as loud (2.0 is +6 dB), clipped at full scale; the very same array for a factor of 1."""
+    """``factor`` times as loud (2.0 is +6 dB), clipped at full scale; the very same array for 1."""
     if factor == 1.0:
         return samples
     return np.clip(np.rint(samples * np.float32(factor)), -32_768, 32_767).astype(np.int16)
 
 
 def rms_dbfs(samples: Samples) -> float:
-    """How loud it is, in dB: 0 for a square wave at full scale, -3.01 for a sine, `SILENCE_DBFS` for nothing."""
+    """How loud it is, in dB: 0 for a full-scale square, -3.01 for a sine, `SILENCE_DBFS` for nothing."""
     if not samples.size:
         return SILENCE_DBFS
     power = float(np.mean(np.square(samples, dtype=np.float64)))
@@ -59,11 +59,11 @@ def mono(samples: Samples) -> Samples:
 
 
 def mix(first: Samples, second: Samples) -> Samples:
-    """Both at once, as long as the longer one, clipped at full scale. Both have the same number of channels."""
+    """Both at once, as long as the longer one, clipped at full scale. Both have as many channels."""
     if first.shape[1:] != second.shape[1:]:
         raise FrameError(
-            f"mix() takes two sounds with the same number of channels, not shapes {first.shape} and {second.shape}. "
-            "mono() makes one of many."
+            f"mix() takes two sounds with as many channels, not of shapes {first.shape} and {second.shape}. "
+            "mono() makes one channel of many."
         )
     longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
     total = longer.astype(np.int32)
@@ -74,9 +74,9 @@ def mix(first: Samples, second: Samples) -> Samples:
 class StreamResampler:
     """Changes the rate of a stream, chunk by chunk, with no seam between chunks.
 
-    FFmpeg's resampler through PyAV: it holds back about a millisecond (and never answers 20 ms with nothing), damps
-    aliases by 84-106 dB, and costs about 20 µs for 20 ms. After `flush` the whole has exactly
-    ``round(n * out_rate / in_rate)`` samples, give or take one.
+    FFmpeg's resampler through PyAV: it holds back about a millisecond (and never answers 20 ms with nothing),
+    damps aliases by 84-106 dB, and costs about 20 µs for 20 ms. After `flush` the whole has exactly ``round(n
+    * out_rate / in_rate)`` samples, give or take one.
 
     With equal rates, what comes in goes out: the very same array.
     """
@@ -84,8 +84,8 @@ class StreamResampler:
     def __init__(self, in_rate: int, out_rate: int, channels: int = 1) -> None:
         if min(in_rate, out_rate) <= 0 or channels not in (1, 2):
             raise FrameError(
-                f"StreamResampler takes rates above 0 Hz and 1 or 2 channels, not {in_rate} Hz -> {out_rate} Hz with "
-                f"{channels} channels. voxline.pipeline.audio.mono() makes one channel of many."
+                f"StreamResampler takes rates above 0 Hz and 1 or 2 channels, not {in_rate} -> {out_rate} Hz "
+                f"with {channels} channels. voxline.pipeline.audio.mono() makes one channel of many."
             )
         self.in_rate = in_rate
         self.out_rate = out_rate
@@ -115,9 +115,7 @@ class StreamResampler:
         if self._av is None:
             self._av = av.AudioResampler("s16", self._layout, self.out_rate)
         # Packed int16 is one row of interleaved samples.
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples).reshape(1, -1), "s16", self._layout
-        )
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples).reshape(1, -1), "s16", self._layout)
         frame.sample_rate = self.in_rate
         self._taken += len(samples)
         return self._collect(self._av.resample(frame))

@@ -42,6 +42,10 @@ class Boss(Protocol):
         """No source is left."""
         ...
 
+    def raised(self, station: Station, error: BaseException) -> None:
+        """A job raised."""
+        ...
+
     def overflowed(self, station: Station, frame: Frame, error: QueueOverflowError) -> None:
         """The inbox is full."""
         ...
@@ -55,13 +59,14 @@ class Hand:
     for that: "Extending", _enter_task and _leave_task) and in its context; only a job that waits is then handed over.
     """
 
-    __slots__ = ("_crew", "_loop", "_next", "_parked", "_started", "context", "task")
+    __slots__ = ("_cancelled", "_crew", "_loop", "_next", "_parked", "_started", "context", "task")
 
     def __init__(self, crew: Crew, work: Coroutine[Any, Any, None], name: str) -> None:
         self._crew = crew
         self._next: tuple[Coroutine[Any, Any, None], Any] | None = None
         self._parked: asyncio.Future[None] | None = None
         self._started = False
+        self._cancelled = False
         self.context = copy_context()
         self._loop = loop = asyncio.get_running_loop()
         self.task = loop.create_task(self._run(work), name=name, context=self.context)
@@ -69,21 +74,30 @@ class Hand:
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._started = True
         await work
-        while self._crew.spare is None:
+        while self._crew.spare is None and not self._crew.closing:
             self._crew.spare = self
             self._parked = asyncio.get_running_loop().create_future()
             try:
                 await self._parked
+            except asyncio.CancelledError:
+                # By a time-out of the job's own, before this task had its turn: the job has to hear of it.
+                if self._next is None:
+                    raise
+                self._cancelled = True
             finally:
                 if self._crew.spare is self:
                     self._crew.spare = None
             if self._next is not None:
                 (work, waiting), self._next = self._next, None
-                await _go_on(work, waiting)
+                cancelled, self._cancelled = self._cancelled, False
+                await _go_on(work, waiting, cancelled)
 
     def cancel(self) -> None:
         """Cancel the job that it runs, at the job's own wait."""
-        if self._started:
+        if self._next is not None:
+            # It was handed over, and this task has not had its turn yet: cancelling the task would lose the job.
+            self._cancelled = True
+        elif self._started:
             # One that has not begun finds out when it does; a task that is cancelled before would never run it.
             self.task.cancel()
 
@@ -110,10 +124,15 @@ class Hand:
 
 
 @coroutine
-def _go_on(work: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
+def _go_on(work: Coroutine[Any, Any, None], waiting: Any, cancelled: bool) -> Generator[Any, Any, None]:
     """Drive a coroutine on that is under way already, and waits for ``waiting``."""
     while True:
         try:
+            if cancelled:
+                cancelled = False
+                if waiting is not None:
+                    waiting.cancel()
+                raise asyncio.CancelledError
             yield waiting
         except BaseException as error:
             advance, argument = work.throw, error
@@ -123,6 +142,12 @@ def _go_on(work: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any,
             waiting = advance(argument)
         except StopIteration:
             return
+
+
+@coroutine
+def _turn() -> Generator[None, None, None]:
+    """Let the event loop run once."""
+    yield
 
 
 def _begin_untracked(frames: AsyncGenerator[Frame, None]) -> Awaitable[Frame]:
@@ -152,6 +177,7 @@ class Crew:
         """Whoever runs them, those of jobs that would not end among them."""
         self.caller: asyncio.Task[Any] | None = None
         """The task of the kernel, in which jobs are begun."""
+        self.closing = False
         self.spare: Hand | None = None
         """Waits for the next job.""" 
         self.sources: set[Job] = set()
@@ -164,7 +190,7 @@ class Crew:
         """Start the job with which a processor answers a frame."""
         response = 0 if frame.lane is Lane.INPUT else self._boss.response
         job = self._job(station, part, type(frame).__name__, frame.lane, response)
-        if frame.survives:
+        if frame.survives and frame.lane is not Lane.INPUT:
             job.survives = True
         station.running.append(job)
         self._start(job, station, part, frame)
@@ -197,11 +223,11 @@ class Crew:
         return job
 
     def _start(self, job: Job, station: Station, part: Part, *arguments: object) -> None:
+        frames = getattr(station.processor, part.method)(*arguments)
         if self._boss.replaying:
             return
         if self._boss.clock.counts:
             job.activity = Activity(self._boss.clock)
-        frames = getattr(station.processor, part.method)(*arguments)
         work = self._run(job, station, frames)
         hand = self.spare
         if hand is None:
@@ -236,13 +262,17 @@ class Crew:
                 if job.undelivered or job.held_by:
                     await job.ready()
                 self._put(job, routes[type(frame)], frame)
+                if not job.undelivered:
+                    # Refused. A job that only its listener paces would never again let anybody else run.
+                    await _turn()
                 step = frames.__anext__()
         except StopAsyncIteration:
             if not job.closing:
                 self._ended(job, station, None)
                 return
-        except asyncio.CancelledError:
-            pass
+        except asyncio.CancelledError as cancelled:
+            # Closed, which is no error; or what it waited for was cancelled by somebody else, which is one.
+            error = None if job.closing or self.closing else cancelled
         except Exception as raised:
             error = raised
         if job.closing and (task := asyncio.current_task()) is not None:
@@ -268,6 +298,8 @@ class Crew:
         job.cancel = None
         if job.overdue is not None:
             job.overdue.cancel()
+        if error is not None:
+            self._boss.raised(station, error)
         if not job.abandoned:
             self._report(job, station, type(error).__name__ if error else "", str(error or ""))
         if job.activity is not None:
@@ -333,7 +365,8 @@ class Crew:
         return False
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """The tasks of all jobs; the one that waits for the next job is told to end."""
+        """The tasks of all jobs, at the end: none is kept for a next one any more."""
+        self.closing = True
         if self.spare is not None:
             self.spare.task.cancel()
         return [hand.task for hand in self.hands]

@@ -24,6 +24,8 @@ log = logging.getLogger("voxline")
 PATIENCE_S = 0.25
 """Real seconds that a plain handler may wait for the outside before virtual time goes on regardless."""
 
+ADVICE = "Work that waits belongs into a job: use `yield` in the handler."
+
 
 class Drive:
     """Runs a kernel until `end` is called. While `draining`, ``on_quiet`` is called when nothing is left to do."""
@@ -40,28 +42,36 @@ class Drive:
         self._ended = False
         self._task: asyncio.Task[Any] | None = None
         self._activity: Activity | None = None
-        self._expired = False
-        self._waiting_handler = False
+        self._sleep: asyncio.Future[None] | None = None
+        self._watched: _Watched | None = None
+        """The handler that waits."""
+        self._cancelled_to_end = False
+        self._impatient = False
+
+    @property
+    def doing(self) -> str:
+        """What the handler that waits does, and for how long; empty where none waits."""
+        watched = self._watched
+        return "" if watched is None else watched.doing(self._kernel.clock.now_ns())
 
     def end(self) -> None:
         """End now: the step under way is the last. A handler that waits is cancelled."""
         self._ended = True
+        inbox = self._kernel.inbox
+        for queue in (inbox.urgent, inbox.input, inbox.output):
+            queue.clear()
         self._kernel.wake()
-        if self._waiting_handler and self._task is not None:
+        if self._watched is not None and self._watched.waiting and self._task is not None:
+            self._cancelled_to_end = True
             self._task.cancel()
 
     async def run(self) -> None:
-        """Drive, until `end`."""
+        """Drive, until `end`. Runs as the caller's activity."""
         self._task = self._kernel.crew.caller = asyncio.current_task()
-        clock = self._kernel.clock
-        self._activity = Activity(clock) if clock.counts else None
-        token = current_activity.set(self._activity)
+        self._activity = current_activity.get()
         try:
             await self._run()
         finally:
-            current_activity.reset(token)
-            if self._activity is not None:
-                self._activity.finish()
             self._kernel.next = CLOSED
 
     @coroutine
@@ -75,6 +85,8 @@ class Drive:
                 waiting = work.send(None)
             except StopIteration:
                 kernel.next = CLOSED
+            except asyncio.CancelledError as error:
+                self._failed(error)
             else:
                 yield from self._slow(work, waiting)
             if kernel.stack or inbox.urgent or inbox.input or inbox.output:
@@ -85,112 +97,198 @@ class Drive:
                 if self._ended or len(inbox):
                     continue
             if self._activity is None:
-                future = kernel.loop.create_future()
-                kernel.sleeper = future.set_result
-                yield from future
+                self._sleep = kernel.loop.create_future()
+                kernel.sleeper = self._wake
+                yield from self._sleep
             else:
                 sleeper = Wait()
                 kernel.sleeper = sleeper.wake
                 yield from sleeper.__await__()
 
+    def _wake(self, _: object) -> None:
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
+
+    # --- a handler waits --------------------------------------------------------------------------------------------
+
     def _slow(self, work: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, None, None]:
         """A slice whose handler waits: for ``waiting``, to begin with."""
-        kernel = self._kernel
+        kernel, task = self._kernel, self._task
+        assert task is not None
         raised: BaseException | None = None
         while True:
-            pushed, kernel.next = kernel.next, CLOSED
-            where = inspect.getcoroutinelocals(work)
-            if self._expired:
-                self._abandon(work, where["hop"], where["frame"], pushed)
+            watched = self._watch(work)
+            if watched.expired:
+                self._abandon(work, watched)
                 return
-            timers = self._watch(where["hop"], where["frame"])
+            pushed, kernel.next = kernel.next, CLOSED
+            watched.waiting = True
+            patience = kernel.clock.patience(PATIENCE_S, self._lose_patience)
             raised = None
             try:
                 yield waiting
             except BaseException as error:
                 raised = error
-            self._unwatch(timers)
+            watched.waiting = False
+            self._calm(patience)
             kernel.next = pushed
+            if self._cancelled_to_end:
+                self._cancelled_to_end = False
+                task.uncancel()
+            elif isinstance(raised, asyncio.CancelledError) and not watched.expired and task.cancelling():
+                watched.cancelled = raised
             try:
                 waiting = work.send(None) if raised is None else work.throw(raised)
             except StopIteration:
-                kernel.next = CLOSED
+                self._unwatch()
+                kernel.unfold()
                 return
             except asyncio.CancelledError as error:
                 self._cancelled(error)
                 return
+            except BaseException:
+                self._unwatch()
+                raise
 
-    # --- a handler waits --------------------------------------------------------------------------------------------
-
-    def _watch(self, hop: Hop, frame: Frame) -> list[TimerHandle]:
+    def _watch(self, work: Coroutine[Any, Any, None]) -> _Watched:
+        """The watch over the handler that waits in a slice; it goes on where that waits once more."""
+        call = getattr(work, "cr_await", None)
+        if self._watched is not None:
+            if self._watched.call is call:
+                return self._watched
+            self._unwatch()
+        where = inspect.getcoroutinelocals(work)
         clock = self._kernel.clock
-        now = clock.now_ns()
-        name = f"{hop.processor} has been handling {type(frame).__name__} for {{:g}} ms"
+        watched = self._watched = _Watched(call, where["hop"], where["frame"], clock.now_ns())
 
         def slow() -> None:
             log.warning(
-                "%s, and holds everything else up. Work that waits belongs into a job: use `yield` in the handler.",
-                name.format(self._slow_ms),
-            )
+                "%s has been handling %s for %g ms, and holds everything else up. %s",
+                watched.hop.processor, type(watched.frame).__name__, self._slow_ms, ADVICE,
+            )  # fmt: skip
 
         def expire() -> None:
-            self._expired = True
-            self._stuck = (hop, frame, name.format(self._timeout_ms))
+            watched.expired = True
             if self._task is not None:
                 self._task.cancel()
 
-        self._waiting_handler = True
-        timers = [
-            clock.call_at(now + round(self._slow_ms * NS_PER_MS), slow),
-            clock.call_at(now + round(self._timeout_ms * NS_PER_MS), expire),
+        watched.timers = [
+            clock.call_at(watched.since_ns + round(self._slow_ms * NS_PER_MS), slow),
+            clock.call_at(watched.since_ns + round(self._timeout_ms * NS_PER_MS), expire),
         ]
-        patience = clock.patience(PATIENCE_S, self._lose_patience)
-        return timers if patience is None else [*timers, patience]
+        return watched
+
+    def _unwatch(self) -> None:
+        """The handler has ended."""
+        watched, self._watched = self._watched, None
+        if watched is None:
+            return
+        for timer in watched.timers:
+            timer.cancel()
+        if watched.expired:
+            # It was cancelled at its deadline, caught that, and came to an end all the same.
+            assert self._task is not None
+            self._task.uncancel()
+            if watched.failures == watched.errors():
+                self._report(watched, "It was cancelled.")
+        elif watched.cancelled is not None and self._task is not None and self._task.cancelling():
+            # It caught what was meant for the whole task.
+            raise watched.cancelled
 
     def _lose_patience(self) -> None:
         self._impatient = True
         if self._activity is not None:
             self._activity.park()
 
-    _impatient = False
-
-    def _unwatch(self, timers: list[TimerHandle]) -> None:
-        for timer in timers:
-            timer.cancel()
-        self._waiting_handler = False
+    def _calm(self, patience: TimerHandle | None) -> None:
+        if patience is not None:
+            patience.cancel()
         if self._impatient and self._activity is not None:
             self._impatient = False
             self._activity.unpark()
 
-    _stuck: tuple[Hop, Frame, str]
-
     def _cancelled(self, error: asyncio.CancelledError) -> None:
         """The handler under way was cancelled: by its deadline, by `end`, or by who cancelled the whole task."""
-        if self._expired:
-            self._give_up("It was cancelled.")
-        elif self._ended:
-            if self._task is not None:
-                self._task.uncancel()
-        else:
-            raise error
+        watched, self._watched = self._watched, None
+        if watched is None:
+            self._failed(error)
+            return
+        for timer in watched.timers:
+            timer.cancel()
+        if watched.expired:
+            assert self._task is not None
+            self._task.uncancel()
+            self._report(watched, "It was cancelled.")
+            self._kernel.unfold()
+        elif not self._ended:
+            self._failed(error)
 
-    def _abandon(self, work: Coroutine[Any, Any, None], hop: Hop, frame: Frame, pushed: Hop | None) -> None:
+    def _failed(self, error: asyncio.CancelledError) -> None:
+        """A handler raised `CancelledError`: what it waited for was cancelled, or the whole task is."""
+        if self._task is not None and self._task.cancelling():
+            raise error
+        hop, frame = _where(error)
+        if self._kernel.next is CLOSED:
+            self._kernel.next = None
+        self._kernel.failed(hop.place, frame, error)
+        self._kernel.unfold()
+
+    def _abandon(self, work: Coroutine[Any, Any, None], watched: _Watched) -> None:
         """The handler swallowed its cancellation and waits again: leave it behind."""
+        kernel = self._kernel
+        pushed, kernel.next = kernel.next, CLOSED
         try:
             work.close()
         except RuntimeError:
-            log.warning("%s refuses to end its handling of %s", hop.processor, type(frame).__name__)
-        self._kernel.next = pushed
-        self._give_up("It ignored its cancellation, and was left behind.")
+            log.warning("%s refuses to end its handling of %s", watched.hop.processor, type(watched.frame).__name__)
+        kernel.next = pushed
+        self._watched = None
+        for timer in watched.timers:
+            timer.cancel()
+        assert self._task is not None
+        self._task.uncancel()
+        self._report(watched, "It ignored its cancellation, and was left behind.")
+        kernel.unfold()
 
-    def _give_up(self, how: str) -> None:
-        self._expired = False
-        if self._task is not None:
-            self._task.uncancel()
-        hop, frame, what = self._stuck
-        kernel = self._kernel
+    def _report(self, watched: _Watched, how: str) -> None:
+        kernel, hop, frame = self._kernel, watched.hop, watched.frame
         if kernel.next is CLOSED:
             kernel.next = None
-        advice = "Work that waits belongs into a job: use `yield` in the handler."
-        kernel.failed(hop.place, frame, HandlerTimeout(f"{what}, its deadline. {how} {advice}"))
-        kernel.unfold()
+        what = f"{hop.processor} has been handling {type(frame).__name__} for {self._timeout_ms:g} ms, its deadline."
+        kernel.failed(hop.place, frame, HandlerTimeout(f"{what} {how} {ADVICE}"))
+
+
+class _Watched:
+    """A handler that has waited: since when, and what has become of it."""
+
+    __slots__ = ("call", "cancelled", "expired", "failures", "frame", "hop", "since_ns", "timers", "waiting")
+
+    def __init__(self, call: object, hop: Hop, frame: Frame, since_ns: int) -> None:
+        self.call = call
+        self.hop = hop
+        self.frame = frame
+        self.since_ns = since_ns
+        self.timers: list[TimerHandle] = []
+        self.waiting = False
+        self.expired = False
+        self.cancelled: asyncio.CancelledError | None = None
+        """What cancelled the task of the whole while it waited."""
+        self.failures = self.errors()
+
+    def errors(self) -> int:
+        """How many errors in a row its processor has had."""
+        return getattr(self.hop.place, "failures", 0)
+
+    def doing(self, now_ns: int) -> str:
+        """For an error: who, what, for how long."""
+        seconds = (now_ns - self.since_ns) / 1e9
+        return f"{self.hop.processor}: its handler of {type(self.frame).__name__} waits, for {seconds:.1f} s"
+
+
+def _where(error: BaseException) -> tuple[Hop, Frame]:
+    """What the slice that an error came out of was delivering."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not Kernel.slice.__code__:
+        trace = trace.tb_next
+    assert trace is not None
+    return trace.tb_frame.f_locals["hop"], trace.tb_frame.f_locals["frame"]

@@ -10,6 +10,7 @@
     ├── LifecycleError         a start or stop failed, or passed its deadline
     ├── MissingExtraError      an optional package is not installed (also an ImportError)
     ├── ServiceError           a process, a model or a network service failed
+    ├── TransportError         a file, a device or a connection that cannot be used
     └── RecordingError         a recording or fixture that cannot be read or replayed
 
 A message says what happened, where, what is allowed, and what to do.
@@ -52,6 +53,10 @@ class LifecycleError(VoxlineError):
 
 class ServiceError(VoxlineError):
     """A process, a model or a network service failed."""
+
+
+class TransportError(VoxlineError):
+    """A file, a device or a connection cannot be used."""
 
 
 class RecordingError(VoxlineError):

@@ -58,6 +58,8 @@ class _Walk:
             if issubclass(frame_type, OutputAudioFrame):
                 self.unheard = None
         for frame_type, made in processor.makes().items():
+            if self.closed_head and frame_type not in self.known and getattr(processor, "converts_audio", False):
+                continue
             self.known[frame_type] = (processor, made)
             if issubclass(frame_type, OutputAudioFrame):
                 self.unheard = processor

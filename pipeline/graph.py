@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from .errors import PipelineError
 from .formats import check_formats
@@ -169,33 +170,48 @@ class Edge(Spot):
         self.fork = fork
 
 
+class Interest:
+    """What a class of processors names. Worked out once per class: a thousand conversations share it."""
+
+    __slots__ = ("job_lanes", "sources", "streams", "taken")
+
+    def __init__(self, parts: tuple[Part, ...]) -> None:
+        self.taken: dict[Direction, dict[type[Frame], Part]] = {}
+        self.job_lanes: set[tuple[Direction, Lane]] = set()
+        self.streams = [part for part in parts if part.kind is Kind.STREAM]
+        self.sources = [part for part in parts if part.kind is Kind.SOURCE]
+        for part in parts:
+            if part.kind in (Kind.PLAIN, Kind.JOB):
+                table = self.taken.setdefault(part.direction, {})
+                for declared in part.types:
+                    table.setdefault(declared, part)
+                    if part.kind is Kind.JOB:
+                        self.job_lanes.add((part.direction, declared.lane))
+
+
+@cache
+def _interest(cls: type[FrameProcessor]) -> Interest:
+    return Interest(cls._parts)
+
+
 class ProcessorSpot(Spot):
     """A processor at its place, and what it names."""
 
-    __slots__ = ("_job_lanes", "_taken", "processor", "sources", "streams")
+    __slots__ = ("_interest", "processor")
 
     def __init__(self, path: str, processor: FrameProcessor) -> None:
         super().__init__(path)
         self.processor = processor
-        self._taken: dict[Direction, dict[type[Frame], Part]] = {}
-        self._job_lanes: set[tuple[Direction, Lane]] = set()
-        self.streams: list[Part] = []
-        self.sources: list[Part] = []
-        for part in processor._parts:
-            if part.kind is Kind.STREAM:
-                self.streams.append(part)
-            elif part.kind is Kind.SOURCE:
-                self.sources.append(part)
-            else:
-                table = self._taken.setdefault(part.direction, {})
-                for declared in part.types:
-                    table.setdefault(declared, part)
-                    if part.kind is Kind.JOB:
-                        self._job_lanes.add((part.direction, declared.lane))
+        self._interest = _interest(type(processor))
+
+    @property
+    def sources(self) -> list[Part]:
+        """Its sources."""
+        return self._interest.sources
 
     def taker(self, frame_type: type[Frame], direction: Direction) -> Part | None:
         """The method that handles a class of frames; the nearest base that is named counts."""
-        table = self._taken.get(direction)
+        table = self._interest.taken.get(direction)
         if table is None:
             return None
         for base in frame_type.__mro__:
@@ -211,7 +227,7 @@ class ProcessorSpot(Spot):
         """The streams that read along."""
         return [
             part
-            for part in self.streams
+            for part in self._interest.streams
             if part.direction is direction and issubclass(frame_type, part.types)
         ]
 
@@ -220,14 +236,14 @@ class ProcessorSpot(Spot):
 
         What follows a sentence must not overtake its audio, also where the processor does not name it.
         """
-        return (direction, frame_type.lane) in self._job_lanes
+        return (direction, frame_type.lane) in self._interest.job_lanes
 
     def names(self, frame_type: type[Frame], direction: Direction) -> bool:
         """Whether a frame of this class has to be shown to the processor."""
         return (
             self.keeps_order(frame_type, direction)
             or self.taker(frame_type, direction) is not None
-            or bool(self.streams and self.readers(frame_type, direction))
+            or bool(self._interest.streams and self.readers(frame_type, direction))
         )
 
 

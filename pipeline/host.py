@@ -8,10 +8,10 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from .clock import Clock, TimerHandle
-from .frames import Direction, Frame
+from .frames import AtBound, Direction, Frame, Lane
 
 Deliver = Callable[[Any], Coroutine[Any, Any, None]]
 
@@ -25,7 +25,7 @@ class Place(Protocol):
 class Hop:
     """One step of a frame's way: from ``origin`` to ``processor`` (both are paths), in ``direction``."""
 
-    __slots__ = ("call", "direction", "origin", "place", "shown")
+    __slots__ = ("call", "direction", "numbered", "origin", "place", "quick", "shown")
 
     def __init__(
         self, origin: str, place: Place, direction: Direction, call: Deliver, *, shown: bool = False
@@ -36,6 +36,18 @@ class Hop:
         self.call = call
         self.shown = shown
         """Whether taps see it: a handler of a processor runs, which is more than a fork in the way."""
+        self.quick = False
+        self.numbered = True
+
+    def of(self, frame_type: type[Frame]) -> Self:
+        """Remember what the inbox would ask each frame of the class: it is quicker to ask the hop.
+
+        ``quick``: it goes the usual way, into the output lane. ``numbered``: it has to belong to a response.
+        """
+        output = frame_type.lane is Lane.OUTPUT
+        self.quick = output and frame_type.at_bound is AtBound.HOLD
+        self.numbered = output and not frame_type.survives
+        return self
 
     @property
     def processor(self) -> str:

@@ -36,11 +36,16 @@ class Inbox:
     def __len__(self) -> int:
         return len(self.urgent) + len(self.input) + len(self.output)
 
+    def queue(self, lane: Lane) -> deque[Entry]:
+        """The queue of a lane."""
+        return self.output if lane is Lane.OUTPUT else self.input if lane is Lane.INPUT else self.urgent
+
     def make_room(self, queue: deque[Entry], hop: Hop, frame: Frame) -> None:
         """Called before a frame is added to a queue that may be full. Raises `QueueOverflowError`."""
         if frame.at_bound is AtBound.DROP_OLDEST:
-            self._microphone += 1
-            if self._microphone > MICROPHONE_FRAMES:
+            if queue is self.input:
+                self._microphone += 1
+            if self._microphone > MICROPHONE_FRAMES or len(queue) >= self.bound:
                 self._drop_oldest(queue)
         elif len(queue) >= self.bound:
             raise QueueOverflowError(
@@ -55,13 +60,10 @@ class Inbox:
             return self.urgent.popleft()
         if self.input:
             entry = self.input.popleft()
-        elif self.output:
-            entry = self.output.popleft()
-        else:
-            return None
-        if entry[1].at_bound is AtBound.DROP_OLDEST:
-            self._microphone -= 1
-        return entry
+            if entry[1].at_bound is AtBound.DROP_OLDEST:
+                self._microphone -= 1
+            return entry
+        return self.output.popleft() if self.output else None
 
     def drop(self, through: int) -> list[Entry]:
         """Take out the frames of responses up to ``through`` that do not survive."""
@@ -72,6 +74,7 @@ class Inbox:
         for index, entry in enumerate(queue):
             if entry[1].at_bound is AtBound.DROP_OLDEST:
                 del queue[index]
-                self._microphone -= 1
+                if queue is self.input:
+                    self._microphone -= 1
                 self.dropped += 1
                 return

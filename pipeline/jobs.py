@@ -14,6 +14,9 @@ from .frames import AtBound, Frame, Lane, OutputFrame
 CLOSING_S = 1.0
 """How long a job that is being closed may take for it."""
 
+OUTSIDE = -1
+"""The number of what is no job of the pipeline's: somebody outside who sends, and can be made to wait."""
+
 current_job: ContextVar[Job | None] = ContextVar("voxline_job", default=None)
 F = TypeVar("F", bound=Frame)
 
@@ -54,7 +57,8 @@ class Job(Origin):
     cancel: Callable[[], None] | None = None
     """Cancels it at its own wait. None in a replay, where no job runs, and once it has ended."""
     overdue: TimerHandle | None = None
-    waiting: Wait | None = None
+    waiting: list[Wait] | None = None
+    """Its pushes that wait; more than one where it has tasks of its own."""
     held_by: set[Hold] | None = None
     """The full places downstream that it waits for."""
 
@@ -78,14 +82,24 @@ class Job(Origin):
     async def ready(self) -> None:
         """Wait until it may."""
         while not self.free:
-            self.waiting = Wait()
-            await self.waiting
+            waiting = Wait()
+            if self.waiting is None:
+                self.waiting = []
+            self.waiting.append(waiting)
+            await waiting
 
     def nudge(self) -> None:
         """Something that it may wait for has changed."""
         if self.waiting is not None and self.free:
-            self.waiting.wake()
-            self.waiting = None
+            waiting, self.waiting = self.waiting, None
+            for one in waiting:
+                one.wake()
+
+    def give_up(self) -> None:
+        """Nobody will take its frames any more: whoever waits goes on."""
+        self.undelivered = 0
+        self.held_by = None
+        self.nudge()
 
     def close(self) -> None:
         """Cancel it at its own next wait; nothing that it still makes is taken."""
@@ -107,25 +121,28 @@ class Job(Origin):
 class Hold:
     """A place that is full, and the jobs that wait for room in it."""
 
-    __slots__ = ("jobs",)
+    __slots__ = ("_jobs",)
 
     def __init__(self) -> None:
-        self.jobs: set[Job] = set()
+        self._jobs: dict[Job, None] | None = None
+        # A dict for its order: they go on in the order in which they were held, in every run.
 
     def __bool__(self) -> bool:
-        return bool(self.jobs)
+        return bool(self._jobs)
 
     def add(self, job: Job) -> None:
         """It has to wait."""
-        self.jobs.add(job)
+        if self._jobs is None:
+            self._jobs = {}
+        self._jobs[job] = None
         if job.held_by is None:
             job.held_by = set()
         job.held_by.add(self)
 
     def let_go(self) -> None:
         """There is room again."""
-        jobs, self.jobs = self.jobs, set()
-        for job in jobs:
+        jobs, self._jobs = self._jobs, None
+        for job in jobs or ():
             if job.held_by is not None:
                 job.held_by.discard(self)
             job.nudge()
@@ -135,10 +152,14 @@ class Timer(Origin):
     """A frame that is due. `cancel` holds until the frame is taken."""
 
     handle: TimerHandle | None = None
+    book: set[Timer] | None = None
+    """Where it is written down while it is not due."""
 
     def cancel(self) -> None:
         """Forget it."""
         self.dead = True
+        if self.book is not None:
+            self.book.discard(self)
         if self.handle is not None:
             self.handle.cancel()
 
@@ -169,6 +190,7 @@ class Stream(Generic[F]):
         if len(self._queue) >= self._bound:
             whole = self._make_room(frame)
             if not whole and len(self._queue) >= self._bound * self.kept_factor:
+                self.dropped += 1
                 return False
         self._queue.append((frame, response))
         self._wake()

@@ -81,11 +81,15 @@ CLOSED = Hop("", _NOWHERE, DOWNSTREAM, _nothing)
 """In `Host.next`: no handler is running, so a push comes from a job or from outside."""
 
 
+_RELEASE = JobEndedFrame(0)
+"""Goes with the hop that looks after a queue once more. It survives an interruption, as the queue does."""
+
+
 class Kernel(Host):
     """Runs one pipeline. The worker drives it; `drive.py` is the task around it."""
 
     __slots__ = (
-        "_more", "_now", "_random", "cancelled", "crew", "graph", "head_routes", "inbox", "loop", "on_end", "on_failure",
+        "_more", "_now", "_random", "_timers", "_random_outside", "cancelled", "crew", "graph", "head_routes", "inbox", "loop", "on_end", "on_failure",
         "on_sources_ended",
         "origin", "replaying", "response", "responses", "router", "seed", "sleeper", "stack",
         "stations", "stations_of", "step_ns",
@@ -121,7 +125,10 @@ class Kernel(Host):
         self.done = DONE
         self._more: list[Entry] = []
         self._now = clock.now_ns
+        self._timers: set[Timer] = set()
+        """Those that are not due yet. A conversation that ends takes them along."""
         self._random: random.Random | None = None
+        self._random_outside: random.Random | None = None
         self.stations: dict[Spot, Station] = {spot: Station(spot) for spot in graph.spots}
         self.stations_of: dict[object, Station] = {}
         self.router = Router(graph, self.stations, self)
@@ -149,6 +156,8 @@ class Kernel(Host):
         """Give the processors back: they can run again, in another pipeline."""
         for station in self.stations.values():
             station.processor._host = NOT_RUNNING
+        for timer in list(self._timers):
+            timer.cancel()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -175,7 +184,7 @@ class Kernel(Host):
                 self.step_ns = now()
                 self.response, self.origin = response, origin
                 if (
-                    origin is not None or taps.taken is not None or (not response and frame.lane is OUTPUT)
+                    origin is not None or taps.taken is not None or (not response and hop.numbered)
                 ) and (not self._taken(hop, frame)):
                     continue
             delivered = taps.delivered
@@ -212,7 +221,7 @@ class Kernel(Host):
                     origin.nudge()
         if not self.response and frame.lane is OUTPUT and not frame.survives:
             self.open_response()
-            if isinstance(origin, Job) and origin.stream is None:
+            if isinstance(origin, Job) and origin.frame:
                 origin.response = self.response
         if self.taps.taken is not None:
             job = origin.number if isinstance(origin, Job) else 0
@@ -230,19 +239,23 @@ class Kernel(Host):
 
         Raises `QueueOverflowError` where the lane is full.
         """
-        lane = frame.lane
-        if lane is OUTPUT:
-            queue = self.inbox.output
-            if response <= self.cancelled and response:
+        inbox = self.inbox
+        if hop.quick:
+            queue = inbox.output
+            if len(queue) >= inbox.bound:
+                inbox.make_room(queue, hop, frame)
+        else:
+            queue = inbox.queue(frame.lane)
+            if len(queue) >= inbox.bound or frame.at_bound is DROP_OLDEST:
+                inbox.make_room(queue, hop, frame)
+        if response:
+            if frame.lane is not OUTPUT:
+                response = 0
+            elif response <= self.cancelled:
                 if not frame.survives:
-                    self.inbox.refused += 1
+                    inbox.refused += 1
                     return
                 response = 0
-        else:
-            queue = self.inbox.input if lane is Lane.INPUT else self.inbox.urgent
-            response = 0
-        if len(queue) >= self.inbox.bound or frame.at_bound is DROP_OLDEST:
-            self.inbox.make_room(queue, hop, frame)
         queue.append((hop, frame, response, origin))
         if origin is not None and isinstance(origin, Job):
             origin.undelivered += 1
@@ -253,6 +266,14 @@ class Kernel(Host):
         """No source is left: nothing more comes from outside."""
         if self.on_sources_ended is not None:
             self.on_sources_ended()
+
+    def feed(self, hop: Hop, frame: Frame, response: int, origin: Origin) -> None:
+        """Put an entry of a recording into the inbox. It was accepted and numbered when it was taken."""
+        if response > self.responses:
+            self.responses = response
+        self.inbox.output.append((hop, frame, response, origin))
+        if isinstance(origin, Job):
+            origin.undelivered += 1
 
     # --- what hops need (router.Runner) -----------------------------------------------------------------------------
 
@@ -280,13 +301,13 @@ class Kernel(Host):
         if waiting >= bound:
             if frame.at_bound is DROP_OLDEST and station.drop_oldest(frame.lane):
                 self.inbox.dropped += 1
-            elif not self._hold(station.queue_hold) or waiting >= bound * WAITING_FACTOR:
+            elif self.origin in station.running or not self._hold(station.queue_hold) or waiting >= bound * WAITING_FACTOR:
                 raise QueueOverflowError(
                     f"{waiting} frames wait behind a job of {station.path}, its bound is {bound}, and who sends more "
                     f"cannot be made to wait; {type(frame).__name__} does not fit. Send it from a job (a generator is "
                     f"held) or with `await worker.send(frame)`, or set {station.path}.queue_frames."
                 )
-        elif waiting + 1 == bound:
+        elif waiting + 1 == bound and self.origin not in station.running:
             self._hold(station.queue_hold)
         station.wait((inner, frame, self.response, self.origin), frame.lane)
 
@@ -307,27 +328,36 @@ class Kernel(Host):
             stream = self.crew.stream(station, part)
         finally:
             self.next = pushed
+        if self.replaying:
+            return  # nobody reads, and that it was too slow is in the recording
         if not stream.put(frame, self.response) and stream.dropped & (stream.dropped - 1) == 0:
             # Reported at 1, 2, 4, 8 ... lost frames: said early, and not once per frame.
             error = QueueOverflowError(
                 f"{station.path}.{part.method} is {len(stream)} frames behind, its bound is {part.bound}; "
                 f"{stream.dropped} were lost so far. It reads slower than the audio comes."
             )
-            self.report(station, frame, error)
+            # How far behind a reader is, is a fact from outside, so it comes in by the inbox.
+            self.overflowed(station, frame, error)
 
     def left(self, frame: Frame, direction: Direction) -> None:
         """A frame has left the pipeline at an end."""
         if self.taps.left is not None:
             self.taps.left(self.step_ns, frame, direction, self.response)
 
+    def raised(self, station: Station, error: BaseException) -> None:
+        """A job raised. That it ended comes by the inbox; this is for those who look on."""
+        self.taps.failed(self._now(), station.path, error)
+
     def job_ended(self, station: Station, frame: JobEndedFrame) -> None:
         """A job has ended: what waited behind it goes on."""
         self.crew.dismiss(station, frame.job)
         if frame.error:
             self._failed(station, ErrorFrame(frame.message, station.path, self.crew.last_frame, frame.error))
+            # What waits goes on when the error has been dealt with, and not before what comes of that.
+            self._push_more((self._release_hop(station), _RELEASE, 0, None))
         else:
             station.failures = 0
-        self.release_waiting(station)
+            self.release_waiting(station)
 
     def release_waiting(self, station: Station) -> None:
         """Deliver what waits behind a station's jobs, as far as it need not wait any longer."""
@@ -335,7 +365,7 @@ class Kernel(Host):
         if entry is not None:
             self._push_more(entry)
             if station.waiting:
-                self._push_more((self._release_hop(station), entry[1], 0, None))
+                self._push_more((self._release_hop(station), _RELEASE, 0, None))
         self._make_room(station)
 
     def _make_room(self, station: Station) -> None:
@@ -358,7 +388,7 @@ class Kernel(Host):
             async def ended(frame: JobEndedFrame) -> None:
                 self.job_ended(station, frame)
 
-            station.ended_hop = Hop(station.path, station, DOWNSTREAM, ended)
+            station.ended_hop = Hop(station.path, station, DOWNSTREAM, ended).of(JobEndedFrame)
         return station.ended_hop
 
     # --- what processors need (Host) --------------------------------------------------------------------------------
@@ -399,12 +429,15 @@ class Kernel(Host):
             hop, response = self._at(who, frame), self.current_response()
 
             def fire() -> None:
+                self._timers.discard(timer)
                 try:
                     self.put(hop, frame, response, timer)
                 except QueueOverflowError as error:
                     self.overflowed(self.stations_of[who], frame, error)
 
             timer.handle = self.clock.call_at(when_ns, fire)
+            timer.book = self._timers
+            self._timers.add(timer)
         return timer
 
     def interrupt(self, who: object, reason: str, response: int | None) -> bool:
@@ -452,7 +485,14 @@ class Kernel(Host):
 
     @property
     def random(self) -> random.Random:
-        """The worker's random numbers, seeded. Made when first asked for: it takes 2.5 KB."""
+        """The worker's random numbers, seeded. Made when first asked for: it takes 2.5 KB.
+
+        Handlers have a sequence of their own: a replay, where nothing else runs, draws the same.
+        """
+        if self.next is CLOSED:
+            if self._random_outside is None:
+                self._random_outside = random.Random(f"{self.seed} outside")
+            return self._random_outside
         if self._random is None:
             self._random = random.Random(self.seed)
         return self._random
@@ -479,25 +519,22 @@ class Kernel(Host):
     def _cut(self, station: Station | None, cancel: CancelFrame) -> None:
         """(a) close jobs, (b) drop queued frames, (c) refuse later ones, (d) send the cancel frames."""
         through = self.cancelled = cancel.response
-        dropped = self.inbox.drop(through)
-        kept, gone = split(self._pending(), through)
-        self.stack[:], gone_from_stack = split(self.stack, through)
+        for _, _, _, origin in self.inbox.drop(through):
+            if isinstance(origin, Job):
+                origin.undelivered -= 1
+                if origin.response == 0 and origin.frame:
+                    # Its frames had no number yet; they belonged to what is cut here, and so does the rest of them.
+                    origin.response = through
+                origin.nudge()
+        kept, _ = split(self._pending(), through)
+        self.stack[:], _ = split(self.stack, through)
         for other in self.stations.values():
-            dropped += other.drop(through)
+            other.drop(through)
             self._make_room(other)
-        self._disown(dropped + gone + gone_from_stack, through)
         self.crew.close(through, self.stations)
         # From here on the push of the handler that is running goes the slow way, which refuses what is cut.
         self._more = [*((hop, cancel, 0, None) for hop in self.router.everyone(station, cancel)), *kept]
         self.next = MORE
-
-    def _disown(self, dropped: list[Entry], through: int) -> None:
-        for _, _, _, origin in dropped:
-            if isinstance(origin, Job) and origin.undelivered:
-                origin.undelivered -= 1
-                if origin.response == 0 and origin.stream is None:
-                    origin.response = through
-                origin.nudge()
 
     def _pending(self) -> list[Entry]:
         """What the running handler has pushed so far."""
@@ -542,7 +579,7 @@ class Kernel(Host):
                 self._cut(station, CancelFrame(frame.response, frame.reason))
 
         place = self.graph.head if station is None else station
-        return Hop(place.path, place, DOWNSTREAM, interrupt)
+        return Hop(place.path, place, DOWNSTREAM, interrupt).of(InterruptFrame)
 
     # --- errors -----------------------------------------------------------------------------------------------------
 

@@ -75,12 +75,14 @@ class Router:
         if issubclass(frame_type, CancelFrame):
             # The kernel delivers it itself, to each processor once: what somebody pushes on goes nowhere.
             return Hop(spot.path, spot, direction, _nowhere)
-        return self._hop(spot.path, self._graph.targets(spot, frame_type, direction), frame_type, direction)
+        return self._hop(
+            spot.path, self._graph.targets(spot, frame_type, direction), frame_type, direction
+        ).of(frame_type)
 
     def at(self, spot: ProcessorSpot, frame_type: type[Frame], direction: Direction, origin: str = "") -> Hop:
         """The hop for frames that begin their way *at* a processor: its own timers and facts."""
         if spot.names(frame_type, direction):
-            return self._to_processor(origin or spot.path, spot, frame_type, direction)
+            return self._to_processor(origin or spot.path, spot, frame_type, direction).of(frame_type)
         return self.leaving(spot, frame_type, direction)
 
     def everyone(self, station: Station | None, cancel: CancelFrame) -> list[Hop]:

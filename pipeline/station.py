@@ -31,8 +31,8 @@ class Station:
 
     def __init__(self, spot: ProcessorSpot) -> None:
         self.spot = spot
-        self._down: dict[type[Frame], Hop] = {}
-        self._up: dict[type[Frame], Hop] = {}
+        self._down: dict[type[Frame], Hop]
+        self._up: dict[type[Frame], Hop]
         self.processor: FrameProcessor = spot.processor
         self.path = spot.path
         self.running: list[Job] = []
@@ -102,26 +102,26 @@ class Station:
         """How many frames wait behind its jobs."""
         return sum(map(len, self._waiting.values())) if self._waiting else 0
 
-    def drop(self, through: int) -> list[Entry]:
-        """Take out the waiting frames of responses up to ``through``."""
-        if not self._waiting:
-            return []
-        dropped: list[Entry] = []
-        for lane, queue in self._waiting.items():
-            if queue:
-                kept, gone = split(queue, through)
-                self._waiting[lane] = kept
-                dropped += gone
-        return dropped
+    def drop(self, through: int) -> None:
+        """Forget the waiting frames of responses up to ``through``."""
+        for lane, queue in (self._waiting or {}).items():
+            if queue and self._waiting is not None:
+                self._waiting[lane], _ = split(queue, through)
 
 
 def split(entries: Iterable[Entry], through: int) -> tuple[deque[Entry], list[Entry]]:
-    """Part what an interruption of the responses up to ``through`` keeps from what it drops."""
+    """Part what an interruption of the responses up to ``through`` keeps from what it drops.
+
+    What survives belongs to no response from then on.
+    """
     kept: deque[Entry] = deque()
     dropped: list[Entry] = []
     for entry in entries:
-        if entry[2] <= through and not entry[1].survives:
-            dropped.append(entry)
-        else:
+        hop, frame, response, origin = entry
+        if response > through:
             kept.append(entry)
+        elif frame.survives:
+            kept.append((hop, frame, 0, origin))
+        else:
+            dropped.append(entry)
     return kept, dropped

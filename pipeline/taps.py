@@ -6,6 +6,7 @@ No processor knows of them, and without one they cost nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from .frames import Direction, Frame
 from .host import Hop
@@ -15,8 +16,26 @@ class InjectedFault(Exception):
     """Raised by a tap's `Tap.delivered`, it fails that delivery as if the processor had raised it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a tap is told of the run that it sees."""
+
+    name: str
+    seed: int
+    """Of the worker's random numbers."""
+    processors: tuple[str, ...]
+    """Their paths, in order."""
+    start_ns: int
+    """What its clock shows."""
+    running: bool
+    """Whether frames flow already."""
+
+
 class Tap:
     """Derive, and override what you want to see."""
+
+    def opened(self, run: Run) -> None:
+        """It was attached to a run that begins now, or is under way."""
 
     def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
         """An entry is taken from the inbox: the conversation is the sequence of these calls.

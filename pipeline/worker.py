@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .clock import NS_PER_MS, Clock, SystemClock, TimerHandle, Wait
+from .clock import NS_PER_MS, Activity, Clock, SystemClock, TimerHandle, Wait, current_activity
 from .drive import Drive
-from .errors import LifecycleError, PipelineError
+from .errors import LifecycleError, PipelineError, ProcessorError, QueueOverflowError
 from .frames import DOWNSTREAM, Direction, Frame
 from .graph import Graph, Pipeline
 from .jobs import Origin
+from .jobs import OUTSIDE, Job
 from .kernel import Kernel
-from .lifecycle import Hook, run_hooks, wait_for_tasks
+from .lifecycle import Hook, HookRun, run_hooks, wait_for_tasks
 from .processor import FrameProcessor
 from .station import Station
-from .taps import Tap
+from .taps import Run, Tap
 
 log = logging.getLogger("voxline")
 
@@ -86,11 +88,13 @@ class PipelineWorker:
         self._draining = False
         self._drain_reason = "ended"
         self._drain_timers: list[TimerHandle] = []
-        self._starting: Wait | None = None
+        self._starting: HookRun | None = None
         self._finished: list[Wait] = []
         self._outcome: Outcome | None = None
+        self._senders: set[Job] = set()
         self._early: list[Callable[[], object]] = []
         self._running = False
+        self._feed: Callable[[Kernel], bool] | None = None
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -100,10 +104,24 @@ class PipelineWorker:
         Ends by itself when all sources have ended and what they set off is delivered and played. Raises
         `LifecycleError` where a processor does not start.
         """
-        if self._kernel is not None:
+        if self._kernel is not None or self._outcome is not None:
             raise PipelineError(
                 f"{self.name} has run already. A worker runs once: make another PipelineWorker."
             )
+        if self._ending.reason:
+            # Stopped or cancelled before it ran: nothing is started.
+            return self._finish()
+        activity = Activity(self.clock) if self.clock.counts else None
+        token = current_activity.set(activity)
+        try:
+            return await self._run()
+        finally:
+            with contextlib.suppress(ValueError):  # another context: the loop was closed under a pending run
+                current_activity.reset(token)
+            if activity is not None:
+                activity.finish()
+
+    async def _run(self) -> Outcome:
         kernel = self._kernel = Kernel(
             self._graph,
             self.clock,
@@ -112,36 +130,54 @@ class PipelineWorker:
             replaying=self._replaying,
         )
         kernel.on_failure, kernel.on_end = self._on_failure, self._on_end
+        kernel.on_sources_ended = self._on_sources_ended
         self._drive = Drive(
             kernel, slow_ms=self._slow_ms, timeout_ms=self._timeout_ms, on_quiet=self._on_quiet
         )
-        for call in self._early:
-            call()
         try:
+            for call in self._early:
+                call()
             await self._start()
             if not self._ending.reason:
                 kernel.crew.begin_sources([*kernel.stations.values()])
                 if self._draining:
                     self._begin_drain(kernel)
                 self._running = True
+                self._drive.draining = self._drive.draining or self._feed is not None
                 await self._drive.run()
         except asyncio.CancelledError:
             self._ending.reason = "cancelled"
             raise
+        except BaseException:
+            self._ending.reason = self._ending.reason or "failed"
+            raise
         finally:
             self._running = False
-            await self._close()
+            await self._close(kernel)
         return self._outcome or Outcome("ended")
+
+    async def replay(self, feed: Callable[[Kernel], bool]) -> Outcome:
+        """`run`, with the entries of a recording for an inbox.
+
+        ``feed`` is called when nothing is left to do: it puts the next entry in (`Kernel.feed`), or returns False,
+        which is the end. For a worker made with ``replaying=True``; see `voxline.pipeline.replay`.
+        """
+        if not self._replaying:
+            raise PipelineError(f"{self.name} cannot replay: make it with PipelineWorker(..., replaying=True).")
+        self._feed = feed
+        return await self.run()
 
     async def stop(self, timeout_ms: float | None = None) -> Outcome:
         """Drain and end: what is queued is delivered, jobs finish, playout ends. Always returns, at the deadline at
         the latest (``drain_timeout_ms``); then the outcome says who was stuck, at what, for how long.
         """
         if self._kernel is None:
-            self._ending.reason = "stopped"
-            return Outcome("stopped")
+            self._ending.reason = self._ending.reason or "stopped"
+            return Outcome(self._ending.reason)
         if timeout_ms is not None:
             self.drain_timeout_ms = timeout_ms
+            if self._draining and self._outcome is None:
+                self._limit_drain()
         self._drain("stopped")
         return await self.finished()
 
@@ -163,9 +199,17 @@ class PipelineWorker:
     def post(self, frame: Frame, direction: Direction = DOWNSTREAM, *, response: int = 0) -> None:
         """Put a frame into the inbox, to travel from the head down (or from the tail up).
 
-        Raises `QueueOverflowError` when the inbox is full; `send` waits instead.
+        Before `run` it is kept until then; after the end it is ignored. Raises `QueueOverflowError` when the inbox is
+        full; `send` waits instead.
         """
+        if self._outcome is not None:
+            return
         if self._kernel is None:
+            if len(self._early) >= self._inbox_frames:
+                raise QueueOverflowError(
+                    f"{len(self._early)} frames wait for {self.name} to run, its bound; {type(frame).__name__} does "
+                    "not fit. Call run() first, or make the worker with a larger inbox_frames."
+                )
             self._early.append(lambda: self.post(frame, direction, response=response))
             return
         kernel = self._kernel
@@ -173,18 +217,43 @@ class PipelineWorker:
         # The origin makes the kernel learn of a new response when the frame is taken, and not before.
         kernel.put(routes[type(frame)], frame, response, Origin() if response else None)
 
+    async def send(self, frame: Frame, direction: Direction = DOWNSTREAM, *, response: int = 0) -> None:
+        """`post`, and wait until the frame is delivered, and while a place that it went to is full."""
+        kernel = self._kernel
+        if kernel is None:
+            raise PipelineError(f"{self.name} does not run yet; send() waits for a delivery. Use post() before run().")
+        routes = kernel.head_routes if direction is DOWNSTREAM else kernel.tail_routes
+        sender = Job(OUTSIDE, "(outside)", "send", type(frame).__name__, frame.lane, response, self.clock.now_ns())
+        kernel.put(routes[type(frame)], frame, response, sender)
+        self._senders.add(sender)
+        try:
+            await sender.ready()
+        finally:
+            self._senders.discard(sender)
+
     def interrupt(self, reason: str = "interrupted") -> None:
         """Cut what the bot is saying, as a processor's `interrupt` does; the cancel frame goes down from the head."""
-        if self._kernel is None:
-            return
-        self._kernel.interrupt(self, reason, None)
+        if self._kernel is not None and self._outcome is None:
+            self._kernel.interrupt(self, reason, None)
 
     def add_tap(self, tap: Tap) -> Callable[[], None]:
         """Attach a tap; returns what detaches it."""
-        removed: list[Callable[[], None]] = []
         if self._kernel is None:
-            self._early.append(lambda: removed.append(self.add_tap(tap)))
-            return lambda: [remove() for remove in removed] and None
+            removed: list[Callable[[], None]] = []
+
+            def attach() -> None:
+                removed.append(self.add_tap(tap))
+
+            def remove() -> None:
+                if attach in self._early:
+                    self._early.remove(attach)
+                while removed:
+                    removed.pop()()
+
+            self._early.append(attach)
+            return remove
+        paths = tuple(station.path for station in self._stations())
+        tap.opened(Run(self.name, self.seed, paths, self.clock.now_ns(), self._running))
         return self._kernel.taps.add(tap)
 
     @property
@@ -211,11 +280,13 @@ class PipelineWorker:
         if not hooks:
             return
 
-        def starting(waiting: Wait) -> None:
-            self._starting = waiting
+        def starting(run: HookRun) -> None:
+            self._starting = run
 
-        errors = await run_hooks(self.clock, hooks, starting)
-        self._starting = None
+        try:
+            errors = await run_hooks(self.clock, hooks, starting)
+        finally:
+            self._starting = None
         if errors and not self._ending.reason:
             self._ending.reason = "failed"
             self._ending.errors += [error.message for error in errors]
@@ -241,12 +312,13 @@ class PipelineWorker:
         if self._draining or self._outcome is not None:
             return
         self._draining, self._drain_reason = True, reason
-        if self._kernel is not None and self._starting is None and not self._replaying:
-            self._begin_drain(self._kernel)
+        if self._kernel is not None and not self._replaying:
+            self._limit_drain()
+            if self._starting is None:
+                self._begin_drain(self._kernel)
 
     def _begin_drain(self, kernel: Kernel) -> None:
         kernel.crew.close_all(self._stations(), only_sources=True)
-        self._limit_drain()
         if self._drive is not None:
             self._drive.draining = True
         kernel.wake()
@@ -271,26 +343,29 @@ class PipelineWorker:
         if kernel is None:
             return []
         now = self.clock.now_ns()
+        starting = [] if self._starting is None else [f"{what} is not done" for what in self._starting.unfinished]
+        handler = None if self._drive is None else self._drive.doing
         jobs = [
             f"{job.doing(now)}"
             for job in kernel.crew.jobs.values()
             if job.stream is None or job.stream.closed
         ]
-        busy = [
-            f"{s.path} still has something to do (idle() is False)"
-            for s in self._stations()
-            if not s.processor.idle()
-        ]
+        busy = [f"{s.path} {why}" for s in self._stations() if (why := _busy(s))]
         waiting = [f"{s.path}: {s.waiting} frames wait behind its job" for s in self._stations() if s.waiting]
-        return [*jobs, *busy, *waiting]
+        stuck = [*starting, *([handler] if handler else []), *jobs, *busy, *waiting]
+        return stuck or ["Nothing hangs, but frames kept coming in: something posts without end."]
 
     def _on_quiet(self) -> None:
         """Nothing is left to do just now, while draining: see whether that is the end."""
         kernel, drive = self._kernel, self._drive
         assert kernel is not None
         assert drive is not None
+        if self._feed is not None:
+            if not self._feed(kernel):
+                drive.end()
+            return
         stations = self._stations()
-        if any(station.running or not station.processor.idle() for station in stations):
+        if any(station.running or _busy(station) for station in stations):
             return
         if kernel.crew.close_next_stream(stations) or kernel.crew.jobs:
             return
@@ -300,11 +375,16 @@ class PipelineWorker:
     def _on_end(self, reason: str) -> None:
         """A processor asks for the end."""
         log.debug("%s ends: %s", self.name, reason)
+        if not self._replaying:
+            self._drain("ended")
+
+    def _on_sources_ended(self) -> None:
+        """Nothing more comes in."""
         self._drain("ended")
 
     def _on_failure(self, station: Station) -> None:
         station.failures += 1
-        if station.failures > self.errors.max_in_a_row:
+        if station.failures > self.errors.max_in_a_row and not self._replaying:
             self._ending.errors.append(f"{station.path} failed {station.failures} times in a row.")
             self._end("failed")
 
@@ -316,23 +396,48 @@ class PipelineWorker:
             if self._drive is not None:
                 self._drive.end()
 
-    async def _close(self) -> None:
-        kernel = self._kernel
-        assert kernel is not None
+    async def _close(self, kernel: Kernel) -> None:
+        """Close the jobs, stop the processors, give everything back; also where the task is cancelled meanwhile."""
         for timer in self._drain_timers:
             timer.cancel()
-        stations = self._stations()
-        kernel.crew.close_all(stations)
-        await wait_for_tasks(self.clock, kernel.crew.tasks(), 1_000)
-        if not self._replaying:
-            self._ending.errors += [
-                error.message for error in await run_hooks(self.clock, self._hooks("stop"))
-            ]
+        kernel.crew.close_all(self._stations())
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            if not await wait_for_tasks(self.clock, kernel.crew.tasks(), 1_000):
+                self._ending.errors += [
+                    f"{job.doing(self.clock.now_ns())}: it ignores that it was cancelled, and is left behind."
+                    for job in kernel.crew.jobs.values()
+                    if job.cancel is not None
+                ]
+        except asyncio.CancelledError as error:
+            cancelled = error
+        try:
+            if not self._replaying:
+                errors = await run_hooks(self.clock, self._hooks("stop"))
+                self._ending.errors += [error.message for error in errors]
+        except asyncio.CancelledError as error:
+            cancelled = error
         kernel.taps.closed()
         kernel.dissolve()
+        for sender in self._senders:
+            sender.give_up()
+        self._finish()
+        if cancelled is not None:
+            raise cancelled
+
+    def _finish(self) -> Outcome:
         self._outcome = Outcome(self._ending.reason or "ended", tuple(dict.fromkeys(self._ending.errors)))
         for waiting in self._finished:
             waiting.wake()
+        return self._outcome
+
+
+def _busy(station: Station) -> str:
+    """Why a processor keeps the worker from ending; empty where it does not."""
+    try:
+        return "" if station.processor.idle() else "still has something to do (idle() is False)"
+    except Exception as error:
+        return f"cannot say whether it is done (idle() raised {type(error).__name__}: {error})"
 
 
 def _timeout(processor: FrameProcessor, which: str) -> float:

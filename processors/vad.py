@@ -1,5 +1,6 @@
 """Voice activity detection: when the user speaks, and when not.
- `SileroVAD` hands the audio on as it is, and puts `UserStartedSpeakingFrame` and `UserStoppedSpeakingFrame`
+
+`SileroVAD` hands the audio on as it is, and puts `UserStartedSpeakingFrame` and `UserStoppedSpeakingFrame`
 behind the frame in which it became sure. The model gives a probability of speech for every 32 ms;
 `SpeechRule`, which is pure, makes the two events of it.
 """

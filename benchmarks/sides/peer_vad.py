@@ -26,7 +26,7 @@ class Listens(FrameProcessor):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
         if isinstance(frame, InputAudioRawFrame):
-            self._windows.feed(frame.audio)
+            self._windows.feed(np.frombuffer(frame.audio, dtype=np.int16))
         await self.push_frame(frame, direction)
 
 

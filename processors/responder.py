@@ -1,0 +1,35 @@
+"""A responder by rule, in the place of a language model: small, quick, and it knows only what it was told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+
+from ..pipeline.frames import Frame, LLMRequestFrame, ResponseEndFrame, TextFrame
+from ..pipeline.processor import FrameProcessor, handles
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+class RuleResponder(FrameProcessor):
+    """Answers with what ``reply`` makes of the user's last words, a `TextFrame` for each sentence.
+
+    ``reply`` is an ordinary function: words in, answer out, quickly. Where it raises, the response ends
+    without a word and the error goes upstream as an `ErrorFrame`. No apology is made up.
+    """
+
+    def __init__(self, reply: Callable[[str], str]) -> None:
+        self._reply = reply
+
+    @handles(LLMRequestFrame)
+    async def respond(self, frame: LLMRequestFrame) -> AsyncIterator[Frame]:
+        """Answer a request."""
+        words = next((message.text for message in reversed(frame.messages) if message.role == "user"), "")
+        try:
+            for sentence in _SENTENCE_END.split(self._reply(words).strip()):
+                if sentence:
+                    yield TextFrame(sentence)
+        except Exception:
+            yield ResponseEndFrame()
+            raise
+        yield ResponseEndFrame()

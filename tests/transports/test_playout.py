@@ -1,0 +1,272 @@
+"""The playout ledger, which is pure: what was played of what was given, whatever happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from voxline.pipeline import (
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    ResponseCutFrame,
+    ResponsePlayedFrame,
+    Samples,
+    SpokenWord,
+)
+from voxline.transports.playout import Facts, PlayoutLedger
+
+RATE = 1_000
+"""A sample a millisecond, so that the numbers in these tests are both."""
+
+
+def sound(count: int, value: int = 1) -> Samples:
+    return np.full(count, value, np.int16)
+
+
+@pytest.fixture
+def ledger() -> PlayoutLedger:
+    return PlayoutLedger(RATE)
+
+
+def test_plays_what_was_appended_in_order(ledger: PlayoutLedger):
+    ledger.append(1, sound(3, 1))
+    ledger.append(1, sound(3, 2))
+    first, facts = ledger.take(4)
+    assert first.tolist() == [1, 1, 1, 2]
+    assert facts == [BotStartedSpeakingFrame(1)]
+    assert ledger.buffered == 2
+
+
+def test_a_chunk_is_filled_up_with_silence(ledger: PlayoutLedger):
+    ledger.append(1, sound(3, 7))
+    assert ledger.take(5)[0].tolist() == [7, 7, 7, 0, 0]
+
+
+def test_a_response_is_over_with_the_take_after_its_last_sample(ledger: PlayoutLedger):
+    ledger.append(1, sound(20), [SpokenWord("hello", 0.0)])
+    ledger.end(1)
+    assert ledger.take(20)[1] == [BotStartedSpeakingFrame(1)]
+    assert ledger.take(20)[1] == [ResponsePlayedFrame(1, 20.0, "hello"), BotStoppedSpeakingFrame(1)]
+    assert not ledger
+
+
+def test_the_next_response_goes_on_in_the_same_chunk(ledger: PlayoutLedger):
+    ledger.append(1, sound(3, 1))
+    ledger.end(1)
+    ledger.append(2, sound(9, 2))
+    samples, facts = ledger.take(5)
+    assert samples.tolist() == [1, 1, 1, 2, 2]
+    assert facts == [
+        BotStartedSpeakingFrame(1),
+        ResponsePlayedFrame(1, 3.0, ""),
+        BotStoppedSpeakingFrame(1),
+        BotStartedSpeakingFrame(2),
+    ]
+
+
+def test_words_are_heard_from_their_first_sample(ledger: PlayoutLedger):
+    words = [SpokenWord("a", 0.0), SpokenWord("b", 19.0), SpokenWord("c", 20.0)]
+    ledger.append(1, sound(50), words)
+    ledger.take(20)
+    assert ledger.cut(1) == [ResponseCutFrame(1, 20.0, "a b"), BotStoppedSpeakingFrame(1)]
+
+
+def test_a_word_stands_where_its_own_frame_stands(ledger: PlayoutLedger):
+    ledger.append(1, sound(30), [SpokenWord("one", 0.0)])
+    ledger.append(1, sound(30), [SpokenWord("two", 10.0)])
+    ledger.take(40)
+    assert ledger.cut(1)[0] == ResponseCutFrame(1, 40.0, "one")
+
+
+def test_a_response_that_was_played_has_all_its_words(ledger: PlayoutLedger):
+    """Also the one that a voice has announced for a moment after its last sample."""
+    ledger.append(1, sound(20), [SpokenWord("one", 0.0), SpokenWord("two", 25.0)])
+    ledger.end(1)
+    ledger.take(20)
+    assert ledger.settle()[0] == ResponsePlayedFrame(1, 20.0, "one two")
+
+
+def test_a_response_without_a_sound_is_recorded_too(ledger: PlayoutLedger):
+    ledger.end(1)
+    assert ledger.settle() == [ResponsePlayedFrame(1, 0.0, "")]
+
+
+def test_a_response_that_waits_to_be_played_is_cut_with_nothing_heard(ledger: PlayoutLedger):
+    ledger.append(1, sound(30), [SpokenWord("one", 0.0)])
+    ledger.append(2, sound(30), [SpokenWord("two", 0.0)])
+    ledger.take(10)
+    assert ledger.cut(2, "button") == [
+        ResponseCutFrame(1, 10.0, "one", "button"),
+        BotStoppedSpeakingFrame(1),
+        ResponseCutFrame(2, 0.0, "", "button"),
+    ]
+    assert ledger.buffered == 0
+
+
+def test_the_second_cut_does_nothing(ledger: PlayoutLedger):
+    ledger.append(1, sound(30))
+    assert ledger.cut(1)
+    assert ledger.cut(1) == []
+
+
+def test_a_cut_leaves_newer_responses(ledger: PlayoutLedger):
+    ledger.append(1, sound(30, 1))
+    ledger.append(2, sound(30, 2))
+    ledger.cut(1)
+    assert ledger.take(2)[0].tolist() == [2, 2]
+
+
+def test_audio_of_a_response_that_was_cut_is_refused(ledger: PlayoutLedger):
+    ledger.cut(3)
+    assert not ledger.append(3, sound(10))
+    assert ledger.append(4, sound(10))
+
+
+def test_audio_of_an_older_response_is_refused_once_a_newer_has_begun(ledger: PlayoutLedger):
+    ledger.append(1, sound(10))
+    ledger.append(2, sound(10))
+    assert not ledger.append(1, sound(10))
+    assert ledger.buffered == 20
+
+
+def test_sound_after_the_end_is_heard_and_not_recorded_twice(ledger: PlayoutLedger):
+    """A jingle that nobody gave a number to belongs to the newest response, which may be long over."""
+    ledger.append(1, sound(10))
+    ledger.end(1)
+    ledger.take(10)
+    ledger.settle()
+    assert ledger.append(1, sound(10, 5))
+    samples, facts = ledger.take(10)
+    assert samples.tolist() == [5] * 10
+    assert facts == [BotStartedSpeakingFrame(1)]
+    assert ledger.cut(1) == [BotStoppedSpeakingFrame(1)]
+
+
+def test_a_gap_that_counts_as_silence_ends_and_begins_speech(ledger: PlayoutLedger):
+    ledger.append(1, sound(10))
+    ledger.take(10)
+    assert ledger.stall() == [BotStoppedSpeakingFrame(1)]
+    assert ledger.stall() == []
+    ledger.append(1, sound(10))
+    assert ledger.take(10)[1] == [BotStartedSpeakingFrame(1)]
+
+
+# --- whatever happens ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """The account that the ledger has to agree with, kept in the plainest way."""
+
+    given: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    words: dict[int, list[tuple[int, str]]] = field(default_factory=dict[int, list[tuple[int, str]]])
+    begun: set[int] = field(default_factory=set[int])
+    played: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    facts: Facts = field(default_factory=Facts)
+
+    def heard(self, response: int) -> int:
+        return sum(number == response for number, _ in self.played)
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.integers(-1, 2), st.integers(0, 40), st.lists(st.integers(0, 50), max_size=3)),
+    st.tuples(st.just("end"), st.integers(-1, 1)),
+    st.tuples(st.just("take"), st.integers(1, 40)),
+    st.tuples(st.just("cut"), st.integers(-1, 0)),
+    st.tuples(st.just("stall")),
+    st.tuples(st.just("settle")),
+)
+
+
+def value_of(response: int, index: int) -> int:
+    return response * 1_000 + index % 999 + 1
+
+
+@given(st.lists(STEPS, max_size=60))
+@settings(max_examples=500, deadline=None)
+def test_whatever_happens_the_account_is_right(steps: list[tuple[object, ...]]):
+    ledger, model, newest = PlayoutLedger(RATE), Model(), 1
+    for step in steps:
+        newest = run(ledger, model, newest, step)
+    run(ledger, model, newest, ("end", 0))
+    while ledger:
+        play(ledger, model, 17)
+        for response in sorted(model.begun):
+            ledger.end(response)
+    check(model)
+    assert ledger.buffered == 0
+    assert ledger.speaking == 0
+
+
+def run(ledger: PlayoutLedger, model: Model, newest: int, step: tuple[object, ...]) -> int:
+    match step:
+        case ("append", int(offset), int(count), list(starts)):
+            response = min(max(1, newest + offset), 30)
+            given = model.given.setdefault(response, [])
+            samples = [value_of(response, len(given) + index) for index in range(count)]
+            words = [SpokenWord(f"w{start}", start) for start in sorted(starts)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            if ledger.append(response, np.array(samples, np.int16), words):
+                model.begun.add(response)
+                model.words.setdefault(response, []).extend(
+                    (len(given) + int(word.start_ms), word.text) for word in words
+                )
+                given.extend(samples)
+            return max(newest, response)
+        case ("end", int(offset)):
+            response = min(max(1, newest + offset), 30)
+            if ledger.end(response):
+                model.begun.add(response)
+            return max(newest, response)
+        case ("take", int(count)):
+            play(ledger, model, count)
+        case ("cut", int(offset)):
+            model.facts += ledger.cut(max(1, newest + offset))
+        case ("stall",):
+            model.facts += ledger.stall()
+        case _:
+            model.facts += ledger.settle()
+    return newest
+
+
+def play(ledger: PlayoutLedger, model: Model, count: int) -> None:
+    before = ledger.buffered
+    samples, facts = ledger.take(count)
+    assert len(samples) == count
+    assert before - ledger.buffered == np.count_nonzero(samples)
+    model.played += [(value // 1_000, value) for value in samples.tolist() if value]
+    model.facts += facts
+
+
+def check(model: Model) -> None:
+    order = [response for response, _ in model.played]
+    assert order == sorted(order), "an older response was played after a newer"
+    records = [fact for fact in model.facts if isinstance(fact, ResponsePlayedFrame | ResponseCutFrame)]
+    assert sorted(record.response for record in records) == sorted(model.begun), "one record for each"
+    for response in model.begun:
+        played = [value for number, value in model.played if number == response]
+        assert played == model.given.get(response, [])[: len(played)], "what is played is a prefix of what came"
+    for record in records:
+        # What came after its end (nobody gave it a number) is heard and is in no record.
+        assert record.heard_ms <= model.heard(record.response)
+    for record in records:
+        if isinstance(record, ResponseCutFrame):
+            heard = [text for start, text in model.words.get(record.response, []) if start < record.heard_ms]
+            assert record.heard_text == " ".join(heard)
+            assert model.heard(record.response) == record.heard_ms, "after a cut nothing is heard"
+    check_speaking(model)
+
+
+def check_speaking(model: Model) -> None:
+    """Started and stopped alternate, and a record comes before "stopped"."""
+    speaking = 0
+    for fact in model.facts:
+        if isinstance(fact, BotStartedSpeakingFrame):
+            assert speaking == 0
+            speaking = fact.response
+        elif isinstance(fact, BotStoppedSpeakingFrame):
+            assert speaking == fact.response
+            speaking = 0
+    assert speaking == 0
