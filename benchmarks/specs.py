@@ -296,4 +296,47 @@ def _rest() -> list[Bench]:
     return made
 
 
-BENCHES = (*_per_frame(), *_capacity(), *_rest())
+def _endurance() -> list[Bench]:
+    return [
+        Bench(
+            "interruptions",
+            "10,000 random interruptions",
+            "A conversation in virtual time: answers of random length, through a slow voice, cut at random moments. "
+            "*Old pieces* are those of an answer that was cut, heard after its cancel frame.",
+            "interruptions",
+            (MINE,),
+            "stale",
+            "old pieces",
+            quick={"rounds": 1_000},
+            more=(("cuts", "interruptions"), ("cancels", "cancel frames seen"), ("heard", "pieces heard")),
+            targets=(Target("at_most", OURS, 0),),
+        ),
+        Bench(
+            "starts",
+            "1,000 starts and stops",
+            "Each with an answer under way when it is stopped. *Left* counts tasks and files that were not there "
+            "before; memory is the growth of what Python has allocated, per conversation, over the second half.",
+            "starts",
+            (MINE,),
+            "left",
+            "tasks and files",
+            quick={"rounds": 200},
+            more=(("bytes_each", "bytes each"), ("ms_each", "ms each, drained")),
+            targets=(Target("at_most", OURS, 0), Target("at_most", OURS, 16, "bytes_each")),
+        ),
+        Bench(
+            "hour",
+            "One hour of conversation in virtual time",
+            "With pauses long enough for idle time-outs; run twice in one process. *Differences*: 1 where the two "
+            "were not the same, down to the nanosecond at which each piece was heard.",
+            "hour",
+            (MINE,),
+            "wall_s",
+            "s",
+            more=(("different", "differences"), ("idles", "idle time-outs")),
+            targets=(Target("at_most", OURS, 2), Target("at_most", OURS, 0, "different")),
+        ),
+    ]
+
+
+BENCHES = (*_per_frame(), *_capacity(), *_rest(), *_endurance())
