@@ -71,13 +71,14 @@ class Clock:
 class Activity:
     """Something that can be busy or parked; a virtual clock moves only when all are parked."""
 
-    __slots__ = ("_clock", "_ended", "_parks", "_pinned")
+    __slots__ = ("_clock", "_ended", "_parks", "_patience", "_pinned")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._parks = 0
         self._pinned = False
         self._ended = False
+        self._patience: TimerHandle | None = None
         clock.begin()
 
     @property
@@ -106,10 +107,13 @@ class Activity:
 
     def patience(self, real_seconds: float) -> None:
         """Give it that many real seconds; then virtual time goes on without it."""
-        self._clock.patience(real_seconds, self.finish)
+        self._patience = self._clock.patience(real_seconds, self.finish)
 
     def finish(self) -> None:
         """It has ended."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if not self._ended:
             self._ended = True
             if self._parks == 0 or self._pinned:

@@ -24,6 +24,8 @@ log = logging.getLogger("voxline")
 PATIENCE_S = 0.25
 """Real seconds that a plain handler may wait for the outside before virtual time goes on regardless."""
 
+CLOSINGS = 3
+"""How often a handler that ignores its cancellation is asked to close."""
 ADVICE = "Work that waits belongs into a job: use `yield` in the handler."
 
 
@@ -47,6 +49,8 @@ class Drive:
         """The handler that waits."""
         self._cancelled_to_end = False
         self._impatient = False
+        self._refusing: list[Coroutine[Any, Any, None]] = []
+        """What would not be closed. Kept, since it would be closed once more, and go on, where it is forgotten."""
 
     @property
     def doing(self) -> str:
@@ -92,6 +96,8 @@ class Drive:
             if kernel.stack or inbox.urgent or inbox.input or inbox.output:
                 yield
                 continue
+            if self._ended:
+                return
             if self.draining:
                 self._on_quiet()
                 if self._ended or len(inbox):
@@ -230,17 +236,18 @@ class Drive:
         hop, frame = _where(error)
         if self._kernel.next is CLOSED:
             self._kernel.next = None
-        self._kernel.failed(hop.place, frame, error)
+        self._kernel.failed(hop, frame, error)
         self._kernel.unfold()
 
     def _abandon(self, work: Coroutine[Any, Any, None], watched: _Watched) -> None:
         """The handler swallowed its cancellation and waits again: leave it behind."""
         kernel = self._kernel
         pushed, kernel.next = kernel.next, CLOSED
-        try:
+        if _closed(watched.call):
             work.close()
-        except RuntimeError:
+        else:
             log.warning("%s refuses to end its handling of %s", watched.hop.processor, type(watched.frame).__name__)
+            self._refusing.append(work)
         kernel.next = pushed
         self._watched = None
         for timer in watched.timers:
@@ -255,7 +262,7 @@ class Drive:
         if kernel.next is CLOSED:
             kernel.next = None
         what = f"{hop.processor} has been handling {type(frame).__name__} for {self._timeout_ms:g} ms, its deadline."
-        kernel.failed(hop.place, frame, HandlerTimeout(f"{what} {how} {ADVICE}"))
+        kernel.failed(hop, frame, HandlerTimeout(f"{what} {how} {ADVICE}"))
 
 
 class _Watched:
@@ -283,6 +290,17 @@ class _Watched:
         """For an error: who, what, for how long."""
         seconds = (now_ns - self.since_ns) / 1e9
         return f"{self.hop.processor}: its handler of {type(self.frame).__name__} waits, for {seconds:.1f} s"
+
+
+def _closed(call: Any) -> bool:
+    """Close a handler. Not by way of the slice, which would take its refusal for an error and deliver the next frame."""
+    for _ in range(CLOSINGS):
+        try:
+            call.close()
+        except RuntimeError:
+            continue
+        return True
+    return False
 
 
 def _where(error: BaseException) -> tuple[Hop, Frame]:

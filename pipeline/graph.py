@@ -109,8 +109,10 @@ def _check_element(element: object, where: str) -> None:
 
 
 def _check_used_once(processors: list[FrameProcessor]) -> None:
-    for processor, count in Counter(processors).items():
-        if count > 1:
+    # By identity: two processors that are dataclasses may well compare equal.
+    counts = Counter(map(id, processors))
+    for processor in processors:
+        if (count := counts[id(processor)]) > 1:
             raise PipelineError(
                 f"{processor.path} stands in the pipeline {count} times. A processor has a state and one place: "
                 f"make a second {type(processor).__name__}(...)."
@@ -295,6 +297,20 @@ class Graph:
         return _targets(beside, frame_type, direction)
 
 
+def entered(spot: Spot | None, frame_type: type[Frame], direction: Direction) -> list[Fork]:
+    """The forks, nested ones too, whose branches a frame of this class comes into next, from ``spot`` on."""
+    while spot is not None and not isinstance(spot, End | Edge):
+        if isinstance(spot, ProcessorSpot):
+            if spot.names(frame_type, direction):
+                return []
+        elif isinstance(spot, Fork):
+            starts = [(first if direction is DOWNSTREAM else end).beside(direction) for first, end in spot.branches]
+            if any(_targets(start, frame_type, direction) != [spot] for start in starts):
+                return [spot, *(fork for start in starts for fork in entered(start, frame_type, direction))]
+        spot = spot.beside(direction)
+    return []
+
+
 def _targets(spot: Spot | None, frame_type: type[Frame], direction: Direction) -> list[Spot]:
     while spot is not None:
         if isinstance(spot, ProcessorSpot):
@@ -310,8 +326,8 @@ def _targets(spot: Spot | None, frame_type: type[Frame], direction: Direction) -
             ]
             named = [targets for targets in found if targets != [fork]]
             if named:
-                inside = [target for targets in found for target in targets if target is not fork]
-                return [*inside, fork] if any(fork in targets for targets in found) else inside
+                # In the order of the branches; the join once, where the first branch lets the frame through.
+                return list(dict.fromkeys(target for targets in found for target in targets))
         else:
             return [spot]
         spot = spot.beside(direction)

@@ -7,6 +7,7 @@ from collections import deque
 from .errors import QueueOverflowError
 from .frames import AtBound, Lane
 from .host import Hop
+from .jobs import JobEndedFrame
 from .station import Entry, split
 
 MICROPHONE_FRAMES = 100
@@ -47,7 +48,8 @@ class Inbox:
                 self._microphone += 1
             if self._microphone > MICROPHONE_FRAMES or len(queue) >= self.bound:
                 self._drop_oldest(queue)
-        elif len(queue) >= self.bound:
+        elif len(queue) >= self.bound and not isinstance(frame, JobEndedFrame):
+            # The end of a job always fits: without it, what waits behind the job would wait for ever.
             raise QueueOverflowError(
                 f"The inbox holds {len(queue)} {frame.lane.value} frames, its bound; {type(frame).__name__} from "
                 f"{hop.origin} does not fit. Something posts faster than the pipeline works: post with "

@@ -38,13 +38,15 @@ from .inbox import Inbox
 from .jobs import Hold, Job, JobEndedFrame, Origin, Timer, current_job
 from .processor import NOT_RUNNING, Part
 from .router import Router, Routes
-from .station import Entry, Station, split
+from .station import Entry, JobHop, Station, split
 from .taps import Taps
 
 log = logging.getLogger("voxline")
 
 SLICE_STEPS = 32
 """Steps between two turns of the event loop, so that a burst in one conversation does not starve the others."""
+SLICE_TURNS = 1_000
+"""The same within one step: two processors that answer each other for ever stop nobody else."""
 WAITING_FACTOR = 4
 """A queue behind a job that is held at its bound may still get what one frame became on its way: up to this factor."""
 
@@ -92,7 +94,7 @@ class Kernel(Host):
         "_more", "_now", "_random", "_timers", "_random_outside", "cancelled", "crew", "graph", "head_routes", "inbox", "loop", "on_end", "on_failure",
         "on_sources_ended",
         "origin", "replaying", "response", "responses", "router", "seed", "sleeper", "stack",
-        "stations", "stations_of", "step_ns",
+        "stations", "_stations_of", "step_ns",
         "tail_routes", "taps",
     )  # fmt: skip
 
@@ -130,25 +132,27 @@ class Kernel(Host):
         self._random: random.Random | None = None
         self._random_outside: random.Random | None = None
         self.stations: dict[Spot, Station] = {spot: Station(spot) for spot in graph.spots}
-        self.stations_of: dict[object, Station] = {}
+        self._stations_of: dict[int, Station] = {}
+        """By the identity of the processor: some compare as equal."""
         self.router = Router(graph, self.stations, self)
         self.head_routes = Routes(self.router, graph.head, DOWNSTREAM)
         self.tail_routes = Routes(self.router, graph.tail, UPSTREAM)
         self.crew = Crew(self)
         for station in self.stations.values():
+            if station.processor._host is not NOT_RUNNING:
+                raise ProcessorError(
+                    f"{station.path} belongs to another pipeline that is running. A processor has one place: make a "
+                    f"second {type(station.processor).__name__}(...)."
+                )
+        for station in self.stations.values():
             self._adopt(station)
 
     def _adopt(self, station: Station) -> None:
         processor = station.processor
-        if processor._host is not NOT_RUNNING:
-            raise ProcessorError(
-                f"{station.path} belongs to another pipeline that is running. A processor has one place: make a "
-                f"second {type(processor).__name__}(...)."
-            )
         station.bind(
             Routes(self.router, station.spot, DOWNSTREAM), Routes(self.router, station.spot, UPSTREAM)
         )
-        self.stations_of[processor] = station
+        self._stations_of[id(processor)] = station
         processor._host = self
         processor._down = station.routes(DOWNSTREAM)
 
@@ -167,9 +171,12 @@ class Kernel(Host):
         This is the hot path. It is written for CPython: locals, no call that is not needed.
         """
         stack, inbox, taps, now = self.stack, self.inbox, self.taps, self._now
-        steps = 0
+        steps = turns = 0
         while True:
             if stack:
+                turns += 1
+                if turns == SLICE_TURNS:
+                    return
                 hop, frame, self.response, self.origin = stack.pop()
             else:
                 if steps == SLICE_STEPS:
@@ -195,7 +202,7 @@ class Kernel(Host):
                     call = hop.call
                     await call(frame)
                 except Exception as error:
-                    self.failed(hop.place, frame, error)
+                    self.failed(hop, frame, error)
                 next_hop = self.next
                 if next_hop is None:
                     break
@@ -391,12 +398,23 @@ class Kernel(Host):
             station.ended_hop = Hop(station.path, station, DOWNSTREAM, ended).of(JobEndedFrame)
         return station.ended_hop
 
+    def _check_thread(self, what: str) -> None:
+        if asyncio._get_running_loop() is not self.loop:
+            raise ProcessorError(
+                f"{what}() was called from another thread, and may be called in the event loop only: use "
+                "post_threadsafe(), whose frame comes to the processor's own handler."
+            )
+
+    def _station(self, who: object) -> Station:
+        return self._stations_of[id(who)]
+
     # --- what processors need (Host) --------------------------------------------------------------------------------
 
     def push(self, who: object, frame: Frame, direction: Direction, response: int | None) -> Awaitable[None]:
         """The slow way of a push."""
-        hop = self.stations_of[who].routes(direction)[type(frame)]
+        hop = self._station(who).routes(direction)[type(frame)]
         if self.next is CLOSED:
+            self._check_thread("push")
             job = current_job.get()
             if job is not None:
                 return self.crew.push(job, hop, frame, response)
@@ -414,6 +432,7 @@ class Kernel(Host):
     def post(self, who: object, frame: Frame, response: int | None) -> None:
         """Put a frame into the inbox for ``who``."""
         if not self.replaying:
+            self._check_thread("post")
             number = self.current_response() if response is None else response
             self.put(self._at(who, frame), frame, number)
 
@@ -433,7 +452,7 @@ class Kernel(Host):
                 try:
                     self.put(hop, frame, response, timer)
                 except QueueOverflowError as error:
-                    self.overflowed(self.stations_of[who], frame, error)
+                    self.overflowed(self._station(who), frame, error)
 
             timer.handle = self.clock.call_at(when_ns, fire)
             timer.book = self._timers
@@ -445,7 +464,7 @@ class Kernel(Host):
         through = self.responses if response is None else self._checked(response)
         if through <= self.cancelled:
             return False
-        station = self.stations_of.get(who)
+        station = self._stations_of.get(id(who))
         if self.next is CLOSED:
             origin = station.path if station is not None else ""
             if not self.replaying:
@@ -499,15 +518,15 @@ class Kernel(Host):
 
     def hold(self, who: object) -> bool:
         """Make the job that fills ``who`` wait."""
-        return self._hold(self.stations_of[who].hold)
+        return self._hold(self._station(who).hold)
 
     def release(self, who: object) -> None:
         """Let those go on that were held for ``who``."""
-        self.stations_of[who].hold.let_go()
+        self._station(who).hold.let_go()
 
     def path(self, who: object) -> str:
         """The path of ``who``."""
-        return self.stations_of[who].path
+        return self._station(who).path
 
     def end(self, who: object, reason: str) -> None:
         """Ask the worker to drain and end."""
@@ -570,7 +589,7 @@ class Kernel(Host):
         return False
 
     def _at(self, who: object, frame: Frame) -> Hop:
-        station = self.stations_of[who]
+        station = self._station(who)
         return self.router.at(station.spot, type(frame), DOWNSTREAM)
 
     def _command_hop(self, station: Station | None) -> Hop:
@@ -583,12 +602,28 @@ class Kernel(Host):
 
     # --- errors -----------------------------------------------------------------------------------------------------
 
-    def failed(self, place: object, frame: Frame, error: BaseException) -> None:
+    def failed(self, hop: Hop, frame: Frame, error: BaseException) -> None:
         """A handler raised: the error goes upstream from there, and the conversation goes on."""
-        if isinstance(place, Station):
-            self.report(place, frame, error)
+        if isinstance(hop.place, Station):
+            self._watch_for_success(hop, hop.place)
+            self.report(hop.place, frame, error)
         else:
-            log.error("an error at %s: %s", getattr(place, "path", "?"), type(error).__name__, exc_info=error)
+            log.error("an error at %s: %s", hop.place.path, type(error).__name__, exc_info=error)
+
+    def _watch_for_success(self, hop: Hop, station: Station) -> None:
+        """End the row of errors with the next success. Only a hop that has failed pays for that."""
+        if isinstance(hop, JobHop) or not hop.shown or hop in station.watched:
+            return
+        call = hop.call
+
+        async def watched(frame: Frame) -> None:
+            await call(frame)
+            hop.call = call
+            station.watched.discard(hop)
+            station.failures = 0
+
+        station.watched.add(hop)
+        hop.call = watched
 
     def report(self, station: Station, frame: Frame, error: BaseException) -> None:
         """Send an `ErrorFrame` upstream from a station."""

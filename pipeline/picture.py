@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from .talk import STEPS, Answer, Speech, Talk, Turn
 INCHES_PER_S = 0.48
 NARROWEST, WIDEST = 11.0, 100.0
 """Of the picture, in inches."""
-INCHES_PER_CHAR = 0.062
-"""At the size in which words are written; a little more than the truth."""
+INCHES_PER_CHAR = 0.067
+"""At the size in which words are written; a little more than the truth, for a gap between two of them."""
+MARGIN_S = 1.2
+"""Room at the right for the words of the last answer."""
 TURNS_SHOWN = 60
 
 CALLER, BOT, CUT, GREY = "#3b6ea5", "#d9822b", "#c0392b", "#8a8f98"
@@ -39,14 +42,16 @@ def draw(talk: Talk, path: Path, *, title: str = "", bot: str = "bot") -> None:
     from matplotlib.figure import Figure
 
     turns = [turn for turn in talk.turns if turn.speech_end_ms is not None][:TURNS_SHOWN]
-    seconds = max(talk.duration_ms / 1000, 1.0)
+    seconds = max(talk.duration_ms / 1000, 1.0) + MARGIN_S
     width = min(WIDEST, max(NARROWEST, seconds * INCHES_PER_S + 1.2))
     lanes, bars = 3.1, 0.9 + 0.3 * max(1, len(turns))
     figure: Any = Figure(figsize=(width, lanes + bars + 0.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, height_ratios=(lanes, bars))
-    _lanes(above, talk, seconds, width / seconds, bot)
-    _bars(below, turns)
+    grid = figure.add_gridspec(2, 2, height_ratios=(lanes, bars), width_ratios=(3, 2))
+    _lanes(figure.add_subplot(grid[0, :]), talk, seconds, width / seconds, bot)
+    _bars(figure.add_subplot(grid[1, 0]), turns, STEPS, "From the caller's last sound to the bot's first")
+    # The silence that ends a turn is so much longer than the rest that the rest needs a scale of its own.
+    _bars(figure.add_subplot(grid[1, 1]), turns, STEPS[1:], "The same without the silence that ends a turn")
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     try:
@@ -59,7 +64,7 @@ def draw(talk: Talk, path: Path, *, title: str = "", bot: str = "bot") -> None:
 
 
 def _lanes(axes: Any, talk: Talk, seconds: float, inches_per_s: float, bot: str) -> None:
-    axes.set(xlim=(0, seconds), ylim=(0, 4), yticks=(2.55, 1.45), xlabel="s")
+    axes.set(xlim=(0, seconds), ylim=(0.2, 3.4), yticks=(2.55, 1.45), xlabel="s")
     axes.set_yticklabels(["caller", bot])
     axes.set_title("Who spoke when", fontsize=9, loc="left")
     axes.grid(axis="x", color="#e6e8eb", linewidth=0.6)
@@ -104,7 +109,7 @@ def _answer(axes: Any, answer: Answer, seconds: float, inches: float) -> None:
                 hatch="////",
                 alpha=0.5,
             )
-        axes.plot([end, end], [1.05, 2.95], color=CUT, linewidth=1.6)
+        axes.plot([end, end], [1.1, 2.8], color=CUT, linewidth=1.6)
         axes.plot([end], [2.0], marker="x", color=CUT, markersize=7, markeredgewidth=2)
         text = f"{text} ✂ {answer.reason}"
     _words(axes, start, 1.1, text, inches, "top", CUT if answer.cut else BOT)
@@ -118,12 +123,10 @@ def _words(axes: Any, x: float, y: float, text: str, inches: float, side: str, c
 # --- where the time went ------------------------------------------------------------------------------------
 
 
-def _bars(axes: Any, turns: list[Turn]) -> None:
-    axes.set_title(
-        "From the caller's last sound to the bot's first: where each turn's time went", fontsize=9, loc="left"
-    )
+def _bars(axes: Any, turns: list[Turn], shown: Sequence[str], title: str) -> None:
+    axes.set_title(title, fontsize=9, loc="left")
     axes.set(xlabel="ms", yticks=range(len(turns)), ylim=(len(turns) - 0.4, -0.6))
-    axes.set_yticklabels([f"{turn.number}  {_short(turn.text)}" for turn in turns], fontsize=7.5)
+    axes.set_yticklabels([f"{turn.number}  {_short(turn.text)}" for turn in turns])
     longest = 1.0
     for row, turn in enumerate(turns):
         steps = turn.steps
@@ -131,15 +134,14 @@ def _bars(axes: Any, turns: list[Turn]) -> None:
             axes.text(0, row, " no answer was heard", va="center", fontsize=7.5, color=GREY)
             continue
         at = 0.0
-        for step, ms in steps.items():
-            axes.barh(row, ms, left=at, height=0.62, color=STEP_COLOURS[step])
-            at += ms
+        for step in shown:
+            axes.barh(row, steps[step], left=at, height=0.62, color=STEP_COLOURS[step])
+            at += steps[step]
         longest = max(longest, at)
-        made = ", ".join(f"{step} {ms:.0f}" for step, ms in steps.items() if step != "silence")
-        axes.text(at, row, f"  {at:.0f} ms   ({made})", va="center", fontsize=7.5, color="#333333")
-    axes.set_xlim(0, longest * 1.45)
-    handles = [axes.barh(0, 0, color=colour) for colour in STEP_COLOURS.values()]
-    axes.legend(handles, list(STEP_COLOURS), fontsize=7.5, frameon=False, loc="lower right")
+        axes.text(at, row, f"  {at:.0f} ms", va="center", fontsize=7.5, color="#333333")
+    axes.set_xlim(0, longest * 1.3)
+    handles = [axes.barh(0, 0, color=STEP_COLOURS[step]) for step in shown]
+    axes.legend(handles, shown, fontsize=7.5, frameon=False, loc="center right")
     _tidy(axes)
 
 

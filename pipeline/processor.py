@@ -178,10 +178,30 @@ class FrameProcessor:
                         f"{cls.__name__}: both {other}() and {part.method}() handle {declared.__name__} "
                         f"{part.direction.name.lower()}. One of them has to go."
                     )
-        # What derives overrides what it derives from, so the most derived parts come first.
-        inherited = [part for base in cls.__mro__[1:] for part in vars(base).get("_own_parts", ())]
+        # What derives overrides what it derives from, so the most derived parts come first; and a method that is
+        # declared anew is what the new declaration says.
+        inherited: list[Part] = []
+        declared_in = {part.method for part in own}
+        for base in cls.__mro__[1:]:
+            parts: tuple[Part, ...] = vars(base).get("_own_parts", ())
+            inherited += [part for part in parts if part.method not in declared_in]
+            declared_in |= {part.method for part in parts}
+        for part in inherited:
+            cls._check_kind(part)
         cls._own_parts = tuple(own)  # pyright: ignore[reportAttributeAccessIssue]
         cls._parts = (*own, *inherited)
+
+    @classmethod
+    def _check_kind(cls, part: Part) -> None:
+        """A method that is overridden without a decorator keeps its part, so it has to be of the same kind."""
+        method = getattr(cls, part.method, None)
+        generator = inspect.isasyncgenfunction(method)
+        if generator != (part.kind is not Kind.PLAIN) or not (generator or inspect.iscoroutinefunction(method)):
+            need = "`async def` without `yield`" if part.kind is Kind.PLAIN else "`async def` with `yield`"
+            raise ProcessorError(
+                f"{cls.__name__}.{part.method} overrides a {part.kind.value}, which is {need}. "
+                "Write it so, or declare it anew with @handles."
+            )
 
     # --- for you to write -------------------------------------------------------------------------------------------
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Protocol
 
 from .frames import DOWNSTREAM, CancelFrame, Direction, Frame, Lane
-from .graph import Fork, Graph, ProcessorSpot, Spot
+from .graph import Fork, Graph, ProcessorSpot, Spot, entered
 from .host import Deliver, Hop
 from .jobs import Job
 from .processor import Kind, Part
@@ -68,16 +67,14 @@ class Router:
         self._graph = graph
         self._stations = stations
         self._runner = runner
-        self._joins: dict[tuple[Fork, Direction], deque[Frame]] = {}
+        self._joins: dict[tuple[Fork, Direction], dict[int, Frame]] = {}
 
     def leaving(self, spot: Spot, frame_type: type[Frame], direction: Direction) -> Hop:
         """The hop for frames of a class that leave a place."""
         if issubclass(frame_type, CancelFrame):
             # The kernel delivers it itself, to each processor once: what somebody pushes on goes nowhere.
             return Hop(spot.path, spot, direction, _nowhere)
-        return self._hop(
-            spot.path, self._graph.targets(spot, frame_type, direction), frame_type, direction
-        ).of(frame_type)
+        return self._hop(spot, frame_type, direction).of(frame_type)
 
     def at(self, spot: ProcessorSpot, frame_type: type[Frame], direction: Direction, origin: str = "") -> Hop:
         """The hop for frames that begin their way *at* a processor: its own timers and facts."""
@@ -106,16 +103,26 @@ class Router:
             hops.append(self._to(path, end, kind, direction))
         return hops
 
-    def _hop(self, origin: str, targets: list[Spot], frame_type: type[Frame], direction: Direction) -> Hop:
+    def _hop(self, spot: Spot, frame_type: type[Frame], direction: Direction) -> Hop:
+        """The hop for frames that leave a place."""
+        origin, targets = spot.path, self._graph.targets(spot, frame_type, direction)
         hops = [self._to(origin, target, frame_type, direction) for target in targets]
-        if len(hops) == 1:
+        forks = entered(spot.beside(direction), frame_type, direction)
+        if len(hops) == 1 and not forks:
             return hops[0]
         runner = self._runner
+        rounds = [self._seen(fork, direction) for fork in forks]
 
         async def fan_out(frame: Frame) -> None:
+            for seen in rounds:
+                # The very object may come by again, and is then let out again.
+                seen.pop(id(frame), None)
             runner.fan_out(hops, frame)
 
         return Hop(origin, targets[0], direction, fan_out)
+
+    def _seen(self, fork: Fork, direction: Direction) -> dict[int, Frame]:
+        return self._joins.setdefault((fork, direction), {})
 
     def _to(self, origin: str, target: Spot, frame_type: type[Frame], direction: Direction) -> Hop:
         if isinstance(target, ProcessorSpot):
@@ -130,13 +137,16 @@ class Router:
         return Hop(origin, target, direction, leave)
 
     def _join(self, fork: Fork, frame_type: type[Frame], direction: Direction) -> Deliver:
-        beyond = self._hop(fork.path, self._graph.targets(fork, frame_type, direction), frame_type, direction)
-        seen = self._joins.setdefault((fork, direction), deque(maxlen=self.REMEMBERED))
+        beyond = self._hop(fork, frame_type, direction)
+        seen = self._seen(fork, direction)
         runner = self._runner
 
         async def join(frame: Frame) -> None:
-            if not any(frame is other for other in seen):
-                seen.append(frame)
+            if id(frame) not in seen:
+                # bound: REMEMBERED frames, the oldest is forgotten. They are kept, so that no id is used again.
+                seen[id(frame)] = frame
+                if len(seen) > self.REMEMBERED:
+                    del seen[next(iter(seen))]
                 runner.go(beyond, frame)
 
         return join

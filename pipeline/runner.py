@@ -28,10 +28,15 @@ class PipelineRunner:
     async def run(self, *workers: PipelineWorker) -> list[Outcome]:
         """Run all workers to their ends. The first error of a worker that does not start is raised, after all ended."""
         self._workers = list(workers)
+        self._stopping = []
         with self._signals():
-            if len(workers) == 1:
-                return [await workers[0].run()]
-            return await self._run_many()
+            try:
+                if len(workers) == 1:
+                    return [await workers[0].run()]
+                return await self._run_many() if workers else []
+            finally:
+                if self._stopping:
+                    await asyncio.wait(self._stopping)
 
     async def _run_many(self) -> list[Outcome]:
         outcomes: dict[PipelineWorker, Outcome] = {}
@@ -45,13 +50,12 @@ class PipelineRunner:
 
         tasks = [spawn(run(worker), worker.name) for worker in self._workers]
         try:
-            for task in tasks:
-                await task
+            # Not `await task`: that would pass a cancelling on to one of them, and not wait for the others.
+            await asyncio.wait(tasks)
         except asyncio.CancelledError:
             for worker in self._workers:
                 worker.cancel()
-            for task in tasks:
-                await task
+            await asyncio.wait(tasks)
             raise
         if errors:
             raise errors[0]

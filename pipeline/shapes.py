@@ -158,7 +158,9 @@ def checked(name: str, call: Callable[[Any], Any], value: Any) -> Any:
     """Call something that reads or writes a field; its complaint then names the field."""
     try:
         return call(value)
-    except (RecordingError, ValueError) as error:
+    except RecordingError as error:
+        raise type(error)(f"field {name!r}: {error}") from error
+    except ValueError as error:
         raise RecordingError(f"field {name!r}: {error}") from error
 
 

@@ -26,7 +26,7 @@ class Station:
 
     __slots__ = (
         "_down", "_up", "_waiting", "ended_hop", "failures", "hold", "long_jobs", "path", "processor", "queue_hold",
-        "release_hop", "running", "spot",
+        "release_hop", "running", "spot", "watched",
     )  # fmt: skip
 
     def __init__(self, spot: ProcessorSpot) -> None:
@@ -46,6 +46,8 @@ class Station:
         """The jobs that wait for room in the queue behind its jobs."""
         self.failures = 0
         """How many errors in a row."""
+        self.watched: set[Hop] = set()
+        """The hops whose next success ends the row of errors."""
         self.ended_hop: Hop | None = None
         self.release_hop: Hop | None = None
 

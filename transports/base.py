@@ -123,6 +123,7 @@ class OutputTransport(FrameProcessor):
         self._slot: int | None = None
         """The slot of 20 ms since `_start_ns` that is played next; None while nothing is."""
         self._waited = False
+        """The last slot was left empty, for want of half a chunk that may be on its way."""
         self._tick: TimerHandle | None = None
         self._gap: TimerHandle | None = None
 
@@ -171,7 +172,7 @@ class OutputTransport(FrameProcessor):
             return
         if self._ledger.buffered_ms >= self.buffer_ms and self.hold():
             self._holding = True
-        if self._slot is None:
+        if self._slot is None or (self._waited and self._ledger.buffered >= self.chunk_samples):
             await self._begin()
 
     @handles(ResponseEndFrame)
@@ -180,11 +181,10 @@ class OutputTransport(FrameProcessor):
         response = self.open_response()
         self._flush_resampler()
         self._ledger.end(response)
-        if self._slot is None:
-            if self._ledger.buffered:
-                await self._begin()
-            else:
-                await self._tell(self._ledger.settle())
+        if self._ledger.buffered and (self._slot is None or self._waited):
+            await self._begin()
+        elif self._slot is None:
+            await self._tell(self._ledger.settle())
 
     @handles(CancelFrame)
     async def cut(self, frame: CancelFrame) -> None:
@@ -215,8 +215,9 @@ class OutputTransport(FrameProcessor):
 
     async def _begin(self) -> None:
         """Begin a schedule now: slot k is due 20 k ms from this moment, however late each tick comes."""
-        if self._gap is not None:
-            self._gap.cancel()
+        for timer in (self._tick, self._gap):
+            if timer is not None:
+                timer.cancel()
         self._schedule += 1
         self._start_ns = self.now_ns
         self._slot, self._waited = 0, False
@@ -242,7 +243,7 @@ class OutputTransport(FrameProcessor):
         # First, so that a write that raises costs its own 20 ms and not the schedule.
         self._slot = slot + 1
         if ledger.buffered < self.chunk_samples and ledger.more_comes and not self._waited:
-            # The rest of these 20 ms may be on its way; a moment's wait is better than a hole in a word.
+            # The rest of these 20 ms may be on its way: one slot's wait is better than a hole in a word.
             self._waited = True
             return
         self._waited = False

@@ -216,17 +216,13 @@ class FileTransport(Transport):
     ) -> None:
         tape = None if output is None else _Tape(Path(output), output_rate)
         path = None if input is None else Path(input)
-        self._input = (
-            None if path is None else FileInput(path, sample_rate=sample_rate, tail_ms=tail_ms, tape=tape)
-        )
+        self._input = None if path is None else FileInput(path, sample_rate=sample_rate, tail_ms=tail_ms, tape=tape)
         self._output = FileOutput(tape, path, sample_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms)
 
     def input(self) -> FileInput:
         """The head of the pipeline."""
         if self._input is None:
-            raise TransportError(
-                'This FileTransport has no input: make it with FileTransport(input="me.wav").'
-            )
+            raise TransportError('This FileTransport has no input: make it with FileTransport(input="me.wav").')
         return self._input
 
     def output(self) -> FileOutput:

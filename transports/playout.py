@@ -181,9 +181,7 @@ class PlayoutLedger:
             entry = self._queue.popleft()
             self.buffered -= entry.appended - entry.played
             if not entry.recorded:
-                facts.append(
-                    ResponseCutFrame(entry.number, self._ms(entry.played), entry.heard_text(), reason)
-                )
+                facts.append(ResponseCutFrame(entry.number, self._ms(entry.played), entry.heard_text(), reason))
             facts += self._stopped(entry.number)
         return facts
 

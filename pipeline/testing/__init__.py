@@ -3,6 +3,28 @@
 The pytest fixtures ``harness`` and ``virtual_clock`` come with the package. See `docs/guide/testing.md`.
 """
 
-from .harness import Bench, BenchFailure, Harness
+from .box import BenchFailure
+from .fixtures import Expect, Fixture, Interrupt, Output, Send, cut
+from .harness import Bench, Harness
+from .matchers import any_, approx, contains, eventually, frame, in_order, matches, nothing_else, one_of
 
-__all__ = ["Bench", "BenchFailure", "Harness"]
+__all__ = [
+    "Bench",
+    "BenchFailure",
+    "Expect",
+    "Fixture",
+    "Harness",
+    "Interrupt",
+    "Output",
+    "Send",
+    "any_",
+    "approx",
+    "contains",
+    "cut",
+    "eventually",
+    "frame",
+    "in_order",
+    "matches",
+    "nothing_else",
+    "one_of",
+]

@@ -86,6 +86,7 @@ class Timeline:
 owner: contextvars.ContextVar[TaskWatch | None] = contextvars.ContextVar("voxline_bench", default=None)
 """Set in the context of a bench's worker, and inherited by all that this sets off."""
 _ENGINE = Path(__file__).parent.parent
+_STDLIB = Path(asyncio.__file__).parent.parent
 
 
 class TaskWatch:
@@ -141,14 +142,18 @@ def _made_at(frame: FrameType | None) -> str:
 
 
 def waits_for(work: object) -> str:
-    """Where a coroutine or generator stands, and what it waits for there: ``stands at bot.py:12 in ask(), ...``."""
-    place, awaited = "", None
+    """Where a coroutine or generator stands and in what: ``waits in Event.wait(), at bot.py:12 in Bot.ask()``."""
+    place, inside, awaited = "", "", None
     current: Any = work
     for _ in range(100):
         frame, beyond = _look(current)
         if frame is not None and not Path(frame.f_code.co_filename).is_relative_to(_ENGINE):
             code = frame.f_code
-            place = f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_qualname}()"
+            if Path(code.co_filename).is_relative_to(_STDLIB):
+                inside = f" in {code.co_qualname}()"
+            else:
+                place = f", at {Path(code.co_filename).name}:{frame.f_lineno} in {code.co_qualname}()"
+                inside = ""
         inner = frame and frame.f_locals
         if not _is_coroutine(beyond) and inner:
             # The engine drives handlers and jobs by hand: there they are locals, and nothing that it awaits.
@@ -159,8 +164,11 @@ def waits_for(work: object) -> str:
         current = awaited = beyond
         if not _is_coroutine(beyond):
             break
-    thing = "" if awaited is None or _is_coroutine(awaited) else f" for {short(awaited, 140)}"
-    return f"waits{thing} at {place}" if place else f"waits{thing}"
+    if not inside and awaited is not None and not _is_coroutine(awaited):
+        # A future's own iterator says nothing about the future.
+        what = "a future" if type(awaited).__name__ == "FutureIter" else short(awaited, 140)
+        inside = f" for {what}"
+    return f"waits{inside}{place}"
 
 
 def _is_coroutine(value: object) -> bool:

@@ -39,99 +39,40 @@ swallows
 
 from __future__ import annotations
 
-import asyncio
-import traceback
-from collections.abc import Callable, Coroutine, Sequence
-from os import PathLike
-from typing import Any, TypeVar
+import re
+from collections.abc import Sequence
+from typing import Any
 
-from ..clock import NS_PER_MS, VirtualClock, Wait
-from ..crew import spawn
-from ..errors import LifecycleError
+from ..clock import NS_PER_MS
 from ..frames import DOWNSTREAM, CancelFrame, Direction, ErrorFrame, Frame
-from ..graph import ParallelPipeline, Pipeline
-from ..host import Hop
 from ..processor import FrameProcessor
-from ..taps import Tap
-from ..worker import Outcome, PipelineWorker
-from .diagnosis import TaskWatch, Timeline, owner, short, waits_for
-
-PATIENCE_S = 1.0
-"""Real seconds without any progress after which something hangs."""
-RESTLESS = 100_000
-"""Deliveries within one call after which a pipeline does not come to rest."""
-T = TypeVar("T")
+from .box import Box, BenchFailure, Processors
+from .diagnosis import short
+from .fixtures import Expect, Fixture, Interrupt, Output, output
+from .matchers import ListMatcher, Matcher, explain
 
 
-class BenchFailure(AssertionError):
-    """A bench found something wrong. Its message is for people."""
-
-
-class _Watcher(Tap):
-    """The tap through which a bench sees what happens in the box."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-
-    def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
-        bench = self._bench
-        bench.moved()
-        bench.timeline.delivered(t_ns, hop.origin, hop.processor, hop.direction, frame)
-
-    def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
-        self._bench.moved()
-        self._bench.timeline.left(t_ns, direction, frame)
-        self._bench.came_out(frame, direction)
-
-    def failed(self, t_ns: int, processor: str, error: BaseException) -> None:
-        self._bench.raised.append(error)
-        self._bench.timeline.note(t_ns, f"! {processor} raised {type(error).__name__}")
-
-
-class Bench:
+class Bench(Box):
     """Processors on a bench. Made by the ``harness`` fixture, which also closes it.
 
-    ``patience_s``: real seconds without progress that count as hanging; ``passes``: classes of frames that have to come
-    out again. Everything else goes to the `PipelineWorker`.
+    ``passes``: classes of frames that have to come out again. ``record``: the path of a recording to be made.
+    ``patience_s``: real seconds without progress that count as hanging. ``clock``: another `VirtualClock` that does not
+    jump. Everything else goes to the `PipelineWorker`; its ``seed`` is 0.
     """
 
-    def __init__(
-        self,
-        processors: FrameProcessor | Pipeline | Sequence[FrameProcessor | Pipeline | ParallelPipeline],
-        *,
-        clock: VirtualClock | None = None,
-        patience_s: float = PATIENCE_S,
-        passes: Sequence[type[Frame]] = (),
-        record: str | PathLike[str] | None = None,
-        **worker: Any,
-    ) -> None:
-        if isinstance(processors, FrameProcessor):
-            processors = [processors]
-        pipeline = processors if isinstance(processors, Pipeline) else Pipeline(processors)
-        self.clock = VirtualClock(autojump=False) if clock is None else clock
-        self.worker = PipelineWorker(pipeline, clock=self.clock, **{"seed": 0, **worker})
-        self.timeline = Timeline()
-        self.raised: list[BaseException] = []
-        """What handlers and jobs raised, as it was raised."""
-        self.outcome: Outcome | None = None
-        """How the run ended; None while it runs."""
-        self._patience_s = patience_s
+    def __init__(self, processors: Processors, *, passes: Sequence[type[Frame]] = (), **options: Any) -> None:
+        super().__init__(processors, **options)
         self._passes = tuple(passes)
-        self._record = record
         self._down: list[Frame] = []
         self._up: list[Frame] = []
+        self._both: list[Frame] = []
         self._errors: list[ErrorFrame] = []
         self._unseen: list[ErrorFrame] = []
         self._sent: list[Frame] = []
         self._owed: list[tuple[Frame, Direction]] = []
-        self._moves = 0
-        self._tasks = TaskWatch()
-        self._run: asyncio.Task[None] | None = None
-        self._start_error: LifecycleError | None = None
-        self._broken = False
-        self._closed = False
-        self._timers_before = [*self.clock.pending]
-        self.worker.add_tap(_Watcher(self))
+        self._expected = {direction: 0 for direction in Direction}
+        self._until = 0
+        self._playing = False
 
     # --- what came out ----------------------------------------------------------------------------------------------
 
@@ -167,14 +108,49 @@ class Bench:
 
     def clear(self) -> None:
         """Forget what has come out so far."""
-        self._down.clear()
-        self._up.clear()
+        for frames in (self._down, self._up, self._both, self._sent):
+            frames.clear()
+        self._expected = dict.fromkeys(self._expected, 0)
+        self._until = 0
 
-    # --- pushing ----------------------------------------------------------------------------------------------------
+    def expect(self, *wanted: Any, direction: Direction = DOWNSTREAM) -> list[Frame]:
+        """Fail unless exactly these frames have left there since the last ``expect``; returns them.
 
-    async def send(
-        self, *frames: Frame, direction: Direction = DOWNSTREAM, response: int = 0
-    ) -> None:
+        One `in_order` or `eventually` may stand for all of them.
+        """
+        __tracebackhide__ = True
+        self._check()
+        frames = self._down if direction is DOWNSTREAM else self._up
+        new = frames[self._expected[direction] :]
+        self._expected[direction] = len(frames)
+        end = "tail" if direction is DOWNSTREAM else "head"
+        if len(wanted) == 1 and isinstance(wanted[0], ListMatcher):
+            if why := wanted[0].mismatch(new):
+                raise self.failure(f"At the {end}, {wanted[0]!r} is not what came: {why}.\n{_listed(new)}")
+        elif new != [*wanted]:
+            lines = "\n".join(explain(new, wanted))
+            raise self.failure(f"What came out at the {end} is not what was expected:\n{lines}")
+        return new
+
+    def expect_error(self, match: str = "", *, error: str = "", processor: str = "") -> ErrorFrame:
+        """Take the oldest error that nobody has looked at; fail where there is none, or it is another.
+
+        ``match``: a regular expression to be found in its message; ``error``: the name of the exception's class;
+        ``processor``: the path of who failed.
+        """
+        __tracebackhide__ = True
+        if not self._unseen:
+            raise self.failure("An error was expected, and there was none.")
+        found = self._unseen.pop(0)
+        if not re.search(match, found.message) or error not in ("", found.error) or processor not in ("", found.processor):
+            wanted = [f"{name}={value!r}" for name, value in
+                      (("match", match), ("error", error), ("processor", processor)) if value]  # fmt: skip
+            raise self.failure(f"An error with {', '.join(wanted)} was expected, and it was {found}.") from self.cause()
+        return found
+
+    # --- putting in, and letting time pass --------------------------------------------------------------------------
+
+    async def send(self, *frames: Frame, direction: Direction = DOWNSTREAM, response: int = 0) -> None:
         """Put frames in at the head (or, upstream, at the tail), and return when nothing is left to do.
 
         ``response``: the number of the response that they belong to; one that is new is opened.
@@ -183,42 +159,107 @@ class Bench:
         self._check()
         for frame in frames:
             if isinstance(frame, CancelFrame):
-                raise BenchFailure("A CancelFrame is not sent: the kernel delivers it. Use `await bench.interrupt()`.")
+                raise BenchFailure("A CancelFrame is not sent, the kernel delivers it: use `await bench.interrupt()`.")
             self.timeline.note(self.clock.now_ns(), f"{'v' if direction is DOWNSTREAM else '^'} sent", frame)
-            self._sent.append(frame)
+            if isinstance(frame, ErrorFrame):
+                self._sent.append(frame)
             if isinstance(frame, self._passes):
                 self._owed.append((frame, direction))
             self.worker.post(frame, direction, response=response)
-        await self._guard(self.clock.settle())
-        self._check_owed(finally_=False)
+        await self.settle()
 
     async def settle(self) -> None:
         """Return when nothing is left to do at this moment: after something outside has acted on the processor."""
         __tracebackhide__ = True
-        self._check()
-        await self._guard(self.clock.settle())
+        await self.guard(self.clock.settle())
         self._check_owed(finally_=False)
 
     async def advance(self, ms: float) -> None:
         """Let virtual time pass, running what falls due."""
         __tracebackhide__ = True
         self._check()
-        await self._guard(self.clock.advance(ms / 1000))
+        await self._to(self.clock.now_ns() + round(ms * NS_PER_MS))
+
+    async def _to(self, when_ns: int) -> None:
+        __tracebackhide__ = True
+        await self.advance_to(max(when_ns, self.clock.now_ns()))
         self._check_owed(finally_=False)
 
-    async def interrupt(self, reason: str = "interrupted") -> None:
-        """Cut what the bot is saying, as the bot's own controller would; the cancel frame enters at the head."""
+    async def until(self, wanted: Any, within_ms: float = 1_000) -> Any:
+        """Let time pass until a frame has left, at either end, that matches; returns it.
+
+        Frames count that left since the last ``until`` returned. With `in_order` or `eventually`, those frames
+        together have to match; then it returns them. Fails after ``within_ms`` of virtual time.
+        """
+        __tracebackhide__ = True
+        self._check()
+        limit = self.clock.now_ns() + round(within_ms * NS_PER_MS)
+        while True:
+            found, new = self._found(wanted)
+            if found:
+                return new
+            self._check()
+            due = self.clock.next_ns
+            if due is None or due > limit:
+                break
+            await self._to(due)
+        await self._to(limit)
+        if (last := self._found(wanted))[0]:
+            return last[1]
+        self._check()
+        raise self.failure(
+            f"There was no {wanted!r} within {within_ms:g} ms of virtual time.\n{_listed(self._both[self._until :])}"
+        )
+
+    def _found(self, wanted: Any) -> tuple[bool, Any]:
+        new = self._both[self._until :]
+        if isinstance(wanted, ListMatcher):
+            if wanted.mismatch(new):
+                return False, None
+            self._until = len(self._both)
+            return True, new
+        test = wanted if callable(wanted) and not isinstance(wanted, type | Matcher) else None
+        for index, frame in enumerate(new):
+            if test(frame) if test else isinstance(frame, wanted) if isinstance(wanted, type) else wanted == frame:
+                self._until += index + 1
+                return True, frame
+        return False, None
+
+    async def interrupt(self, reason: str = "interrupted", *, response: int = 0) -> None:
+        """Cut what the bot is saying, up to ``response`` (0: all); the cancel frame enters at the head."""
         __tracebackhide__ = True
         self._check()
         self.timeline.note(self.clock.now_ns(), f"interrupt: {reason}")
-        self.worker.interrupt(reason)
-        await self._guard(self.clock.settle())
+        kernel = self.worker._kernel
+        assert kernel is not None
+        kernel.interrupt(self.worker, reason, min(response, kernel.responses) or None)
+        await self.settle()
 
-    # --- from the box -----------------------------------------------------------------------------------------------
+    async def play(self, fixture: Fixture) -> Output:
+        """Put in what a fixture says, when it says; returns what came out, to be compared with `Fixture.expected`."""
+        __tracebackhide__ = True
+        self._check()
+        begin = self.clock.now_ns()
+        down, up, errors = len(self._down), len(self._up), len(self._errors)
+        self._playing = True
+        try:
+            for step in fixture.steps:
+                if not isinstance(step, Expect):
+                    await self._to(begin + round(step.at_ms * NS_PER_MS))
+                if isinstance(step, Interrupt):
+                    await self.interrupt(step.reason, response=step.response)
+                elif not isinstance(step, Expect):
+                    await self.send(step.frame, direction=step.direction, response=step.response)
+            await self._to(begin + round(fixture.duration_ms * NS_PER_MS))
+        finally:
+            self._playing = False
+        played = output([(frame, DOWNSTREAM) for frame in self._down[down:]])
+        played.up.extend(output([(frame, DOWNSTREAM) for frame in self._up[up:]]).down)
+        played.errors.extend(self._errors[errors:])
+        self._unseen = [error for error in self._unseen if not any(error is one for one in played.errors)]
+        return played
 
-    def moved(self) -> None:
-        """Something was delivered."""
-        self._moves += 1
+    # --- the box tells ----------------------------------------------------------------------------------------------
 
     def came_out(self, frame: Frame, direction: Direction) -> None:
         """A frame has left the box."""
@@ -231,129 +272,30 @@ class Bench:
             self._unseen.append(frame)
         else:
             (self._down if direction is DOWNSTREAM else self._up).append(frame)
-
-    # --- opening and closing ----------------------------------------------------------------------------------------
-
-    async def open(self) -> Bench:
-        """Start the processors, and return when they have started."""
-        __tracebackhide__ = True
-        self._tasks.install()
-        token = owner.set(self._tasks)
-        try:
-            self._run = spawn(self._work(), "bench")
-        finally:
-            owner.reset(token)
-        run = self._run
-        await self._pump(lambda: self.worker.running or run.done(), "start")
-        if self._start_error is not None:
-            raise BenchFailure(f"The processors did not start. {self._start_error}") from self._start_error
-        await self._guard(self.clock.settle())
-        return self
-
-    async def _work(self) -> None:
-        try:
-            self.outcome = await self.worker.run()
-        except LifecycleError as error:
-            self._start_error = error
-
-    async def close(self) -> None:
-        """Stop the processors, and fail for errors that nobody looked at, frames that are owed, and leaks.
-
-        The fixture does it when the test has ended.
-        """
-        __tracebackhide__ = True
-        if self._closed:
-            return
-        self._closed = True
-        failures: list[str] = []
-        if not self._broken:
-            try:
-                await self._guard(self.clock.settle())
-                self._check_owed(finally_=True)
-            except BenchFailure as failure:
-                failures.append(str(failure))
-        run = self._run
-        if run is not None and not run.done():
-            self.worker.cancel()
-            try:
-                await self._pump(run.done, "stop")
-            except BenchFailure as failure:
-                failures.append(str(failure))
-                run.cancel()
-                await self._patience(run.done)
-        failures += await self._leaks()
-        if self.outcome is not None:
-            failures += [error for error in self.outcome.errors if "times in a row" not in error]
-        unseen = self._error_message()
-        if unseen:
-            failures.insert(0, unseen)
-        if failures and not self._broken:
-            raise self._failure("\n".join(failures)) from self._cause()
-
-    async def _pump(self, done: Callable[[], bool], what: str) -> None:
-        """Let time pass until ``done``, from timer to timer."""
-        __tracebackhide__ = True
-        for _ in range(3):
-            await self._guard(self.clock.settle())
-        while not done():
-            due = self.clock.next_ns
-            if due is None:
-                if not await self._patience(done):
-                    raise self._failure(f"{what}() hangs.\n{self._at_work()}")
-            else:
-                await self._guard(self.clock.advance((due - self.clock.now_ns()) / 1e9))
-
-    async def _leaks(self) -> list[str]:
-        """Tasks and timers that are still there; the tasks are ended."""
-        await self._patience(lambda: not self._tasks.alive(), 0.05)
-        tasks = [task for task in self._tasks.alive() if task is not self._run]
-        leaks = [f"A task outlives its processor: {self._tasks.describe(task)}." for task in tasks]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await self._patience(lambda: not self._tasks.alive(), 0.5)
-        for call in self.clock.pending:
-            module = getattr(call, "__module__", "")
-            if call not in self._timers_before and not module.startswith("voxline.pipeline."):
-                name = getattr(call, "__qualname__", repr(call))
-                leaks.append(
-                    f"A timer outlives its processor: it will call {name}(). Cancel it in stop(), or use "
-                    "self.post_after(), which the worker cancels."
-                )
-        return leaks
-
-    # --- failing ----------------------------------------------------------------------------------------------------
-
-    def _failure(self, message: str) -> BenchFailure:
-        return BenchFailure(f"{message}\n\n{self.timeline}")
-
-    def _break(self, message: str) -> BenchFailure:
-        """A failure after which the bench is good for nothing but to be closed."""
-        self._broken = True
-        return self._failure(message)
+            self._both.append(frame)
 
     def _check(self) -> None:
-        """Fail for an error that nobody looked at."""
+        """Fail for an error that nobody looked at, and where the run is over."""
         __tracebackhide__ = True
-        message = self._error_message()
+        if self._playing:
+            return
+        message = self._unseen_errors()
         if message:
             self._unseen.clear()
-            raise self._failure(message) from self._cause()
+            raise self.failure(message) from self.cause()
         if self._run is not None and self._run.done() and not self._closed:
-            raise self._failure(f"The pipeline has ended: {self.outcome}.")
+            self._closed = True
+            raise self.failure(f"The pipeline has ended: {self.outcome}.")
 
-    def _error_message(self) -> str:
+    def _unseen_errors(self) -> str:
         return "\n".join(
             f"{error.processor} failed with {error.error} while it had {error.frame or 'no frame'}: {error.message}"
             for error in self._unseen
         )
 
-    def _cause(self) -> BaseException | None:
-        return self.raised[-1] if self.raised else None
-
     def _check_owed(self, *, finally_: bool) -> None:
         __tracebackhide__ = True
-        if not self._owed or (not finally_ and self._busy()):
+        if not self._owed or self._playing or (not finally_ and self.busy()):
             return
         owed, self._owed = self._owed, []
         lines: list[str] = []
@@ -362,70 +304,42 @@ class Bench:
             taker = self.timeline.last_taker(frame)
             by = f" {taker} took it and let nothing out." if taker else ""
             lines.append(f"{short(frame)} was swallowed: it was sent and did not come out at the {end}.{by}")
-        raise self._failure("\n".join(lines)) from self._cause()
+        raise self.failure("\n".join(lines)) from self.cause()
 
-    def _busy(self) -> bool:
-        kernel = self.worker._kernel
-        return kernel is not None and any(
-            station.running or station.waiting or station.long_jobs for station in kernel.stations.values()
-        )
+    # --- opening and closing ----------------------------------------------------------------------------------------
 
-    # --- the guard --------------------------------------------------------------------------------------------------
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await something that ends when nothing is left to do, and fail where nothing moves or nothing rests."""
+    async def open(self) -> Bench:
+        """Start the processors, and return when they have started."""
         __tracebackhide__ = True
-        task = spawn(work, "bench call")
-        began = self._moves
-        seen = (-1, -1)
-        while not task.done():
-            now = (self._moves, self.clock.now_ns())
-            if now == seen or self._moves - began > RESTLESS:
-                task.cancel()
-                await self._patience(task.done)
-                if now == seen:
-                    raise self._break(f"Something hangs: nothing moved for {self._patience_s:g} s.\n{self._at_work()}")
-                raise self._break(f"It does not come to rest: {self._moves - began} deliveries in one call.")
-            seen = now
-            await self._patience(task.done, watch=task)
-        task.result()
-        if self._handler_waits() and not await self._patience(lambda: not self._handler_waits()):
-            raise self._break(f"A plain handler hangs, and holds everything else up.\n{self._at_work()}")
+        await self.start()
+        return self
 
-    def _handler_waits(self) -> bool:
-        """Whether a plain handler waits for something that is not this clock."""
-        drive = self.worker._drive
-        return drive is not None and drive._impatient
+    async def close(self) -> None:
+        """Stop the processors, and fail for errors that nobody looked at, frames that are owed, and leaks.
 
-    async def _patience(
-        self, done: Callable[[], bool], real_s: float | None = None, watch: asyncio.Task[None] | None = None
-    ) -> bool:
-        """Wait until ``done``, for real seconds at most. Whether it came to that."""
-        left = self._patience_s if real_s is None else real_s
-        step = left if watch is not None else 0.005
-        while not done() and left > 0:
-            waiting = Wait()
-            if watch is not None:
-                watch.add_done_callback(lambda _, waiting=waiting: waiting.wake())
-            timer = self.clock.patience(step, waiting.wake)
-            await waiting
-            if timer is not None:
-                timer.cancel()
-            left -= step
-        return done()
+        The fixture does it when the test has ended.
+        """
+        __tracebackhide__ = True
+        if self._closed and (self._run is None or self._run.done()):
+            return
+        self._closed = True
+        failures: list[str] = []
+        if not self._broken:
+            try:
+                await self.guard(self.clock.settle())
+                self._check_owed(finally_=True)
+            except BenchFailure as failure:
+                failures.append(str(failure).partition("\n\n")[0])
+        broken = self._broken and not failures
+        failures += await self.stop()
+        if unseen := self._unseen_errors():
+            failures.insert(0, unseen)
+        if failures and not broken:
+            raise self.failure("\n".join(failures)) from self.cause()
 
-    def _at_work(self) -> str:
-        """What is at work, line by line."""
-        kernel = self.worker._kernel
-        lines = [
-            f"- {self._tasks.describe(task)}" for task in self._tasks.alive() if task is not self._run
-        ]
-        if self._run is not None and self._handler_waits():
-            lines.insert(0, f"- the handler {waits_for(self._run.get_coro())}")
-        if kernel is not None:
-            now = self.clock.now_ns()
-            lines += [f"- job {job.doing(now)}" for job in kernel.crew.jobs.values()]
-        return "\n".join(lines)
+
+def _listed(frames: Sequence[Frame]) -> str:
+    return "\n".join([f"{len(frames)} frames came:", *(f"  {index}: {short(one)}" for index, one in enumerate(frames))])
 
 
 class Harness:
@@ -434,11 +348,7 @@ class Harness:
     def __init__(self) -> None:
         self._benches: list[Bench] = []
 
-    async def __call__(
-        self,
-        processors: FrameProcessor | Pipeline | Sequence[FrameProcessor | Pipeline | ParallelPipeline],
-        **options: Any,
-    ) -> Bench:
+    async def __call__(self, processors: Processors, **options: Any) -> Bench:
         """Put processors on a bench, and start them. The options are `Bench`'s."""
         __tracebackhide__ = True
         bench = Bench(processors, **options)
@@ -454,6 +364,7 @@ class Harness:
                 await bench.close()
             except BenchFailure as problem:
                 found.append(problem)
+        self._benches.clear()
         for problem in found:
             if failure is None:
                 raise problem

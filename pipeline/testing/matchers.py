@@ -18,6 +18,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..frames import Frame
 from .diagnosis import short
 
@@ -68,11 +70,8 @@ def _field_mismatch(value: Any, wanted: Any) -> str:
         return wanted.mismatch(value)
     if callable(wanted) and not isinstance(wanted, type):
         return "" if wanted(value) else f"is {short(value)}, and {_name(wanted)} says no"
-    equal = wanted == value
-    if not isinstance(equal, bool):
-        equal = bool(getattr(equal, "all", lambda: equal)()) and getattr(wanted, "shape", None) == getattr(
-            value, "shape", None
-        )
+    arrays = isinstance(wanted, np.ndarray) or isinstance(value, np.ndarray)
+    equal = np.array_equal(wanted, value) if arrays else wanted == value
     return "" if equal else f"is {short(value)}"
 
 

@@ -15,7 +15,10 @@ import pytest
 import pytest_asyncio
 
 from ..clock import VirtualClock
-from .harness import Bench, Harness
+from .box import BenchFailure, traceback_of
+from .fixtures import Output
+from .harness import Harness
+from .matchers import ListMatcher, concerns_frames, explain
 
 _HARNESS = pytest.StashKey[Harness]()
 
@@ -53,9 +56,33 @@ def _closing(test: Any, benches: Harness) -> Any:
         except BaseException as failure:
             await benches.close(failure)
             raise
-        await benches.close()
+        message = ""
+        try:
+            await benches.close()
+        except BenchFailure as failure:
+            message = f"{failure}{traceback_of(failure.__cause__)}"
+        if message:
+            # No line of the test is to blame, so there is nothing to show but the message and what was raised.
+            pytest.fail(message, pytrace=False)
 
     return run
 
 
-__all__ = ["Bench", "Harness", "harness", "virtual_clock"]
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain why lists of frames, and outputs of fixtures, are not equal."""
+    if op != "==":
+        return None
+    if isinstance(left, Output) and isinstance(right, Output):
+        lines = ["what came out is not what was expected:"]
+        for end in ("down", "up", "errors"):
+            actual, wanted = getattr(left, end), getattr(right, end)
+            if actual != wanted:
+                lines += [f"{end}:", *explain(actual, wanted)]
+        return lines
+    if isinstance(left, ListMatcher) and isinstance(right, list):
+        left, right = right, left
+    if isinstance(left, list) and isinstance(right, ListMatcher):
+        return [f"{left!r} == {right!r}", right.mismatch(left)]
+    if isinstance(left, list) and isinstance(right, list) and (concerns_frames(left) or concerns_frames(right)):
+        return [f"{len(left)} frames == {len(right)} frames", *explain(left, right)]
+    return None

