@@ -16,9 +16,9 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -142,7 +142,7 @@ class Wait:
             self._activity.unpark()
             self._activity = None
 
-    def __await__(self):  # noqa: ANN204
+    def __await__(self) -> Generator[Any, None, None]:
         try:
             yield from self._future
         finally:
@@ -152,7 +152,8 @@ class Wait:
 class SystemClock(Clock):
     """The machine's monotonic clock."""
 
-    now_ns = staticmethod(time.monotonic_ns)
+    # Not a method around it: the kernel reads the clock for every frame.
+    now_ns = staticmethod(time.monotonic_ns)  # pyright: ignore[reportAssignmentType]
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> TimerHandle:
         """Call ``callback`` when the clock shows ``when_ns``; as late as the event loop is busy."""

@@ -8,7 +8,7 @@ from asyncio import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsa
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from contextvars import copy_context
 from types import coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from .clock import NS_PER_S, Activity, Clock, current_activity
 from .errors import ProcessorError, QueueOverflowError
@@ -127,19 +127,18 @@ class Hand:
 def _go_on(work: Coroutine[Any, Any, None], waiting: Any, cancelled: bool) -> Generator[Any, Any, None]:
     """Drive a coroutine on that is under way already, and waits for ``waiting``."""
     while True:
+        raised: BaseException | None = None
         try:
             if cancelled:
                 cancelled = False
-                if waiting is not None:
-                    waiting.cancel()
+                if isinstance(waiting, asyncio.Future):
+                    cast("asyncio.Future[Any]", waiting).cancel()
                 raise asyncio.CancelledError
             yield waiting
         except BaseException as error:
-            advance, argument = work.throw, error
-        else:
-            advance, argument = work.send, None
+            raised = error
         try:
-            waiting = advance(argument)
+            waiting = cast(Any, work.send(None) if raised is None else work.throw(raised))
         except StopIteration:
             return
 
@@ -179,7 +178,7 @@ class Crew:
         """The task of the kernel, in which jobs are begun."""
         self.closing = False
         self.spare: Hand | None = None
-        """Waits for the next job.""" 
+        """Waits for the next job."""
         self.sources: set[Job] = set()
         self.last_frame = ""
         """The class name of the frame that the job dismissed last had."""

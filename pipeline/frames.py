@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -108,12 +108,12 @@ class _Audio:
     sample_rate: int
 
     def _check(self) -> None:
-        samples: Any = self.samples
-        if not isinstance(samples, np.ndarray) or samples.dtype != np.int16 or samples.ndim not in (1, 2):
-            what = getattr(samples, "dtype", type(samples).__name__)
+        samples = cast(Any, self.samples)
+        if not (isinstance(samples, np.ndarray) and self.samples.dtype == np.int16 and self.samples.ndim in (1, 2)):
+            what = getattr(cast(Any, samples), "dtype", type(self.samples).__name__)
             raise FrameError(
                 f"{type(self).__name__}: samples must be a numpy array of int16 with shape (n,) or (n, channels), "
-                f"not {what} with shape {getattr(samples, 'shape', None)}. "
+                f"not {what} with shape {getattr(self.samples, 'shape', None)}. "
                 "Floats in [-1, 1] are turned into it by voxline.pipeline.audio.to_int16()."
             )
         if self.sample_rate <= 0:
@@ -143,9 +143,10 @@ class _Audio:
         if type(other) is not type(self):
             return NotImplemented
         return all(
-            np.array_equal(mine, theirs) if isinstance(mine, np.ndarray) else mine == theirs
-            for field in fields(self)  # type: ignore[arg-type]
-            for mine, theirs in [(getattr(self, field.name), getattr(other, field.name))]
+            np.array_equal(self.samples, cast(Self, other).samples)
+            if field.name == "samples"
+            else getattr(self, field.name) == getattr(other, field.name)
+            for field in fields(cast(Any, self))
         )
 
     def __hash__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from .errors import QueueOverflowError
-from .frames import AtBound, Lane
+from .frames import AtBound, Frame, Lane
 from .host import Hop
 from .jobs import JobEndedFrame
 from .station import Entry, split

@@ -16,7 +16,7 @@ import random
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from types import coroutine
-from typing import Any
+from typing import Any, cast
 
 from .clock import Clock, TimerHandle
 from .crew import Crew
@@ -32,7 +32,7 @@ from .frames import (
     Lane,
     UrgentFrame,
 )
-from .graph import Graph, ProcessorSpot, Spot
+from .graph import Graph, Spot
 from .host import Hop, Host
 from .inbox import Inbox
 from .jobs import Hold, Job, JobEndedFrame, Origin, Timer, current_job
@@ -73,7 +73,7 @@ def _done() -> Generator[Any, None, None]:
 DONE = _done()
 """What a push in a plain handler returns. An exhausted generator: of all that can be awaited more than once, the one
 that returns soonest (a third of a finished future's time)."""
-next(DONE, None)
+next(cast(Generator[Any, None, None], DONE), None)
 
 _NOWHERE = Spot("(kernel)")
 OUTPUT, DROP_OLDEST = Lane.OUTPUT, AtBound.DROP_OLDEST
@@ -91,11 +91,33 @@ class Kernel(Host):
     """Runs one pipeline. The worker drives it; `drive.py` is the task around it."""
 
     __slots__ = (
-        "_more", "_now", "_random", "_timers", "_random_outside", "cancelled", "crew", "graph", "head_routes", "inbox", "loop", "on_end", "on_failure",
+        "_more",
+        "_now",
+        "_random",
+        "_random_outside",
+        "_stations_of",
+        "_timers",
+        "cancelled",
+        "crew",
+        "graph",
+        "head_routes",
+        "inbox",
+        "loop",
+        "on_end",
+        "on_failure",
         "on_sources_ended",
-        "origin", "replaying", "response", "responses", "router", "seed", "sleeper", "stack",
-        "stations", "_stations_of", "step_ns",
-        "tail_routes", "taps",
+        "origin",
+        "replaying",
+        "response",
+        "responses",
+        "router",
+        "seed",
+        "sleeper",
+        "stack",
+        "stations",
+        "step_ns",
+        "tail_routes",
+        "taps",
     )  # fmt: skip
 
     def __init__(
@@ -595,6 +617,7 @@ class Kernel(Host):
     def _command_hop(self, station: Station | None) -> Hop:
         async def interrupt(frame: InterruptFrame) -> None:
             if frame.response > self.cancelled:
+                self.responses = max(self.responses, frame.response)
                 self._cut(station, CancelFrame(frame.response, frame.reason))
 
         place = self.graph.head if station is None else station

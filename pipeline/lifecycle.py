@@ -32,23 +32,6 @@ class HookError:
 
 
 class HookRun:
-    """Hooks at work, for who may have to give them up."""
-
-    def __init__(self, waiting: Wait) -> None:
-        self.tasks: dict[asyncio.Task[None], Hook] = {}
-        self._waiting = waiting
-
-    @property
-    def unfinished(self) -> list[str]:
-        """What has not returned yet."""
-        return [hook.what for task, hook in self.tasks.items() if not task.done()]
-
-    def wake(self) -> None:
-        """Give those up."""
-        self._waiting.wake()
-
-
-class HookRun:
     """Hooks under way: `wait` ends when each has ended or was given up, `wake` gives up all that are left."""
 
     def __init__(self, clock: Clock, hooks: Iterable[Hook]) -> None:

@@ -355,4 +355,4 @@ async def _nowhere(frame: Frame) -> None:
 
 # All that a host can do is made by `__getattribute__`, to one effect.
 _NotRunning.__abstractmethods__ = frozenset()
-NOT_RUNNING: Host = _NotRunning()
+NOT_RUNNING: Host = _NotRunning()  # pyright: ignore[reportAbstractUsage]

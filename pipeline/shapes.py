@@ -446,7 +446,7 @@ def kind_of(hint: Any) -> Kind:
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         return _row([kind_of(argument) for argument in arguments])
     if origin is not None and arguments and isinstance(origin, type):
-        item = kind_of(arguments[-1] if not (origin is tuple) else arguments[0])
+        item = kind_of(arguments[-1] if origin is not tuple else arguments[0])
         if issubclass(origin, Mapping):
             return _mapping(item) if arguments[0] is str else _ANY
         for base, make, takes in _MANY:

@@ -77,7 +77,7 @@ class Station:
 
     def drop_oldest(self, lane: Lane) -> bool:
         """Forget the oldest frame whose class allows it."""
-        queue = self._waiting and self._waiting.get(lane)
+        queue = None if self._waiting is None else self._waiting.get(lane)
         if queue:
             for index, entry in enumerate(queue):
                 if entry[1].at_bound is AtBound.DROP_OLDEST:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 from .clock import NS_PER_MS, Activity, Clock, SystemClock, TimerHandle, Wait, current_activity
 from .drive import Drive
-from .errors import LifecycleError, PipelineError, ProcessorError, QueueOverflowError
+from .errors import LifecycleError, PipelineError, QueueOverflowError
 from .frames import DOWNSTREAM, Direction, Frame
 from .graph import Graph, Pipeline
-from .jobs import Origin
-from .jobs import OUTSIDE, Job
+from .jobs import OUTSIDE, Job, Origin
 from .kernel import Kernel
 from .lifecycle import Hook, HookRun, run_hooks, wait_for_tasks
 from .processor import FrameProcessor

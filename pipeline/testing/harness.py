@@ -45,8 +45,9 @@ from typing import Any
 
 from ..clock import NS_PER_MS
 from ..frames import DOWNSTREAM, CancelFrame, Direction, ErrorFrame, Frame
+from ..kernel import InterruptFrame
 from ..processor import FrameProcessor
-from .box import Box, BenchFailure, Processors
+from .box import BenchFailure, Box, Processors
 from .diagnosis import short
 from .fixtures import Expect, Fixture, Interrupt, Output, output
 from .matchers import ListMatcher, Matcher, explain
@@ -70,7 +71,7 @@ class Bench(Box):
         self._unseen: list[ErrorFrame] = []
         self._sent: list[Frame] = []
         self._owed: list[tuple[Frame, Direction]] = []
-        self._expected = {direction: 0 for direction in Direction}
+        self._expected = dict.fromkeys(Direction, 0)
         self._until = 0
         self._playing = False
 
@@ -232,11 +233,18 @@ class Bench(Box):
         self.timeline.note(self.clock.now_ns(), f"interrupt: {reason}")
         kernel = self.worker._kernel
         assert kernel is not None
-        kernel.interrupt(self.worker, reason, min(response, kernel.responses) or None)
+        if response:
+            # Like a controller that has opened it, though nothing of it may have come here.
+            kernel.put(kernel._command_hop(None), InterruptFrame(reason, response))
+        else:
+            self.worker.interrupt(reason)
         await self.settle()
 
     async def play(self, fixture: Fixture) -> Output:
-        """Put in what a fixture says, when it says; returns what came out, to be compared with `Fixture.expected`."""
+        """Put in what a fixture says, when it says; returns what came out, to be compared with `Fixture.expected`.
+
+        On a new bench: the numbers of responses are those of the fixture.
+        """
         __tracebackhide__ = True
         self._check()
         begin = self.clock.now_ns()

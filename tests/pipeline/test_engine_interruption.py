@@ -710,14 +710,19 @@ async def test_a_response_nobody_opened_is_not_accepted_from_outside() -> None:
 
 
 async def test_unnumbered_output_in_the_inbox_is_cut_with_the_rest() -> None:
+    """An interruption is urgent, so it overtakes: also what was posted after it in the same breath goes.
+
+    Who posts from outside numbers its output, or waits for the cancel frame.
+    """
     seen = Seen()
     async with Rig(Controller(), seen) as rig:
         await rig.send(Hear("new a"))
         rig.post(Say("nobody numbered this"))
         rig.worker.interrupt()
-        rig.post(Say("nor this, but it came after"))
+        rig.post(Say("nor this"))
         await rig.settle()
-    assert seen.said == ["a", "CancelFrame", "nor this, but it came after"]
+        await rig.send(Say("and this came when the cut was made"))
+    assert seen.said == ["a", "CancelFrame", "and this came when the cut was made"]
     assert seen.responses[-1] == 2
 
 
