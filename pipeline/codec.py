@@ -26,7 +26,8 @@ import numpy as np
 
 from .errors import FrameError, RecordingError
 from .frames import Frame, Samples
-from .shapes import Plain, Shape, checked, frame_class, name_of, shape_of, show
+from .names import frame_class, name_of
+from .shapes import Plain, Shape, checked, is_array, is_list, is_object, shape_of, show
 
 INLINE_SAMPLES = 64
 """Audio of up to so many numbers stands in the line as numbers."""
@@ -68,7 +69,7 @@ def to_plain(frame: Frame, audio: AudioSink | None = None) -> Plain:
 
 def from_plain(plain: object, audio: AudioSource | None = None) -> Frame:
     """A frame from what `to_plain` made of it, or what somebody has written by hand."""
-    if not isinstance(plain, dict) or not isinstance(plain.get("type"), str):
+    if not is_object(plain) or not isinstance(plain.get("type"), str):
         raise RecordingError(
             f'a frame is an object with a "type", as {{"type": "TextFrame", "text": "hi"}}; not {show(plain)}'
         )
@@ -80,14 +81,12 @@ def from_plain(plain: object, audio: AudioSource | None = None) -> Frame:
             values["samples"] = _samples_from_plain(cls, given, audio)
         elif field.name in given:
             value = given.pop(field.name)
-            if field.name == "samples" and isinstance(value, list):
+            if field.name == "samples" and is_list(value):
                 values["samples"] = _inline_samples(value)
             else:
                 values[field.name] = checked(field.name, field.kind.read, value)
         elif field.required:
-            raise RecordingError(
-                f"field {field.name!r} of {cls.__name__} is missing; it wants {field.kind.wants}"
-            )
+            raise RecordingError(f"field {field.name!r} of {cls.__name__} is missing; it wants {field.kind.wants}")
     if given:
         allowed = ", ".join(field.name for field in shape_of(cls)) or "none"
         raise RecordingError(f"{cls.__name__} has no field {next(iter(given))!r}; its fields are: {allowed}")
@@ -114,10 +113,6 @@ def decode(line: str) -> Frame:
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 
-def _kind_of(cls: type[Frame]) -> str:
-    return cls.lane.value
-
-
 def _samples_to_plain(frame: Any, samples: Samples, audio: AudioSink | None) -> Plain:
     plain: Plain = {}
     if samples.size <= INLINE_SAMPLES and (samples.size or samples.ndim == 1):
@@ -128,7 +123,7 @@ def _samples_to_plain(frame: Any, samples: Samples, audio: AudioSink | None) -> 
     if audio is None or not samples.size or (samples.ndim == 2 and samples.shape[1] > 8):
         plain["samples_base64"] = base64.b64encode(samples.astype("<i2").tobytes()).decode()
     else:
-        plain["audio"] = [audio.put(_kind_of(type(frame)), samples, frame.sample_rate), len(samples)]
+        plain["audio"] = [audio.put(frame.lane.value, samples, frame.sample_rate), len(samples)]
     return plain
 
 
@@ -140,17 +135,18 @@ def _samples_from_plain(cls: type[Frame], given: Plain, audio: AudioSource | Non
         return _base64_samples(given.pop("samples_base64"), channels)
     if "audio" not in given:
         raise RecordingError(
-            f"{cls.__name__} has no audio: give it as 'samples' (numbers), 'samples_base64' or 'audio' ([start, length])"
+            f"{cls.__name__} has no audio: give it as 'samples' (numbers), 'samples_base64' or "
+            "'audio' ([start, length])"
         )
     place = given.pop("audio")
-    if not (isinstance(place, list) and len(place) == 2 and all(type(n) is int and n >= 0 for n in place)):
+    if not (is_list(place) and len(place) == 2 and all(type(n) is int and n >= 0 for n in place)):
         raise RecordingError(f"field 'audio' wants [first sample, number of samples], not {show(place)}")
     if audio is None:
         raise RecordingError("field 'audio' refers to a file beside this one, and there is none here")
     rate = given["sample_rate"]
     if type(rate) is not int or rate <= 0:
         raise RecordingError(f"field 'sample_rate' wants a number of Hz from 1 on, not {show(rate)}")
-    samples = audio.get(_kind_of(cls), place[0], place[1], rate, channels or 1)
+    samples = audio.get(cls.lane.value, place[0], place[1], rate, channels or 1)
     return samples if channels else samples[:, 0]
 
 
@@ -163,7 +159,7 @@ def _base64_samples(text: object, channels: int | None) -> Samples:
 
 
 def _inline_samples(values: list[Any]) -> Samples:
-    flat = [number for value in values for number in (value if isinstance(value, list) else [value])]  # pyright: ignore[reportUnknownVariableType]
+    flat = [number for value in values for number in (value if is_list(value) else [value])]
     if any(type(number) is not int or not -32_768 <= number <= 32_767 for number in flat):
         raise RecordingError("field 'samples' wants whole numbers from -32768 to 32767")
     try:
@@ -175,7 +171,7 @@ def _inline_samples(values: list[Any]) -> Samples:
 def _is_samples(field: Shape, frame: Any, value: object) -> bool:
     return (
         field.name == "samples"
-        and isinstance(value, np.ndarray)
+        and is_array(value)
         and value.dtype == np.int16
         and value.ndim in (1, 2)
         and type(getattr(frame, "sample_rate", None)) is int

@@ -70,6 +70,10 @@ class Host(ABC):
     done: Awaitable[None]
     """Awaited, it returns at once."""
 
+    @abstractmethod
+    def route(self, who: object, frame_type: type[Frame]) -> Hop:
+        """Where frames of a class go, downstream of ``who``."""
+
     @property
     @abstractmethod
     def random(self) -> random.Random:

@@ -24,9 +24,9 @@ class Inbox:
     __slots__ = ("_microphone", "bound", "dropped", "input", "output", "refused", "urgent")
 
     def __init__(self, bound_frames: int) -> None:
-        self.urgent: deque[Entry] = deque()
-        self.input: deque[Entry] = deque()
-        self.output: deque[Entry] = deque()
+        self.urgent: deque[Entry] = deque()  # bound: `bound` entries, then put() raises to who posts
+        self.input: deque[Entry] = deque()  # bound: the same; of a microphone MICROPHONE_FRAMES, then the oldest goes
+        self.output: deque[Entry] = deque()  # bound: the same as urgent
         self.bound = bound_frames
         self._microphone = 0
         self.dropped = 0

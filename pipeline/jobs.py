@@ -173,6 +173,7 @@ class Stream(Generic[F]):
     def __init__(self, clock: Clock, bound: int) -> None:
         self._clock = clock
         self._bound = bound
+        # bound: `bound` frames, then a microphone's oldest goes; of others four times as many, then the new one goes
         self._queue: deque[tuple[F, int]] = deque()
         self._waiting: Wait | None = None
         self.closed = False
@@ -212,7 +213,7 @@ class Stream(Generic[F]):
             if frame.survives or response == 0 or response > through
         ]
         dropped = len(self._queue) - len(kept)
-        self._queue = deque(kept)
+        self._queue = deque(kept)  # bound: never longer than it was before
         return dropped
 
     def close(self) -> None:

@@ -176,7 +176,7 @@ class Kernel(Host):
         )
         self._stations_of[id(processor)] = station
         processor._host = self
-        processor._down = station.routes(DOWNSTREAM)
+        processor._down = {}
 
     def dissolve(self) -> None:
         """Give the processors back: they can run again, in another pipeline."""
@@ -192,7 +192,7 @@ class Kernel(Host):
 
         This is the hot path. It is written for CPython: locals, no call that is not needed.
         """
-        stack, inbox, taps, now = self.stack, self.inbox, self.taps, self._now
+        stack, inbox, taps, now, more = self.stack, self.inbox, self.taps, self._now, MORE
         steps = turns = 0
         while True:
             if stack:
@@ -212,15 +212,16 @@ class Kernel(Host):
                     return
                 self.step_ns = now()
                 self.response, self.origin = response, origin
-                if (
-                    origin is not None or taps.taken is not None or (not response and hop.numbered)
-                ) and (not self._taken(hop, frame)):
-                    continue
-            delivered = taps.delivered
+                if origin is not None or taps.taken is not None:
+                    if not self._taken(hop, frame):
+                        continue
+                elif not response and hop.numbered:
+                    self.response = self.responses if self.responses > self.cancelled else self.new_response()
+            delivered, step_ns = taps.delivered, self.step_ns
             while True:
                 try:
                     if delivered is not None and hop.shown:
-                        delivered(self.step_ns, hop, frame)
+                        delivered(step_ns, hop, frame)
                     call = hop.call
                     await call(frame)
                 except Exception as error:
@@ -229,7 +230,7 @@ class Kernel(Host):
                 if next_hop is None:
                     break
                 self.next = None
-                if next_hop is MORE:
+                if next_hop is more:
                     stack.extend(reversed(self._more))
                     self._more = []
                     break
@@ -431,6 +432,10 @@ class Kernel(Host):
         return self._stations_of[id(who)]
 
     # --- what processors need (Host) --------------------------------------------------------------------------------
+
+    def route(self, who: object, frame_type: type[Frame]) -> Hop:
+        """Where frames of a class go, downstream of ``who``."""
+        return self._station(who).routes(DOWNSTREAM)[frame_type]
 
     def push(self, who: object, frame: Frame, direction: Direction, response: int | None) -> Awaitable[None]:
         """The slow way of a push."""

@@ -239,7 +239,10 @@ class FrameProcessor:
         """
         host = self._host
         if host.next is None and direction is DOWNSTREAM and response is None:
-            host.next = self._down[type(frame)]
+            try:
+                host.next = self._down[type(frame)]
+            except KeyError:
+                host.next = self._down[type(frame)] = host.route(self, type(frame))
             host.next_frame = frame
             return host.done
         return host.push(self, frame, direction, response)

@@ -28,7 +28,8 @@ from .codec import dumps, from_plain, to_plain
 from .errors import RecordingError
 from .frames import DOWNSTREAM, Direction, Frame
 from .host import Hop
-from .shapes import Plain, checked, forget_names, show
+from .names import forget_names
+from .shapes import Plain, checked, is_object, show
 from .taps import Run, Tap
 
 log = logging.getLogger("voxline")
@@ -257,9 +258,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, Plain]]:
                     _warn(f"{path} was cut off in the middle of line {number}. It was read up to there.")
                     return
                 raise RecordingError(f"{path}, line {number}: not a line of JSON: {error}.") from error
-            if not isinstance(plain, dict):
+            if not is_object(plain):
                 raise RecordingError(f"{path}, line {number}: wants an object in braces, not {show(plain)}.")
-            yield number, plain  # pyright: ignore[reportUnknownVariableType]
+            yield number, plain
 
 
 def check_header(path: Path, header: Plain, kind: str, wanted: dict[str, type]) -> Plain:
@@ -272,9 +273,7 @@ def check_header(path: Path, header: Plain, kind: str, wanted: dict[str, type]) 
         raise RecordingError(f"{path} has version {show(header.get('version'))}; this is version {VERSION}.")
     for key, cls in wanted.items():
         if type(header.get(key)) is not cls:
-            raise RecordingError(
-                f"{path}, line 1: field {key!r} wants a {cls.__name__}, not {show(header.get(key))}."
-            )
+            raise RecordingError(f"{path}, line 1: field {key!r} wants a {cls.__name__}, not {show(header.get(key))}.")
     return header
 
 

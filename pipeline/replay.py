@@ -80,7 +80,11 @@ async def replay(
     same order; in any case, where an entry comes from a processor or a job that this pipeline does not have.
     """
     worker = PipelineWorker(
-        pipeline, clock=VirtualClock(start_ns=recording.start_ns), seed=recording.seed, replaying=True, name=recording.name
+        pipeline,
+        clock=VirtualClock(start_ns=recording.start_ns),
+        seed=recording.seed,
+        replaying=True,
+        name=recording.name,
     )
     if strict:
         _check_fit(recording, tuple(spot.path for spot in worker._graph.spots))

@@ -1,6 +1,6 @@
 """Shapes: how the fields of a frame are written as plain values and read again, by their annotations.
 
-The codec's table: for each annotation a pair of functions, made once. And the names of classes of frames.
+The codec's table: for each annotation a pair of functions, made once for each class.
 """
 
 from __future__ import annotations
@@ -13,79 +13,38 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Literal, Union
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from typing import Any, Literal, TypeGuard, Union, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import RecordingError
 from .frames import Frame
+from .names import frame_class, name_of
 
 Plain = dict[str, Any]
 """What JSON can hold."""
 
-# --- names -----------------------------------------------------------------------------------------------------------
+
+def is_object(value: object) -> TypeGuard[Plain]:
+    """Whether a value is one of JSON's objects."""
+    return isinstance(value, dict)
 
 
-def _classes() -> dict[str, list[type[Frame]]]:
-    """All classes of frames that have been imported, by name. Of one that was defined again, the newest counts."""
-    found: dict[tuple[str, str], type[Frame]] = {}
-    todo: list[type[Frame]] = [Frame]
-    while todo:
-        for cls in todo.pop().__subclasses__():
-            found[cls.__module__, cls.__qualname__] = cls
-            todo.append(cls)
-    by_name: dict[str, list[type[Frame]]] = {}
-    for cls in found.values():
-        if dataclasses.is_dataclass(cls):
-            by_name.setdefault(cls.__name__, []).append(cls)
-    return by_name
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether a value is a list."""
+    return isinstance(value, list)
 
 
-_names: WeakKeyDictionary[type[Frame], str] = WeakKeyDictionary()
-_found: WeakValueDictionary[str, type[Frame]] = WeakValueDictionary()
+def is_array(value: object) -> TypeGuard[npt.NDArray[Any]]:
+    """Whether a value is an array of numpy's."""
+    return isinstance(value, np.ndarray)
 
 
-def forget_names() -> None:
-    """Look names up anew: classes may have been defined since. Called where a file is opened."""
-    _names.clear()
-    _found.clear()
-
-
-def name_of(cls: type[Frame]) -> str:
-    """What a class of frames is called in a line: its name, where no other class has the same."""
-    name = _names.get(cls)
-    if name is None:
-        alone = len(_classes().get(cls.__name__, ())) <= 1
-        name = _names[cls] = cls.__name__ if alone else _full_name(cls)
-    return name
-
-
-def _full_name(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def frame_class(name: str) -> type[Frame]:
-    """The class of frames of a name. Raises `RecordingError` where there is none, or more than one."""
-    known = _found.get(name)
-    if known is not None:
-        return known
-    classes = _classes()
-    found = [
-        cls
-        for cls in classes.get(name.rpartition(":")[2].rpartition(".")[2], ())
-        if name in (cls.__name__, _full_name(cls))
-    ]
-    if len(found) == 1:
-        _found[name] = found[0]
-        return found[0]
-    if found:
-        names = " or ".join(sorted(_full_name(cls) for cls in found))
-        raise RecordingError(f"{name} is the name of {len(found)} classes of frames; write which: {names}")
-    raise RecordingError(
-        f"there is no class of frames {name!r}. If it is your own, import the module that defines it before reading. "
-        f"Known are: {', '.join(sorted(classes))}"
-    )
+def _is(value: Any, *classes: Any) -> bool:
+    # isinstance() without what a type checker makes of it: an unknown list, an unknown mapping.
+    return isinstance(value, classes)
 
 
 # --- fields: one pair of functions for each annotation ---------------------------------------------------------------
@@ -116,9 +75,7 @@ class Shape:
 
 def _same(one: Any, other: Any) -> bool:
     try:
-        return bool(one == other) and not (
-            isinstance(one, float) and math.copysign(1, one) != math.copysign(1, other)
-        )
+        return bool(one == other) and not (isinstance(one, float) and math.copysign(1, one) != math.copysign(1, other))
     except ValueError:
         return False
 
@@ -186,11 +143,9 @@ def _exactly(wants: str, *allowed: type) -> Kind:
 def _float() -> Kind:
     def write(value: Any) -> Any:
         # numpy's are floats and ints too, and JSON does not know them.
-        if isinstance(value, bool | np.bool_) or not isinstance(
-            value, int | float | np.floating | np.integer
-        ):
+        if _is(value, bool, np.bool_) or not _is(value, int, float, np.floating, np.integer):
             raise _no("a number", value)
-        return value.item() if isinstance(value, np.generic) else value
+        return value.item() if _is(value, np.generic) else value
 
     def read(value: Any) -> Any:
         if type(value) not in (int, float):
@@ -202,7 +157,7 @@ def _float() -> Kind:
 
 def _int() -> Kind:
     def write(value: Any) -> Any:
-        if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        if _is(value, bool, np.bool_) or not _is(value, int, np.integer):
             raise _no("a whole number", value)
         return int(value)
 
@@ -232,23 +187,21 @@ def _any_write(value: Any) -> Any:
     """What has no annotation is JSON's own, an array or a dataclass that says which."""
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if type(value) is list:
+    if is_list(value):
         return [_any_write(item) for item in value]
-    if type(value) is dict and all(type(key) is str for key in value):
+    if is_object(value) and all(type(key) is str for key in value):
         return {key: _any_write(item) for key, item in value.items()}
-    if isinstance(value, Frame):
+    if _is(value, Frame):
         return _frame().write(value)
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         return _array().write(value)
-    raise ValueError(
-        f"{show(value)} is a {type(value).__name__}, and the annotation does not say how to write it"
-    )
+    raise ValueError(f"{show(value)} is a {type(value).__name__}, and the annotation does not say how to write it")
 
 
 def _any_read(value: Any) -> Any:
-    if isinstance(value, dict) and value.keys() == {"array", "dtype", "shape"}:
+    if is_object(value) and value.keys() == {"array", "dtype", "shape"}:
         return _array().read(value)
-    if isinstance(value, list):
+    if is_list(value):
         return [_any_read(item) for item in value]
     return value
 
@@ -257,7 +210,7 @@ def _array() -> Kind:
     wants = "an array as {array: base64, dtype, shape}"
 
     def write(value: Any) -> Plain:
-        if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+        if not is_array(value) or value.dtype.hasobject:
             raise _no("an array of numbers", value)
         raw = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
         return {"array": raw, "dtype": value.dtype.str, "shape": list(value.shape)}
@@ -281,7 +234,7 @@ def _dataclass(cls: type[Any]) -> Kind:
         return write_fields(value)
 
     def read(value: Any) -> Any:
-        if not isinstance(value, dict):
+        if not is_object(value):
             raise _no(wants, value)
         return read_fields(cls, value)
 
@@ -291,7 +244,7 @@ def _dataclass(cls: type[Any]) -> Kind:
 def write_fields(value: Any) -> Plain:
     """The fields of a dataclass, without those that have their default."""
     plain: Plain = {}
-    for field in shape_of(type(value)):
+    for field in shape_of(value.__class__):
         item = getattr(value, field.name)
         if not field.has_default(item):
             plain[field.name] = checked(field.name, field.kind.write, item)
@@ -304,17 +257,13 @@ def read_fields(cls: type[Any], plain: Mapping[str, Any]) -> Any:
     names = [field.name for field in fields]
     for key in plain:
         if key not in names:
-            raise RecordingError(
-                f"{cls.__name__} has no field {key!r}; its fields are: {', '.join(names) or 'none'}"
-            )
+            raise RecordingError(f"{cls.__name__} has no field {key!r}; its fields are: {', '.join(names) or 'none'}")
     values: dict[str, Any] = {}
     for field in fields:
         if field.name in plain:
             values[field.name] = checked(field.name, field.kind.read, plain[field.name])
         elif field.required:
-            raise RecordingError(
-                f"field {field.name!r} of {cls.__name__} is missing; it wants {field.kind.wants}"
-            )
+            raise RecordingError(f"field {field.name!r} of {cls.__name__} is missing; it wants {field.kind.wants}")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
@@ -323,10 +272,12 @@ def read_fields(cls: type[Any], plain: Mapping[str, Any]) -> Any:
 
 def _frame() -> Kind:
     def write(value: Any) -> Plain:
-        return {"type": name_of(type(value)), **write_fields(value)}
+        if not _is(value, Frame):
+            raise _no("a frame", value)
+        return {"type": name_of(value.__class__), **write_fields(value)}
 
     def read(value: Any) -> Frame:
-        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        if not is_object(value) or not isinstance(value.get("type"), str):
             raise _no("a frame", value)
         plain = dict(value)
         return read_fields(frame_class(plain.pop("type")), plain)
@@ -366,13 +317,13 @@ def _many(make: Callable[[list[Any]], Any], takes: type | tuple[type, ...], item
     wants = f"a list, of {item.wants} each"
 
     def write(value: Any) -> list[Any]:
-        if not isinstance(value, takes) or isinstance(value, str | bytes):
+        if not _is(value, takes):
             raise _no(wants, value)
-        items: Any = sorted(value) if isinstance(value, AbstractSet) else value
+        items: Any = sorted(value) if _is(value, AbstractSet) else value
         return [checked(str(index), item.write, one) for index, one in enumerate(items)]
 
     def read(value: Any) -> Any:
-        if not isinstance(value, list):
+        if not is_list(value):
             raise _no(wants, value)
         return make([checked(str(index), item.read, one) for index, one in enumerate(value)])
 
@@ -388,16 +339,14 @@ def _row(items: Sequence[Kind]) -> Kind:
         pairs: Any = zip(items, value, strict=True)
         return [checked(str(index), getattr(item, how), one) for index, (item, one) in enumerate(pairs)]
 
-    return Kind(
-        wants, lambda value: apply(value, tuple, "write"), lambda value: tuple(apply(value, list, "read"))
-    )
+    return Kind(wants, lambda value: apply(value, tuple, "write"), lambda value: tuple(apply(value, list, "read")))
 
 
 def _mapping(item: Kind) -> Kind:
     wants = f"an object, with {item.wants} for each name"
 
     def apply(value: Any, how: str) -> Plain:
-        if not isinstance(value, Mapping) or any(type(key) is not str for key in value):
+        if not _is(value, Mapping) or any(type(key) is not str for key in value):
             raise _no(wants, value)
         return {key: checked(key, getattr(item, how), value[key]) for key in value}
 
@@ -457,8 +406,8 @@ def kind_of(hint: Any) -> Kind:
             return _enum(hint)
         if issubclass(hint, Frame):
             return _frame()
-        if dataclasses.is_dataclass(hint):
-            return _dataclass(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(cast(Any, hint)):
+        return _dataclass(cast(Any, hint))
     return _ANY
 
 

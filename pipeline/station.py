@@ -69,6 +69,7 @@ class Station:
         """Add to the queue behind the jobs."""
         if self._waiting is None:
             self._waiting = {}
+        # bound: the processor's queue_frames, which Kernel.enter sees to: who sends is held, or gets an error
         self._waiting.setdefault(lane, deque()).append(entry)
 
     def waiting_in(self, lane: Lane) -> int:
@@ -116,7 +117,7 @@ def split(entries: Iterable[Entry], through: int) -> tuple[deque[Entry], list[En
 
     What survives belongs to no response from then on.
     """
-    kept: deque[Entry] = deque()
+    kept: deque[Entry] = deque()  # bound: never longer than what it is a part of
     dropped: list[Entry] = []
     for entry in entries:
         hop, frame, response, origin = entry

@@ -30,7 +30,7 @@ class Link(asyncio.SubprocessProtocol):
         self.deaf = False
         self.fault: str | None = None
         self.expected = 0
-        self.replies: deque[Message] = deque()
+        self.replies: deque[Message] = deque()  # bound: _UNREAD_LIMIT bytes, then the pipe is not read any further
         self.reading: asyncio.Future[None] | None = None
         self.stderr = bytearray()
         self._transport: asyncio.SubprocessTransport | None = None

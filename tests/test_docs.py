@@ -1,8 +1,8 @@
-"""Every ```python block of the README and of docs/ runs, each on its own, and prints what the page says it prints.
+"""Every ```python block of the README and of docs/ runs, on its own, and prints what the page says it prints.
 
-A block is a script: it is run as one, in a folder of its own with `examples/` in it. Functions named ``test_...`` are run
-too, with the fixtures of the pytest plugin. A block marked ```python no-run is only compiled. A ```text block that comes
-right after a block is what it prints, line by line.
+A block is a script: it is run as one, in a folder of its own with `examples/` in it. Functions named ``test_...`` are
+run too, with the fixtures of the pytest plugin. A block marked ```python no-run is only compiled. A ```text block that
+comes right after a block is what it prints, line by line.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-
 from voxline.pipeline import VirtualClock
 from voxline.pipeline.testing import Harness
 
@@ -50,7 +49,9 @@ def blocks() -> Iterator[Block]:
             info = fence["info"].split()
             if info[:1] == ["python"]:
                 after = fences[number + 1] if number + 1 < len(fences) else None
-                follows = after is not None and after["info"] == "text" and not text[fence.end() : after.start()].strip()
+                follows = (
+                    after is not None and after["info"] == "text" and not text[fence.end() : after.start()].strip()
+                )
                 line = text.count("\n", 0, fence.start("text")) + 1
                 prints = after["text"] if after is not None and follows else None
                 yield Block(page, line, fence["text"], "no-run" not in info, prints)

@@ -40,7 +40,7 @@ class MemoryInput(InputTransport):
 
     def __init__(self, *, sample_rate: int = 16_000) -> None:
         super().__init__(sample_rate=sample_rate)
-        self._chunks: deque[Samples] = deque()
+        self._chunks: deque[Samples] = deque()  # bound: BOUND_S of audio, then send() raises
         self._ended = False
         self._waiting: Wait | None = None
 

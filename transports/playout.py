@@ -81,6 +81,7 @@ class PlayoutLedger:
         """Samples that wait to be played."""
         self.speaking = 0
         """The response that is being heard; 0 for none."""
+        # bound: the responses of which there is no record yet; a newer one ends those before it
         self._queue: deque[_Response] = deque()
         self._newest = 0
         self._cut = 0

@@ -129,14 +129,10 @@ class Last(FrameProcessor):
 
 
 class Counter(Tap):
-    """A tap that looks at every entry and every delivery."""
+    """A tap that looks at every delivery."""
 
     def __init__(self) -> None:
-        self.entries = 0
         self.deliveries = 0
-
-    def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
-        self.entries += 1
 
     def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
         self.deliveries += 1

@@ -27,6 +27,7 @@ RESTLESS = 100_000
 GRACE_S = 0.05
 """Real seconds that tasks which were cancelled in stop() may take to end."""
 
+_ENGINE = __name__.removesuffix("testing.box")
 _HANDLER = "A plain handler hangs, and holds everything else up."
 
 Processors = FrameProcessor | Pipeline | Sequence[FrameProcessor | Pipeline | ParallelPipeline]
@@ -72,7 +73,8 @@ class Box:
             processors = [processors]
         pipeline = processors if isinstance(processors, Pipeline) else Pipeline(processors)
         self.clock = VirtualClock(autojump=False) if clock is None else clock
-        self.worker = PipelineWorker(pipeline, clock=self.clock, **{"seed": 0, "name": "bench", **worker})
+        settings: dict[str, Any] = {"seed": 0, "name": "bench", **worker}
+        self.worker = PipelineWorker(pipeline, clock=self.clock, **settings)
         self.timeline = Timeline()
         self.moves = 0
         """How many deliveries and exits there were."""
@@ -163,7 +165,7 @@ class Box:
         for call in self.clock.pending:
             # The engine's own timers are dead when the run is over.
             module = getattr(call, "__module__", "")
-            if call not in self._timers_before and not module.startswith(__package__.rpartition(".")[0] + "."):
+            if call not in self._timers_before and not module.startswith(_ENGINE):
                 name = getattr(call, "__qualname__", repr(call))
                 leaks.append(
                     f"A timer outlives its processor: it will call {name}(). Cancel it in stop(), or use "

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Any
+from typing import Any, cast
 
 from ..frames import DOWNSTREAM, Direction, Frame
 
@@ -110,7 +110,7 @@ class TaskWatch:
             return task
 
         factory.voxline = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
-        loop.set_task_factory(factory)
+        loop.set_task_factory(cast(Any, factory))
 
     def add(self, task: asyncio.Task[Any]) -> None:
         """A task was made."""

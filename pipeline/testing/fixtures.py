@@ -33,6 +33,7 @@ from ..frames import DOWNSTREAM, UPSTREAM, CancelFrame, Direction, ErrorFrame, F
 from ..graph import Pipeline, ProcessorSpot, Spot
 from ..host import Hop
 from ..kernel import Kernel
+from ..names import forget_names
 from ..recording import (
     VERSION,
     Recording,
@@ -43,7 +44,7 @@ from ..recording import (
     text_in,
 )
 from ..replay import replay
-from ..shapes import Plain, checked, forget_names
+from ..shapes import Plain, checked
 from ..station import Station
 from ..taps import Tap
 
@@ -101,9 +102,7 @@ class Fixture:
     @property
     def expected(self) -> Output:
         """What has to come out."""
-        return output(
-            (step.frame, step.direction) for step in self.steps if isinstance(step, Expect)
-        )
+        return output((step.frame, step.direction) for step in self.steps if isinstance(step, Expect))
 
     @property
     def duration_ms(self) -> float:
@@ -111,9 +110,10 @@ class Fixture:
         return max((step.at_ms for step in self.steps), default=0.0)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Fixture)
-            and (self.steps, self.processor, self.seed) == (other.steps, other.processor, other.seed)
+        return isinstance(other, Fixture) and (self.steps, self.processor, self.seed) == (
+            other.steps,
+            other.processor,
+            other.seed,
         )
 
     __hash__ = None  # type: ignore[assignment]

@@ -19,8 +19,8 @@ A test needs no sleep and no mock library::
         await bench.send(InputAudioFrame(samples, 16_000))
         assert bench.down == [InputAudioFrame(samples * 2, 16_000)]
 
-What is in the box is what runs in production: the same kernel, hooks, jobs and timers. Only the clock is another one; it
-stands still until `Bench.advance` moves it. Each call returns when nothing is left to do, so there is nothing to poll.
+What is in the box is what runs in production: the same kernel, hooks, jobs and timers. Only the clock is another one;
+it stands still until `Bench.advance` moves it. Each call returns when nothing is left to do: there is nothing to poll.
 
 A processor that hangs, raises, leaks or swallows frames fails the test at once, with a timeline of what happened:
 
@@ -143,7 +143,11 @@ class Bench(Box):
         if not self._unseen:
             raise self.failure("An error was expected, and there was none.")
         found = self._unseen.pop(0)
-        if not re.search(match, found.message) or error not in ("", found.error) or processor not in ("", found.processor):
+        if (
+            not re.search(match, found.message)
+            or error not in ("", found.error)
+            or processor not in ("", found.processor)
+        ):
             wanted = [f"{name}={value!r}" for name, value in
                       (("match", match), ("error", error), ("processor", processor)) if value]  # fmt: skip
             raise self.failure(f"An error with {', '.join(wanted)} was expected, and it was {found}.") from self.cause()

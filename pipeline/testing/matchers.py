@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..frames import Frame
+from ..shapes import is_array
 from .diagnosis import short
 
 
@@ -68,15 +69,18 @@ def frame(cls: type[Frame], **fields: Any) -> Any:
 def _field_mismatch(value: Any, wanted: Any) -> str:
     if isinstance(wanted, Matcher):
         return wanted.mismatch(value)
-    if callable(wanted) and not isinstance(wanted, type):
+    if _is_test(wanted):
         return "" if wanted(value) else f"is {short(value)}, and {_name(wanted)} says no"
-    arrays = isinstance(wanted, np.ndarray) or isinstance(value, np.ndarray)
-    equal = np.array_equal(wanted, value) if arrays else wanted == value
+    equal = np.array_equal(wanted, value) if is_array(wanted) or is_array(value) else wanted == value
     return "" if equal else f"is {short(value)}"
 
 
+def _is_test(wanted: Any) -> bool:
+    return callable(wanted) and not isinstance(wanted, type | Matcher)
+
+
 def _name(wanted: Any) -> str:
-    if callable(wanted) and not isinstance(wanted, type | Matcher):
+    if _is_test(wanted):
         return getattr(wanted, "__name__", repr(wanted))
     return short(wanted)
 
@@ -158,7 +162,7 @@ class _InOrder(ListMatcher):
             return f"there is no {self._wanted[-1]!r} after index {place - 1}"
         if self._ends and not self._wanted and frames:
             return f"it has {len(frames)} frames"
-        if self._ends and self._wanted and not (self._wanted[-1] == frames[-1]):
+        if self._ends and self._wanted and self._wanted[-1] != frames[-1]:
             return f"its last is {short(frames[-1])}, not {self._wanted[-1]!r}"
         return ""
 

@@ -1,7 +1,7 @@
 """Audio to test with: tone, silence, noise, speech from a file, and chunks of any of them.
 
-All of it is mono int16, shape ``(n,)``. Levels are RMS in dBFS, as `voxline.pipeline.audio.rms_dbfs` measures them: 0 is
-a full-scale square, and the loudest sine is at -3.01.
+All of it is mono int16, shape ``(n,)``. Levels are RMS in dBFS, as `voxline.pipeline.audio.rms_dbfs` measures them: 0
+is a full-scale square, and the loudest sine is at -3.01.
 """
 
 from __future__ import annotations

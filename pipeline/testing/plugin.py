@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from ..clock import VirtualClock
+from ..shapes import is_list
 from .box import BenchFailure, traceback_of
 from .fixtures import Output
 from .harness import Harness
@@ -79,10 +80,10 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
             if actual != wanted:
                 lines += [f"{end}:", *explain(actual, wanted)]
         return lines
-    if isinstance(left, ListMatcher) and isinstance(right, list):
+    if isinstance(left, ListMatcher):
         left, right = right, left
-    if isinstance(left, list) and isinstance(right, ListMatcher):
+    if isinstance(right, ListMatcher):
         return [f"{left!r} == {right!r}", right.mismatch(left)]
-    if isinstance(left, list) and isinstance(right, list) and (concerns_frames(left) or concerns_frames(right)):
+    if is_list(left) and is_list(right) and (concerns_frames(left) or concerns_frames(right)):
         return [f"{len(left)} frames == {len(right)} frames", *explain(left, right)]
     return None

@@ -135,7 +135,7 @@ class _Before:
 
     def __init__(self, kept_ms: float) -> None:
         self._kept_ms = kept_ms
-        self._frames: deque[InputAudioFrame] = deque()
+        self._frames: deque[InputAudioFrame] = deque()  # bound: `kept_ms` of audio, then the oldest goes
         self._ms = 0.0
 
     def add(self, frame: InputAudioFrame) -> None:

@@ -7,13 +7,12 @@ wants to see the engine with nothing in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import numpy as np
-
 from voxline.pipeline import (
     DOWNSTREAM,
     UPSTREAM,
@@ -34,7 +33,6 @@ from voxline.pipeline import (
     VirtualClock,
     handles,
 )
-
 
 PATIENCE_S = 8.0
 """Real seconds after which a test that hangs fails."""
@@ -221,3 +219,81 @@ async def until(condition: Callable[[], bool], turns: int = 1_000) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError("it never came to that")
+
+
+class Controller(FrameProcessor):
+    """`Hear("new")` opens a response and says a, b, c; `Hear("cut")` interrupts; other words are said as they are."""
+
+    def __init__(self) -> None:
+        self.cancels: list[CancelFrame] = []
+
+    @handles(Hear)
+    async def decide(self, frame: Hear) -> None:
+        if frame.what == "cut":
+            self.interrupt("heard it")
+        elif frame.what.startswith("new"):
+            number = self.new_response()
+            for word in frame.what.split()[1:] or ["a", "b", "c"]:
+                await self.push(Say(word), response=number)
+        else:
+            await self.push(Say(frame.what))
+
+    @handles(CancelFrame)
+    async def cancelled(self, frame: CancelFrame) -> None:
+        self.cancels.append(frame)
+
+
+class Speaker(FrameProcessor):
+    """A job: each word takes a second, and comes out in two halves."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.closed: list[str] = []
+
+    @handles(Say)
+    async def speak(self, frame: Say) -> AsyncIterator[Frame]:
+        self.begun.append(frame.what)
+        try:
+            await self.clock.sleep(0.5)
+            yield Other(frame.what + "1")
+            await self.clock.sleep(0.5)
+            yield Other(frame.what + "2")
+        finally:
+            self.closed.append(frame.what)
+
+
+class Hooks(FrameProcessor):
+    """Writes down that it was started and stopped, and takes its time for both."""
+
+    def __init__(self, log: list[str], name: str = "hooks", start_s: float = 0, stop_s: float = 0) -> None:
+        self.name = name
+        self.log = log
+        self.start_s, self.stop_s = start_s, stop_s
+
+    async def start(self) -> None:
+        self.log.append(f"{self.name} starting")
+        await self.clock.sleep(self.start_s)
+        self.log.append(f"{self.name} started")
+
+    async def stop(self) -> None:
+        self.log.append(f"{self.name} stopping")
+        await self.clock.sleep(self.stop_s)
+        self.log.append(f"{self.name} stopped")
+
+
+class StuckJob(FrameProcessor):
+    @handles(Say)
+    async def work(self, frame: Say) -> AsyncIterator[Frame]:
+        await asyncio.get_running_loop().create_future()
+        yield frame
+
+
+class NeverIdle(FrameProcessor):
+    def idle(self) -> bool:
+        return False
+
+
+class StuckHandler(FrameProcessor):
+    @handles(Say)
+    async def wait(self, frame: Say) -> None:
+        await self.clock.sleep(1_000)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-
 from voxline.pipeline import (
     AtBound,
     ErrorPolicy,

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-
 from voxline.pipeline import (
     UPSTREAM,
     Frame,

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
-
 from voxline.pipeline import (
     UPSTREAM,
     ErrorFrame,
@@ -233,7 +232,7 @@ async def test_a_handler_that_refuses_even_to_be_closed_is_left_behind(
             while not self.done:
                 try:
                     await self.clock.sleep(5)
-                except BaseException:  # noqa: B036
+                except BaseException:
                     continue
 
     refuses, head, seen = Refuses(), Seen("head"), Seen()

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 
 import numpy as np
 import pytest
-
 from voxline.pipeline import (
     UPSTREAM,
     AudioFormat,
@@ -261,7 +260,9 @@ def test_two_inputs() -> None:
 
 
 def test_formats_that_do_not_meet() -> None:
-    with pytest.raises(FormatError, match=r"mic -> Stt: mic makes InputAudioFrame with 8000 Hz, mono.*Resampler\(16000\)"):
+    with pytest.raises(
+        FormatError, match=r"mic -> Stt: mic makes InputAudioFrame with 8000 Hz, mono.*Resampler\(16000\)"
+    ):
         Pipeline([Mic(8_000), Stt()])
     with pytest.raises(FormatError, match=r"tts -> Speaker.*24000 Hz.*22050 Hz or 48000 Hz|tts -> Speaker"):
         Pipeline([Mic(), Tts(24_000), Speaker(22_050, 48_000)])

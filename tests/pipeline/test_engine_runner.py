@@ -11,7 +11,6 @@ import textwrap
 from collections.abc import AsyncIterator
 
 import pytest
-
 from voxline.pipeline import (
     Frame,
     FrameProcessor,
@@ -153,7 +152,9 @@ print([outcome.reason for outcome in outcomes], flush=True)
 @pytest.mark.parametrize(("idle", "signals", "count"), [(True, 1, 1), (False, 2, 1), (False, 2, 2)])
 def test_a_real_signal(number: signal.Signals, idle: bool, signals: int, count: int) -> None:
     script = textwrap.dedent(BOT).format(idle=idle, count=count)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         for _ in range(count):
@@ -172,7 +173,7 @@ def test_a_real_signal(number: signal.Signals, idle: bool, signals: int, count: 
     assert process.returncode == 0
 
 
-class _nothing:  # noqa: N801
+class _nothing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *args: object) -> None: ...

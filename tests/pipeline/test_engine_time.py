@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-
 from voxline.pipeline import (
     Frame,
     FrameProcessor,

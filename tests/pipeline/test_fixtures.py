@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from voxline.pipeline import (
     DOWNSTREAM,
     UPSTREAM,
@@ -162,9 +161,7 @@ async def test_a_fixture_holds_what_came_in_when_and_what_went_out(recording: Re
         Send(550, BotStartedSpeakingFrame(1), UPSTREAM),
     ]
     assert fixture.seed == 4
-    assert fixture.expected.errors == [
-        ErrorFrame("four is too many", "brain", "TranscriptionFrame", "ValueError")
-    ]
+    assert fixture.expected.errors == [ErrorFrame("four is too many", "brain", "TranscriptionFrame", "ValueError")]
     assert not any(isinstance(step, Send) and isinstance(step.frame, TickFrame) for step in fixture.steps)
     assert TextFrame("more 2") in fixture.expected.down
 

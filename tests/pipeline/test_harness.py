@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-
 from voxline.pipeline import (
     UPSTREAM,
     BotStoppedSpeakingFrame,
@@ -26,7 +25,7 @@ from voxline.pipeline import (
 )
 from voxline.pipeline.recording import Recording
 from voxline.pipeline.replay import replay
-from voxline.pipeline.testing import BenchFailure, Harness, eventually, frame, in_order
+from voxline.pipeline.testing import Bench, BenchFailure, Harness, eventually, frame, in_order
 
 
 class Upper(FrameProcessor):
@@ -140,8 +139,12 @@ async def test_until_returns_the_frame_and_the_moment(harness: Harness) -> None:
 async def test_until_takes_classes_functions_and_lists(harness: Harness) -> None:
     bench = await harness(Slow())
     await bench.send(TextFrame("one two three four"))
+
+    def two(frame: TextFrame) -> bool:
+        return frame.text == "two"
+
     assert await bench.until(TextFrame) == TextFrame("one")
-    assert await bench.until(lambda frame: frame.text == "two") == TextFrame("two")
+    assert await bench.until(two) == TextFrame("two")
     both = await bench.until(in_order(TextFrame("three"), TextFrame("four")))
     assert both == [TextFrame("three"), TextFrame("four")]
 
@@ -193,18 +196,27 @@ async def test_another_error_than_the_expected_one_fails(harness: Harness) -> No
         bench.expect_error(error="KeyError")
 
 
+async def read(frames: list[Frame]) -> None:
+    """Do nothing with them."""
+
+
+USES: dict[str, Callable[[Bench], Awaitable[object]]] = {
+    "send": lambda bench: bench.send(TextFrame("x")),
+    "advance": lambda bench: bench.advance(ms=10),
+    "until": lambda bench: bench.until(TextFrame),
+    "interrupt": lambda bench: bench.interrupt("why"),
+    "down": lambda bench: read(bench.down),
+    "up": lambda bench: read(bench.up),
+    "expect": lambda bench: read(bench.expect()),
+}
+
+
 async def test_an_unexpected_error_fails_the_next_use_of_the_bench(harness: Harness) -> None:
-    for use in ("send", "advance", "down", "up", "expect", "until", "interrupt"):
+    for use in USES:
         bench = await harness(Broken())
         await bench.send(TextFrame("boo"))
         with pytest.raises(BenchFailure, match="Broken failed with ValueError while it had TextFrame") as caught:
-            if use in ("down", "up"):
-                getattr(bench, use)
-            elif use == "expect":
-                bench.expect()
-            else:
-                argument = {"send": TextFrame("x"), "advance": 10, "until": TextFrame, "interrupt": "why"}[use]
-                await getattr(bench, use)(argument)
+            await USES[use](bench)
         assert isinstance(caught.value.__cause__, ValueError), "the traceback of the handler belongs to the failure"
 
 
@@ -291,7 +303,7 @@ def test_the_virtual_clock_jumps(virtual_clock: VirtualClock) -> None:
 
 PRELUDE = """
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from voxline.pipeline import *
 from voxline.pipeline.testing import *
@@ -310,7 +322,10 @@ async def test_it(harness):
     await bench.send(TextFrame("hi"))
     raise SystemError("the test went on")
 """,
-        ["*A plain handler hangs, and holds everything else up.*", "*in Event.wait(), at test_wrong.py:* in Hung.listen()*"],
+        [
+            "*A plain handler hangs, and holds everything else up.*",
+            "*in Event.wait(), at test_wrong.py:* in Hung.listen()*",
+        ],
     ),
     "a job that hangs": (
         """
@@ -325,7 +340,11 @@ async def test_it(harness):
     await bench.send(TextFrame("hi"))
     raise SystemError("the test went on")
 """,
-        ["*Something hangs: nothing moved for 0.1 s of real time.*", "*test_wrong.py:* in Hung.listen()*", "*job of Hung: listen(TextFrame)*"],
+        [
+            "*Something hangs: nothing moved for 0.1 s of real time.*",
+            "*test_wrong.py:* in Hung.listen()*",
+            "*job of Hung: listen(TextFrame)*",
+        ],
     ),
     "a start that hangs": (
         """
@@ -471,7 +490,11 @@ async def test_it(harness):
     await bench.send(TextFrame("a"), TextFrame("b"))
     assert bench.down == [TextFrame("a"), frame(TextFrame, text=contains("x")), ResponseEndFrame()]
 """,
-        ["*! 1: TextFrame(text='b')*", "*wanted frame(TextFrame, text=contains('x')): text is 'b'*", "*! 2: missing: ResponseEndFrame()*"],
+        [
+            "*! 1: TextFrame(text='b')*",
+            "*wanted frame(TextFrame, text=contains('x')): text is 'b'*",
+            "*! 2: missing: ResponseEndFrame()*",
+        ],
     ),
     "an order that differs": (
         """

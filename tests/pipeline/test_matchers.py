@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from voxline.pipeline import InputAudioFrame, OutputFrame, ResponseCutFrame, ResponseEndFrame, TextFrame
 from voxline.pipeline.testing import (
     any_,
@@ -45,7 +44,7 @@ def test_a_frame_of_a_class_with_these_fields() -> None:
         (one_of("yes", contains("yeah")), "yeah right", "no"),
         (contains("go"), "go", 5),
         (approx(1), 1, "one"),
-        (lambda text: text.isupper(), "GO", "go"),
+        (str.isupper, "GO", "go"),
     ],
     ids=repr,
 )
@@ -70,9 +69,9 @@ def test_a_field_that_the_class_does_not_have_is_an_error() -> None:
 
 
 def test_lists_are_compared_as_lists() -> None:
-    assert [A, END] == [frame(TextFrame), frame(ResponseEndFrame)]
-    assert [A, END] != [frame(TextFrame)]
-    assert [A, END] != [frame(ResponseEndFrame), frame(TextFrame)]
+    assert [frame(TextFrame), frame(ResponseEndFrame)] == [A, END]
+    assert [frame(TextFrame)] != [A, END]
+    assert [frame(ResponseEndFrame), frame(TextFrame)] != [A, END]
 
 
 @pytest.mark.parametrize(

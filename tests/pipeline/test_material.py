@@ -9,7 +9,6 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-
 from voxline.pipeline import InputAudioFrame, OutputAudioFrame, RecordingError, TextFrame
 from voxline.pipeline.audio import SILENCE_DBFS, rms_dbfs
 from voxline.pipeline.testing.material import (
@@ -36,7 +35,7 @@ def test_a_tone_has_its_length_pitch_and_level(rate: int, dbfs: float) -> None:
 
 
 def test_a_tone_that_cannot_be_is_an_error() -> None:
-    with pytest.raises(ValueError, match="more than 0 and less than 4000"):
+    with pytest.raises(ValueError, match=r"more than 0 and less than 4000"):
         tone(5_000, ms=10, rate=8_000)
     with pytest.raises(ValueError, match=r"at -3.01 dBFS, not 0"):
         tone(440, ms=10, dbfs=0)
@@ -72,7 +71,7 @@ def test_chunks_are_the_audio_and_nothing_is_lost(ms: float, length: int, rate: 
 
 def test_chunks_carry_the_time_of_their_first_sample() -> None:
     assert [frame.pts_ns for frame in chunks(silence(60))] == [0, 20_000_000, 40_000_000]
-    with pytest.raises(ValueError, match="have no samples at 8000 Hz"):
+    with pytest.raises(ValueError, match=r"have no samples at 8000 Hz"):
         chunks(silence(60), 8_000, 0.01)
 
 
@@ -97,8 +96,8 @@ def test_speech_is_read_resampled_and_made_mono(tmp_path: Path, rate: int, chann
 
 
 def test_a_file_that_is_no_audio_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="missing.wav cannot be read as audio: No such file"):
+    with pytest.raises(RecordingError, match=r"missing.wav cannot be read as audio: No such file"):
         speech(tmp_path / "missing.wav")
     (tmp_path / "text.wav").write_text("this is no audio at all\n" * 50)
-    with pytest.raises(RecordingError, match="text.wav cannot be read as audio"):
+    with pytest.raises(RecordingError, match=r"text.wav cannot be read as audio"):
         speech(tmp_path / "text.wav")

@@ -67,6 +67,12 @@ async def hears(bench: Bench, response: int, text: str) -> None:
     await bench.send(ResponsePlayedFrame(response, 1_000, text), direction=UPSTREAM)
 
 
+def utter(worker: PipelineWorker, *, at_s: float, until_s: float | None = None) -> None:
+    """The user speaks, at that time of the worker's clock."""
+    worker.clock.call_at(round(at_s * 1e9), lambda: worker.post(STARTED))
+    worker.clock.call_at(round((at_s if until_s is None else until_s) * 1e9), lambda: worker.post(STOPPED))
+
+
 def state(bench: Bench) -> State:
     return controller(bench).state
 
@@ -265,9 +271,9 @@ async def test_the_session_ends_when_the_answer_to_a_farewell_was_heard():
         Pipeline(
             [
                 transport.input(),
-                ScriptedSTT(["hello", "good bye", "never heard"]),
+                ScriptedSTT(["hello", "good bye"]),
                 session,
-                ScriptedLLM(["Hi.", "See you soon.", "Never said."]),
+                ScriptedLLM(["Hi.", "See you soon."]),
                 ScriptedTTS(word_ms=200),
                 transport.output(),
             ]
@@ -275,9 +281,8 @@ async def test_the_session_ends_when_the_answer_to_a_farewell_was_heard():
         clock=VirtualClock(),
     )
     # The caller does not hang up: the bot does.
-    for _ in range(3):
-        worker.post(STARTED)
-        worker.post(STOPPED)
+    utter(worker, at_s=0)
+    utter(worker, at_s=2)
     outcome = await worker.run()
     assert outcome.reason == "ended"
     assert session.state is State.CLOSED
@@ -375,13 +380,11 @@ async def test_scripted_parts_make_a_conversation_in_virtual_time():
             transport.output(),
         ]
     )
-    clock = VirtualClock()
-    worker = PipelineWorker(pipeline, clock=clock)
-    worker.post(STARTED)
-    worker.post(STOPPED)
+    worker = PipelineWorker(pipeline, clock=VirtualClock())
+    utter(worker, at_s=0)
     # 30 + 100 + 20 ms until the first word; four words and a little later the user speaks.
-    clock.call_at(960_000_000, lambda: worker.post(STARTED))
-    clock.call_at(1_500_000_000, lambda: (worker.post(STOPPED), transport.hang_up()))
+    utter(worker, at_s=0.96, until_s=1.5)
+    worker.clock.call_at(1_500_000_000, transport.hang_up)
     await worker.run()
     assert transport.heard[0].at_ns == 150_000_000
     assert session.history == (

@@ -1,0 +1,86 @@
+"""Laws 1 and 2: who may know whom, and no circles."""
+
+from __future__ import annotations
+
+import ast
+
+from voxline.tests.laws.source import ROOT, imports, modules
+
+WINGS = ("processors", "transports")
+
+
+def wing(name: str) -> str:
+    """Which of the three folders a module belongs to."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "voxline" else ""
+
+
+def test_the_ground_knows_neither_wing_and_the_wings_do_not_know_each_other() -> None:
+    broken: list[str] = []
+    for module in modules().values():
+        for name, node in imports(module):
+            ours, theirs = wing(module.name), wing(name)
+            if theirs in WINGS and ours != theirs and ours != "cli":
+                broken.append(f"{module.line(node)} imports {name}")
+            if theirs == "cli" or (theirs == "tests" and ours):
+                broken.append(f"{module.line(node)} imports {name}")
+    assert not broken, "\n".join(broken)
+
+
+def test_imports_inside_of_the_package_are_relative_and_from_the_file() -> None:
+    """`from ..pipeline import X` runs a folder's face, which may import half of the package, and makes circles."""
+    broken: list[str] = []
+    known = modules()
+    for module in known.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "voxline" for alias in node.names):
+                broken.append(f"{module.line(node)}: write a relative import")
+            if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == "voxline":
+                broken.append(f"{module.line(node)}: write a relative import")
+        for name, node in imports(module):
+            if name in known and known[name].is_package and name != module.name:
+                broken.append(f"{module.line(node)}: import from the file, not from {name}")
+    assert not broken, "\n".join(broken)
+
+
+def test_no_import_circle_at_any_depth() -> None:
+    """Imports inside of functions count: they are the usual way to hide one."""
+    known = modules()
+    graph = {
+        name: sorted({other for other, _ in imports(module) if other in known} - {name})
+        for name, module in known.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        if name in path:
+            raise AssertionError("a circle: " + " -> ".join([*path[path.index(name) :], name]))
+        if name not in done:
+            for other in graph[name]:
+                visit(other, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+    assert len(done) > 30
+
+
+def test_nothing_is_imported_for_the_type_checker_only() -> None:
+    """In `testing/`, where pytest may be missing, a fixture's types may be."""
+    broken = [module.path for module in modules().values() if "TYPE_CHECKING" in module.text]
+    assert broken == []
+
+
+def test_tests_and_examples_write_voxline_in_front() -> None:
+    """`import pipeline` from the root would load a second copy of everything."""
+    broken: list[str] = []
+    for folder in ("tests", "examples", "benchmarks"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names: list[str] = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [node.module or ""]
+                broken += [f"{file}: {name}" for name in names if name.split(".")[0] in ("pipeline", *WINGS)]
+    assert broken == []

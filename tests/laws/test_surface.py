@@ -1,0 +1,129 @@
+"""Law 7: the public surface is written down in docs/reference/surface.txt.
+
+It fails when something public was added, removed or changed. If that is meant, renew the file and read the difference::
+
+    python tests/laws/test_surface.py
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SURFACE = ROOT / "docs" / "reference" / "surface.txt"
+PUBLIC = ["voxline.pipeline", "voxline.pipeline.testing", "voxline.processors", "voxline.transports"]
+"""The modules that users import from; those of the extras beside them have an `__all__` as well."""
+RENEW = "python tests/laws/test_surface.py"
+
+
+def signature(thing: Any) -> str:
+    """A signature as it was written; empty where there is none."""
+    try:
+        text = str(inspect.signature(thing))
+    except (ValueError, TypeError):
+        return ""
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)
+    return re.sub(r"<factory>", "...", text)
+
+
+def members(kind: type) -> list[str]:
+    """The public members of a class that it defines itself (or its private bases do)."""
+    lines: list[str] = []
+    for name in sorted(
+        {name for base in kind.__mro__ if base is kind or base.__name__.startswith("_") for name in vars(base)}
+    ):
+        if name.startswith("_"):
+            continue
+        member = inspect.getattr_static(kind, name)
+        if isinstance(member, property):
+            lines.append(f"    {name} (property)")
+        elif isinstance(member, classmethod | staticmethod):
+            lines.append(f"    {name}{signature(member.__func__)} ({type(member).__name__})")
+        elif inspect.isfunction(member):
+            prefix = "async " if inspect.iscoroutinefunction(member) else ""
+            lines.append(f"    {prefix}{name}{signature(member)}")
+        elif (isinstance(member, kind) and issubclass(kind, Enum)) or (
+            not inspect.ismemberdescriptor(member)
+            and name not in {f.name for f in (fields(kind) if is_dataclass(kind) else ())}
+        ):
+            lines.append(f"    {name}")
+    return lines
+
+
+def describe(name: str, thing: Any) -> list[str]:
+    """A public name, in lines."""
+    if inspect.isclass(thing):
+        bases = ", ".join(base.__name__ for base in thing.__bases__ if base is not object)
+        made = "" if issubclass(thing, Enum) else signature(thing)
+        return [f"class {name}({bases}){' : ' + made if made else ''}", *members(thing)]
+    if callable(thing) and hasattr(thing, "__name__"):
+        return [f"{'async ' if inspect.iscoroutinefunction(thing) else ''}def {name}{signature(thing)}"]
+    return [f"{name}: {type(thing).__name__}"]
+
+
+def surface() -> str:
+    """The whole, as text."""
+    lines: list[str] = []
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        lines += [f"# {name}", ""]
+        for public in sorted(module.__all__, key=lambda one: (one.lower(), one)):
+            lines += describe(public, getattr(module, public))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_public_surface_is_what_is_written_down() -> None:
+    written = SURFACE.read_text(encoding="utf-8")
+    now = surface()
+    gone = [line for line in written.splitlines() if line not in now.splitlines()]
+    new = [line for line in now.splitlines() if line not in written.splitlines()]
+    assert now == written, (
+        "The public surface has changed. If that is meant, write it down, and into the changelog:\n"
+        f"    {RENEW}\ngone or changed:\n" + "\n".join(gone) + "\nnew:\n" + "\n".join(new)
+    )
+
+
+def test_every_public_thing_has_a_docstring() -> None:
+    broken: list[str] = []
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        assert module.__doc__
+        for public in module.__all__:
+            thing = getattr(module, public)
+            if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+                continue
+            if not (inspect.getdoc(thing) or "").strip() or (inspect.isclass(thing) and not vars(thing).get("__doc__")):
+                broken.append(f"{name}.{public}")
+            if inspect.isclass(thing):
+                for member_name, member in vars(thing).items():
+                    function = getattr(member, "fget", None) or getattr(member, "__func__", None) or member
+                    if (
+                        not member_name.startswith("_")
+                        and inspect.isfunction(function)
+                        and not inspect.getdoc(function)
+                    ):
+                        # What overrides a method of a base may leave that to the base.
+                        if not any(getattr(base, member_name, None) for base in thing.__mro__[1:]):
+                            broken.append(f"{name}.{public}.{member_name}")
+    assert broken == []
+
+
+def test_what_is_public_is_sorted_and_there() -> None:
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        assert len(set(module.__all__)) == len(module.__all__)
+        assert [public for public in module.__all__ if not hasattr(module, public)] == []
+
+
+if __name__ == "__main__":
+    SURFACE.parent.mkdir(parents=True, exist_ok=True)
+    SURFACE.write_text(surface(), encoding="utf-8")
+    sys.stdout.write(f"{SURFACE}: {len(surface().splitlines())} lines\n")
