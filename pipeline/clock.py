@@ -195,6 +195,11 @@ class VirtualClock(Clock):
         return self._busy == 0
 
     @property
+    def jumps(self) -> bool:
+        """Whether it moves by itself."""
+        return self._limit is None
+
+    @property
     def next_ns(self) -> int | None:
         """When the next timer is due; None where there is none."""
         while self._timers and self._timers[0][2].cancelled:

@@ -71,8 +71,8 @@ class Host(ABC):
     """Awaited, it returns at once."""
 
     @abstractmethod
-    def route(self, who: object, frame_type: type[Frame]) -> Hop:
-        """Where frames of a class go, downstream of ``who``."""
+    def route(self, who: object, frame_type: type[Frame]) -> Hop | None:
+        """Where frames of a class go, downstream of ``who``; None where they leave the pipeline unseen."""
 
     @property
     @abstractmethod

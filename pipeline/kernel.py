@@ -32,7 +32,7 @@ from .frames import (
     Lane,
     UrgentFrame,
 )
-from .graph import Graph, Spot
+from .graph import End, Graph, Spot
 from .host import Hop, Host
 from .inbox import Inbox
 from .jobs import Hold, Job, JobEndedFrame, Origin, Timer, current_job
@@ -168,6 +168,7 @@ class Kernel(Host):
                 )
         for station in self.stations.values():
             self._adopt(station)
+        self.taps.changed = self._forget_routes
 
     def _adopt(self, station: Station) -> None:
         processor = station.processor
@@ -433,9 +434,15 @@ class Kernel(Host):
 
     # --- what processors need (Host) --------------------------------------------------------------------------------
 
-    def route(self, who: object, frame_type: type[Frame]) -> Hop:
-        """Where frames of a class go, downstream of ``who``."""
-        return self._station(who).routes(DOWNSTREAM)[frame_type]
+    def route(self, who: object, frame_type: type[Frame]) -> Hop | None:
+        """Where frames of a class go, downstream of ``who``; None where they leave the pipeline unseen."""
+        hop = self._station(who).routes(DOWNSTREAM)[frame_type]
+        return None if isinstance(hop.place, End) and self.taps.left is None else hop
+
+    def _forget_routes(self) -> None:
+        """Somebody may want to see now what leaves the pipeline."""
+        for station in self.stations.values():
+            station.processor._down.clear()
 
     def push(self, who: object, frame: Frame, direction: Direction, response: int | None) -> Awaitable[None]:
         """The slow way of a push."""

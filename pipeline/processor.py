@@ -156,7 +156,7 @@ class FrameProcessor:
 
     _parts: ClassVar[tuple[Part, ...]] = ()
     _host: Host
-    _down: dict[type[Frame], Hop]
+    _down: dict[type[Frame], Hop | None]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         # Here and not in __init__, which you need not call; and not on the class, which makes every push slower.

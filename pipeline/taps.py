@@ -66,13 +66,15 @@ class Taps:
     listens.
     """
 
-    __slots__ = ("_taps", "delivered", "left", "taken")
+    __slots__ = ("_taps", "changed", "delivered", "left", "taken")
 
     def __init__(self) -> None:
         self._taps: list[Tap] = []
         self.delivered: Delivered | None = None
         self.taken: Taken | None = None
         self.left: Left | None = None
+        self.changed: Callable[[], None] | None = None
+        """Called when a tap comes or goes."""
 
     def add(self, tap: Tap) -> Callable[[], None]:
         """Attach a tap; returns what detaches it."""
@@ -103,6 +105,8 @@ class Taps:
         self.taken = taken[0] if len(taken) == 1 else self._all_taken(taken)
         left = [tap.left for tap in self._taps if type(tap).left is not Tap.left]
         self.left = left[0] if len(left) == 1 else self._all_left(left)
+        if self.changed is not None:
+            self.changed()
 
     def _all_delivered(self, calls: list[Delivered]) -> Delivered | None:
         def delivered(t_ns: int, hop: Hop, frame: Frame) -> None:

@@ -73,6 +73,8 @@ class Box:
             processors = [processors]
         pipeline = processors if isinstance(processors, Pipeline) else Pipeline(processors)
         self.clock = VirtualClock(autojump=False) if clock is None else clock
+        if self.clock.jumps:
+            raise BenchFailure("A bench moves its clock by hand: give it a VirtualClock(autojump=False).")
         settings: dict[str, Any] = {"seed": 0, "name": "bench", **worker}
         self.worker = PipelineWorker(pipeline, clock=self.clock, **settings)
         self.timeline = Timeline()

@@ -12,9 +12,15 @@ from functools import wraps
 from typing import Any
 
 import pytest
-import pytest_asyncio
+
+try:
+    import pytest_asyncio
+except ImportError:
+    # Loaded in every session of pytest where the package is installed: without it, only the fixture is missing.
+    pytest_asyncio = None
 
 from ..clock import VirtualClock
+from ..errors import MissingExtraError
 from ..shapes import is_list
 from .box import BenchFailure, traceback_of
 from .fixtures import Output
@@ -24,13 +30,23 @@ from .matchers import ListMatcher, concerns_frames, explain
 _HARNESS = pytest.StashKey[Harness]()
 
 
-@pytest_asyncio.fixture
-async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+async def _harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     """Puts processors on a bench: ``bench = await harness(Louder())``. See `voxline.pipeline.testing.harness`."""
     benches = Harness()
     request.node.stash[_HARNESS] = benches
     yield benches
     await benches.close()
+
+
+def _missing() -> Harness:
+    """Needs pytest-asyncio, which is not installed."""
+    raise MissingExtraError("The fixture `harness`", "pytest-asyncio", "test")
+
+
+if pytest_asyncio is None:
+    harness = pytest.fixture(name="harness")(_missing)
+else:
+    harness = pytest_asyncio.fixture(name="harness")(_harness)
 
 
 @pytest.fixture

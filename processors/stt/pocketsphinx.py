@@ -19,7 +19,7 @@ from ...pipeline.frames import (
 )
 from ...pipeline.jobs import Stream
 from ...pipeline.processor import AudioFormat, FrameProcessor, streams
-from ..child import require_package
+from ..child import ServiceCrashed, require_package
 from .jsgf import check_grammar
 from .sphinx import SAMPLE_RATE, SphinxProcess
 
@@ -45,7 +45,8 @@ class PocketSphinxSTT(FrameProcessor):
             check_grammar(grammar)
         self._grammar = grammar
         self._preroll_ms = preroll_ms
-        self._sphinx: SphinxProcess | None = None
+        # The clock is known when the pipeline runs.
+        self._sphinx = SphinxProcess(sleep=lambda seconds: self.clock.sleep(seconds))
 
     def accepts(self) -> Mapping[type[Frame], AudioFormat]:
         """16 kHz, mono."""
@@ -53,18 +54,15 @@ class PocketSphinxSTT(FrameProcessor):
 
     async def start(self) -> None:
         """Start the process, and load the models."""
-        self._sphinx = SphinxProcess(sleep=self.clock.sleep)
         await self._sphinx.start(self._grammar)
 
     async def stop(self) -> None:
         """End the process."""
-        if self._sphinx is not None:
-            await self._sphinx.close()
+        await self._sphinx.close()
 
     @streams(InputAudioFrame, UserStartedSpeakingFrame, UserStoppedSpeakingFrame, InputEndedFrame)
     async def listen(self, frames: Stream[Frame]) -> AsyncIterator[Frame]:
         """Read along, and tell what was said."""
-        assert self._sphinx is not None
         ears = _Ears(self._sphinx, self._grammar)
         before = _Before(MAX_ONSET_MS + self._preroll_ms)
         async for frame in frames:
@@ -75,7 +73,9 @@ class PocketSphinxSTT(FrameProcessor):
                         if ears.open:
                             await ears.feed(frame)
                     case UserStartedSpeakingFrame():
-                        await ears.begin(before.last(frame.onset_ms + self._preroll_ms))
+                        if await ears.begin(before.last(frame.onset_ms + self._preroll_ms)):
+                            error = ServiceCrashed("PocketSphinx had ended, and was started again.")
+                            await self.push(_told(error, self.path, frame), UPSTREAM)
                     case _ if ears.open:
                         asked_ns = self.clock.now_ns()
                         text = await ears.finish()
@@ -101,11 +101,12 @@ class _Ears:
         """Whether the process died in it: the rest of it goes unheard."""
         self.audio_ms = 0.0
 
-    async def begin(self, frames: list[InputAudioFrame]) -> None:
-        """Begin an utterance with what was said of it already."""
+    async def begin(self, frames: list[InputAudioFrame]) -> bool:
+        """Begin an utterance with what was said of it already. True where the process had to be started for it."""
         self.open, self._lost, self.audio_ms = True, False, 0.0
+        ended = self._sphinx.pid is None
         try:
-            if self._sphinx.pid is None:
+            if ended:
                 await self._sphinx.start(self._grammar)
             await self._sphinx.begin()
         except ServiceError:
@@ -113,6 +114,7 @@ class _Ears:
             raise
         for frame in frames:
             await self.feed(frame)
+        return ended
 
     async def feed(self, frame: InputAudioFrame) -> None:
         """Add audio to it."""

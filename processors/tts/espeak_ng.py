@@ -31,8 +31,10 @@ class EspeakTTS(FrameProcessor):
 
     def __init__(self, voice: str = "en-us", *, rate_wpm: int = 175, pitch: int = 50) -> None:
         require_package("EspeakTTS", "espeakng_loader", "espeakng-loader", "speech")
-        self._voice, self._rate_wpm, self._pitch = voice, rate_wpm, pitch
-        self._espeak: EspeakProcess | None = None
+        # The clock is known when the pipeline runs.
+        self._espeak = EspeakProcess(
+            sleep=lambda seconds: self.clock.sleep(seconds), voice=voice, rate_wpm=rate_wpm, pitch=pitch
+        )
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
         """22,050 Hz, mono."""
@@ -40,21 +42,16 @@ class EspeakTTS(FrameProcessor):
 
     async def start(self) -> None:
         """Start the process."""
-        self._espeak = EspeakProcess(
-            sleep=self.clock.sleep, voice=self._voice, rate_wpm=self._rate_wpm, pitch=self._pitch
-        )
         await self._espeak.start()
 
     async def stop(self) -> None:
         """End the process."""
-        if self._espeak is not None:
-            await self._espeak.close()
+        await self._espeak.close()
 
     @handles(TextFrame)
     async def speak(self, frame: TextFrame) -> AsyncIterator[Frame]:
         """Speak a text."""
         espeak = self._espeak
-        assert espeak is not None
         if espeak.pid is None:
             await espeak.start()
         words = _Words(frame.text)
@@ -100,11 +97,7 @@ class _Words:
     def within(self, chunk: SpeechChunk) -> tuple[SpokenWord, ...]:
         """The words that begin in a chunk; those told of it that begin later wait for theirs."""
         end_ms = chunk.start_ms + len(chunk.samples) * 1000 / SAMPLE_RATE
-        found = [
-            SpokenWord(text, max(0.0, start - chunk.start_ms))
-            for start, text in self._waiting
-            if start < end_ms
-        ]
+        found = [SpokenWord(text, max(0.0, start - chunk.start_ms)) for start, text in self._waiting if start < end_ms]
         self._waiting = [entry for entry in self._waiting if entry[0] >= end_ms]
         return tuple(found)
 

@@ -1,8 +1,8 @@
 """Law 5: every queue has a bound and a declared policy at the bound.
 
-Checked mechanically: where a ``deque`` or a queue of asyncio or of threads is made, it has a ``maxlen`` or a size there,
-or a comment ``# bound: ...`` on that line or the one above it (lists of entries too, where they are annotated as queues)
-that says how many, and what happens then. `tests/pipeline/test_engine_bounds.py` overflows each of the engine's.
+Checked mechanically: where a ``deque`` or a queue of asyncio or of threads is made, it has a ``maxlen`` or a size
+there, or a comment ``# bound: ...`` on that line or the one above it that says how many, and what happens then. (Lists
+that serve as queues are not found.) `tests/pipeline/test_engine_bounds.py` overflows each of the engine's.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def test_every_queue_says_its_bound_and_what_happens_there() -> None:
                 found += 1
                 if not bounded(call, name) and not commented(module, call):
                     broken.append(
-                        f"{module.line(node)}: {name}() without a bound. Give it a maxlen, or say in a comment above it "
-                        "`# bound: <how many>, <what happens then>`"
+                        f"{module.line(node)}: {name}() without a bound. Give it a maxlen, or say in a comment above "
+                        "it `# bound: <how many>, <what happens then>`"
                     )
     assert not broken, "\n".join(broken)
     assert found > 5

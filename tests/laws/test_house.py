@@ -18,8 +18,8 @@ def test_the_packages_that_are_shipped_are_those_on_disk() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     on_disk = ["voxline"]
     for folder in FOLDERS:
-        for file in sorted((ROOT / folder).rglob("__init__.py")):
-            on_disk.append(".".join(["voxline", *file.parent.relative_to(ROOT).parts]))
+        faces = sorted((ROOT / folder).rglob("__init__.py"))
+        on_disk += [".".join(["voxline", *file.parent.relative_to(ROOT).parts]) for file in faces]
     assert sorted(config["packages"]) == sorted(on_disk)
     assert config["package-dir"] == {"voxline": "."}
     for folder in FOLDERS:
@@ -61,4 +61,5 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    assert [module.path for module in modules().values() if not ast.get_docstring(module.tree)] == []
+    written = [module for module in modules().values() if module.text.strip()]
+    assert [module.path for module in written if not ast.get_docstring(module.tree)] == []

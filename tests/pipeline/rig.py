@@ -297,3 +297,21 @@ class StuckHandler(FrameProcessor):
     @handles(Say)
     async def wait(self, frame: Say) -> None:
         await self.clock.sleep(1_000)
+
+
+class Slow(FrameProcessor):
+    """A job of a second for each `Say`."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+
+    @handles(Say)
+    async def work(self, frame: Say) -> AsyncIterator[Frame]:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self.clock.sleep(1)
+            yield Say(frame.what + "!")
+        finally:
+            self.running -= 1

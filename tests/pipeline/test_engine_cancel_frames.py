@@ -238,9 +238,9 @@ async def test_a_maker_whose_frames_are_all_refused_does_not_starve_the_event_lo
     class Maker(FrameProcessor):
         @handles(Keep)
         async def make(self, frame: Keep) -> AsyncIterator[Frame]:
+            await self.clock.sleep(1)
             for number in range(2_000):
                 yield Say(str(number))
-            await self.clock.sleep(1)
 
     async def talk(self: FrameProcessor, frame: Hear) -> None:
         await self.push(Keep("go"), response=self.new_response())
@@ -253,16 +253,18 @@ async def test_a_maker_whose_frames_are_all_refused_does_not_starve_the_event_lo
             turns += 1
             await asyncio.sleep(0)
 
-    async with Rig(On(talk), Maker(), Seen()) as rig:
+    seen = Seen()
+    async with Rig(On(talk), Maker(), seen) as rig:
         await rig.send(Hear("x"))
-        rig.post(Hear("x"))
         rig.worker.interrupt()
-        counting = asyncio.create_task(count())
         await rig.settle()
-        await rig.advance(0.5)
+        counting = asyncio.create_task(count())
+        await rig.advance(2)
         counting.cancel()
         await asyncio.wait([counting])
-    assert turns > 50
+        assert rig.worker.refused == 2_000
+    assert seen.said == ["CancelFrame"]
+    assert turns > 500
 
 
 async def test_what_waits_behind_a_job_goes_on_when_an_interruption_falls_while_it_is_released() -> None:

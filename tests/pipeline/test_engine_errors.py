@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -294,10 +295,8 @@ async def test_a_handler_that_swallows_the_cancelling_of_the_whole_task_does_not
     class Swallows(FrameProcessor):
         @handles(Say)
         async def wait(self, frame: Say) -> None:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await self.clock.sleep(0.5)
-            except asyncio.CancelledError:
-                pass
 
     async with Rig(Swallows(), Seen()) as rig:
         rig.post(Say("a"), Say("b"))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from voxline.pipeline import Frame, FrameProcessor, handles
 from voxline.pipeline.kernel import SLICE_STEPS
-from voxline.tests.pipeline.rig import Hear, Other, Rig, Say, Seen
+from voxline.tests.pipeline.rig import Hear, Other, Rig, Say, Seen, until
 
 
 async def test_the_kernel_gives_the_event_loop_its_turn_after_each_slice() -> None:
@@ -29,8 +29,7 @@ async def test_a_burst_in_one_conversation_delays_the_other_by_slices_only() -> 
         await asyncio.sleep(0)
         done = len(busy.frames)
         two.post(Hear("x"))
-        while not quiet.frames:
-            await asyncio.sleep(0)
+        await until(lambda: bool(quiet.frames))
         assert len(busy.frames) - done <= 3 * SLICE_STEPS
 
 
@@ -48,8 +47,7 @@ async def test_a_job_that_never_waits_does_not_starve_the_others() -> None:
             await asyncio.sleep(0)
         done = len(busy.frames)
         two.post(Hear("x"))
-        while not quiet.frames:
-            await asyncio.sleep(0)
+        await until(lambda: bool(quiet.frames))
         assert len(busy.frames) - done <= 3 * SLICE_STEPS
         await one.settle()
         assert len(busy.frames) == 5_000

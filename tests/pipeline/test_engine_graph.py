@@ -270,7 +270,7 @@ def test_formats_that_do_not_meet() -> None:
 
 
 def test_no_voice_before_the_output() -> None:
-    with pytest.raises(FormatError, match="expects audio and nothing before it makes any. Put a TTS between them"):
+    with pytest.raises(FormatError, match=r"expects audio and nothing before it makes any\. Put a TTS between them"):
         Pipeline([Mic(), Stt(), Speaker()])
 
 

@@ -14,25 +14,7 @@ from voxline.pipeline import (
     handles,
     source,
 )
-from voxline.tests.pipeline.rig import Hear, Keep, Other, Rig, Say, Seen
-
-
-class Slow(FrameProcessor):
-    """A job of a second for each `Say`."""
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.most = 0
-
-    @handles(Say)
-    async def work(self, frame: Say) -> AsyncIterator[Frame]:
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            await self.clock.sleep(1)
-            yield Say(frame.what + "!")
-        finally:
-            self.running -= 1
+from voxline.tests.pipeline.rig import Hear, Keep, Other, Rig, Say, Seen, Slow
 
 
 class SlowTwo(Slow):

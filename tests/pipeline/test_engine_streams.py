@@ -14,7 +14,7 @@ from voxline.pipeline import (
     source,
     streams,
 )
-from voxline.tests.pipeline.rig import Hear, On, Rig, Say, Seen
+from voxline.tests.pipeline.rig import Hear, On, Rig, Say, Seen, Slow
 
 # --- streams and sources ---------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from voxline.pipeline import (
@@ -104,9 +105,6 @@ async def test_a_tap_may_be_added_and_removed_before_the_run() -> None:
     remove = worker.add_tap(removed)
     remove()
     worker.post(Hear("x"))
-    worker.cancel if False else None
-    import asyncio
-
     run = asyncio.create_task(worker.run())
     await asyncio.sleep(0)
     await worker.stop()

@@ -293,10 +293,34 @@ async def test_state_is_there_to_be_looked_at(harness: Harness) -> None:
     assert bench.down == []
 
 
+async def test_a_clock_that_jumps_is_none_for_a_bench(harness: Harness, virtual_clock: VirtualClock) -> None:
+    with pytest.raises(BenchFailure, match=r"VirtualClock\(autojump=False\)"):
+        await harness(Upper(), clock=virtual_clock)
+
+
 def test_the_virtual_clock_jumps(virtual_clock: VirtualClock) -> None:
     assert virtual_clock.now_ns() == 0
     with pytest.raises(ValueError, match="jumps by itself"):
         asyncio.run(virtual_clock.advance(1))
+
+
+def test_without_pytest_asyncio_only_the_fixture_is_missing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        conftest="""
+        import sys
+        sys.modules["pytest_asyncio"] = None
+        for name in [name for name in sys.modules if name == "voxline.pipeline.testing.plugin"]:
+            del sys.modules[name]
+        pytest_plugins = ["voxline.pipeline.testing.plugin"]
+        """,
+        test_it="""
+        def test_one(): ...
+        def test_two(harness): ...
+        """,
+    )
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-p", "no:voxline", "-p", "no:asyncio")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*MissingExtraError*pip install 'voxline[[]test]'*"])
 
 
 # --- a wrong processor fails the test, at once, and the message says so ---------------------------------------------

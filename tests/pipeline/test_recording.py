@@ -313,6 +313,26 @@ async def test_a_reader_that_is_too_slow_replays(tmp_path: Path) -> None:
     assert "error 1" in "\n".join(live.lines)
 
 
+async def test_a_run_that_failed_replays(tmp_path: Path) -> None:
+    class Hopeless(FrameProcessor):
+        @handles(InputTextFrame)
+        async def fail(self, frame: InputTextFrame) -> None:
+            await self.push(TextFrame(frame.text))
+            raise ValueError(frame.text)
+
+    worker = PipelineWorker(Pipeline([Hopeless(), Voice()]), clock=VirtualClock(), seed=1)
+    live = Trace()
+    worker.add_tap(live)
+    worker.add_tap(Recorder(tmp_path / "a.jsonl"))
+    for index in range(40):
+        worker.post(InputTextFrame(str(index)))
+    outcome = await worker.run()
+    assert outcome.reason == "failed"
+    again = Trace()
+    await replay(Recording.load(tmp_path / "a.jsonl"), Pipeline([Hopeless(), Voice()]), again)
+    assert again.lines == live.lines
+
+
 async def test_random_numbers_of_jobs_are_not_those_of_handlers(tmp_path: Path) -> None:
     class Dice(FrameProcessor):
         @handles(InputTextFrame)

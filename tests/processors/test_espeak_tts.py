@@ -1,0 +1,137 @@
+"""eSpeak NG as a processor: a real process, virtual time."""
+
+import os
+import signal
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from voxline.pipeline import MissingExtraError, OutputAudioFrame, ResponseEndFrame, TextFrame
+from voxline.pipeline.testing import Bench, BenchFailure, Harness
+from voxline.processors import EspeakTTS
+
+pytest.importorskip("espeakng_loader")
+
+LONG = "This is a very long story about a rover that went to the moon. " * 200
+
+
+async def bench_of(harness: Harness, *processors: EspeakTTS) -> Bench:
+    return await harness([*processors], patience_s=60)
+
+
+def spoken(bench: Bench) -> list[OutputAudioFrame]:
+    return [frame for frame in bench.down if isinstance(frame, OutputAudioFrame)]
+
+
+def text_of(frames: list[OutputAudioFrame]) -> str:
+    return " ".join(word.text for frame in frames for word in frame.words)
+
+
+async def test_a_text_is_speech_in_small_frames(harness: Harness):
+    bench = await bench_of(harness, EspeakTTS())
+    await bench.send(TextFrame("Going forward ten meters."), ResponseEndFrame())
+    assert bench.down[-1] == ResponseEndFrame()
+    frames = spoken(bench)
+    assert len(frames) == len(bench.down) - 1
+    assert all(0 < frame.duration_ms <= 100 for frame in frames)
+    assert all(frame.sample_rate == 22_050 and frame.channels == 1 for frame in frames)
+    assert 800 < sum(frame.duration_ms for frame in frames) < 3_000
+    assert max(int(np.abs(frame.samples.astype(np.int32)).max()) for frame in frames) > 3_000
+    assert bench.now_ms == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hello.",
+        "I am 10 meters north of my start, facing west.",
+        "Here I am.",
+        "Forty-two is the answer - is it not?",
+        "“Where are you?” she said… 3.5 m away!",
+        "one",
+        "Ten \n past   two",
+        "... and so on ...",
+        "¿Qué? 😀",
+    ],
+)
+async def test_joined_with_spaces_the_words_are_the_text(harness: Harness, text: str):
+    bench = await bench_of(harness, EspeakTTS())
+    await bench.send(TextFrame(text))
+    assert text_of(spoken(bench)) == " ".join(text.split())
+
+
+async def test_a_word_stands_in_the_frame_in_which_it_begins(harness: Harness):
+    bench = await bench_of(harness, EspeakTTS())
+    await bench.send(TextFrame("One two three four. Five six, seven!"))
+    at = 0.0
+    starts: list[float] = []
+    for frame in spoken(bench):
+        for word in frame.words:
+            assert 0 <= word.start_ms < frame.duration_ms
+            starts.append(at + word.start_ms)
+        at += frame.duration_ms
+    assert starts == sorted(starts)
+    assert len(starts) == 7
+    assert starts[0] < 100
+    assert min(after - before for before, after in pairwise(starts)) > 80
+
+
+async def test_an_interruption_stops_it_and_the_next_text_is_heard_alone(harness: Harness):
+    bench = await bench_of(harness, EspeakTTS())
+    await bench.send(TextFrame("Stop now."), response=1)
+    wanted_ms = sum(frame.duration_ms for frame in spoken(bench))
+    bench.clear()
+    for response in range(2, 12, 2):
+        bench.worker.post(TextFrame(LONG), response=response)
+        await bench.interrupt()
+        assert sum(frame.duration_ms for frame in spoken(bench)) < 60_000
+        bench.clear()
+        await bench.send(TextFrame("Stop now."), response=response + 1)
+        assert text_of(spoken(bench)) == "Stop now."
+        assert sum(frame.duration_ms for frame in spoken(bench)) == pytest.approx(wanted_ms, rel=0.05)
+        bench.clear()
+
+
+async def test_an_empty_text_is_silence_and_no_error(harness: Harness):
+    bench = await bench_of(harness, EspeakTTS())
+    await bench.send(TextFrame(""), TextFrame("  "), ResponseEndFrame())
+    assert bench.down[-1] == ResponseEndFrame()
+
+
+async def test_a_voice_that_dies_is_told_and_the_next_text_is_spoken(harness: Harness):
+    tts = EspeakTTS()
+    bench = await bench_of(harness, tts)
+    assert tts._espeak.pid is not None
+    os.kill(tts._espeak.pid, signal.SIGKILL)
+    await bench.send(TextFrame(LONG))
+    bench.expect_error("eSpeak NG ended unexpectedly", error="ServiceCrashed", processor="EspeakTTS")
+    bench.clear()
+    await bench.send(TextFrame("Back again."))
+    assert text_of(spoken(bench)) == "Back again."
+
+
+async def test_two_voices_in_one_pipeline_have_a_process_each(harness: Harness):
+    one, two = EspeakTTS(), EspeakTTS("de", rate_wpm=250)
+    await bench_of(harness, one, two)
+    assert one._espeak.pid != two._espeak.pid
+
+
+async def test_an_unknown_voice_ends_the_start_with_some_that_there_are(harness: Harness):
+    with pytest.raises(BenchFailure, match=r"EspeakTTS.*no voice 'en-uss'. There are \d+, such as: en-us"):
+        await bench_of(harness, EspeakTTS("en-uss"))
+
+
+@pytest.mark.parametrize(("rate_wpm", "pitch"), [(20, 50), (175, 200)])
+def test_settings_out_of_range_are_told_at_once(rate_wpm: int, pitch: int):
+    with pytest.raises(ValueError, match="and eSpeak takes"):
+        EspeakTTS(rate_wpm=rate_wpm, pitch=pitch)
+
+
+def nothing_is_installed(name: str) -> None:
+    """In the place of `importlib.util.find_spec`."""
+
+
+def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", nothing_is_installed)
+    with pytest.raises(MissingExtraError, match=r"espeakng-loader.*pip install 'voxline\[speech\]'"):
+        EspeakTTS()
