@@ -132,7 +132,9 @@ def _converse(job: Job) -> int:
     tap = TalkTap(narrator.told)
     transport = FileTransport(input=job.input, output=job.output)
     pipeline = _make(make_pipeline, transport, job.bot)
-    worker = PipelineWorker(pipeline, clock=SystemClock() if job.realtime else VirtualClock(), name=name)
+    # The same run every time, where time is virtual.
+    clock, seed = (SystemClock(), None) if job.realtime else (VirtualClock(), 0)
+    worker = PipelineWorker(pipeline, clock=clock, seed=seed, name=name)
     worker.add_tap(tap)
     if job.record is not None:
         worker.add_tap(Recorder(job.record))

@@ -101,11 +101,11 @@ class Screen(FrameProcessor):
         print(f"{seconds // 60:2}:{seconds % 60:02}  {frame.text}")
 
 
-def make_pipeline() -> Pipeline:
+def make_kitchen() -> Pipeline:
     """The kitchen."""
     typist = Typist((1, "tea"), (4, "timer tea 3"), (1, "egg"), (4, "timer egg 6"), (420, "soup"))
     return Pipeline([typist, KitchenTimer(), Cook(), Waiter(), Screen()])
 
 
 if __name__ == "__main__":
-    asyncio.run(PipelineWorker(make_pipeline(), clock=VirtualClock()).run())
+    asyncio.run(PipelineWorker(make_kitchen(), clock=VirtualClock()).run())

@@ -25,7 +25,7 @@ class Place(Protocol):
 class Hop:
     """One step of a frame's way: from ``origin`` to ``processor`` (both are paths), in ``direction``."""
 
-    __slots__ = ("call", "direction", "numbered", "origin", "place", "quick", "shown")
+    __slots__ = ("call", "direction", "numbered", "of_microphone", "origin", "place", "quick", "shown")
 
     def __init__(
         self, origin: str, place: Place, direction: Direction, call: Deliver, *, shown: bool = False
@@ -37,16 +37,19 @@ class Hop:
         self.shown = shown
         """Whether taps see it: a handler of a processor runs, which is more than a fork in the way."""
         self.quick = False
+        self.of_microphone = False
         self.numbered = True
 
     def of(self, frame_type: type[Frame]) -> Self:
         """Remember what the inbox would ask each frame of the class: it is quicker to ask the hop.
 
         ``quick``: it goes the usual way, into the output lane. ``numbered``: it has to belong to a response.
+        ``of_microphone``: it goes into the input lane, and is dropped where that is too long.
         """
         output = frame_type.lane is Lane.OUTPUT
         self.quick = output and frame_type.at_bound is AtBound.HOLD
         self.numbered = output and not frame_type.survives
+        self.of_microphone = frame_type.lane is Lane.INPUT and frame_type.at_bound is AtBound.DROP_OLDEST
         return self
 
     @property

@@ -21,14 +21,14 @@ class Inbox:
     a time); of a microphone's frames it holds `MICROPHONE_FRAMES`, beyond which the oldest is dropped and counted.
     """
 
-    __slots__ = ("_microphone", "bound", "dropped", "input", "output", "refused", "urgent")
+    __slots__ = ("bound", "dropped", "input", "microphone", "output", "refused", "urgent")
 
     def __init__(self, bound_frames: int) -> None:
         self.urgent: deque[Entry] = deque()  # bound: `bound` entries, then put() raises to who posts
         self.input: deque[Entry] = deque()  # bound: the same; of a microphone MICROPHONE_FRAMES, then the oldest goes
         self.output: deque[Entry] = deque()  # bound: the same as urgent
         self.bound = bound_frames
-        self._microphone = 0
+        self.microphone = 0
         self.dropped = 0
         """Microphone frames lost because the pipeline was too slow."""
         self.refused = 0
@@ -42,13 +42,10 @@ class Inbox:
         return self.output if lane is Lane.OUTPUT else self.input if lane is Lane.INPUT else self.urgent
 
     def make_room(self, queue: deque[Entry], hop: Hop, frame: Frame) -> None:
-        """Called before a frame is added to a queue that may be full. Raises `QueueOverflowError`."""
+        """Called before a frame is added to a queue that is full. Raises `QueueOverflowError`."""
         if frame.at_bound is AtBound.DROP_OLDEST:
-            if queue is self.input:
-                self._microphone += 1
-            if self._microphone > MICROPHONE_FRAMES or len(queue) >= self.bound:
-                self._drop_oldest(queue)
-        elif len(queue) >= self.bound and not isinstance(frame, JobEndedFrame):
+            self.drop_oldest(queue)
+        elif not isinstance(frame, JobEndedFrame):
             # The end of a job always fits: without it, what waits behind the job would wait for ever.
             raise QueueOverflowError(
                 f"The inbox holds {len(queue)} {frame.lane.value} frames, its bound; {type(frame).__name__} from "
@@ -56,27 +53,17 @@ class Inbox:
                 "`await worker.send(frame)`, which waits, or look for a handler that blocks (the log names slow ones)."
             )
 
-    def take(self) -> Entry | None:
-        """The next entry, or None."""
-        if self.urgent:
-            return self.urgent.popleft()
-        if self.input:
-            entry = self.input.popleft()
-            if entry[1].at_bound is AtBound.DROP_OLDEST:
-                self._microphone -= 1
-            return entry
-        return self.output.popleft() if self.output else None
-
     def drop(self, through: int) -> list[Entry]:
         """Take out the frames of responses up to ``through`` that do not survive."""
         self.output, dropped = split(self.output, through)
         return dropped
 
-    def _drop_oldest(self, queue: deque[Entry]) -> None:
-        for index, entry in enumerate(queue):
-            if entry[1].at_bound is AtBound.DROP_OLDEST:
+    def drop_oldest(self, queue: deque[Entry]) -> None:
+        """Forget the oldest frame whose class allows it."""
+        for index, (hop, frame, _, _) in enumerate(queue):
+            if frame.at_bound is AtBound.DROP_OLDEST:
                 del queue[index]
-                if queue is self.input:
-                    self._microphone -= 1
+                if hop.of_microphone:
+                    self.microphone -= 1
                 self.dropped += 1
                 return

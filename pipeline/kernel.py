@@ -34,7 +34,7 @@ from .frames import (
 )
 from .graph import End, Graph, Spot
 from .host import Hop, Host
-from .inbox import Inbox
+from .inbox import MICROPHONE_FRAMES, Inbox
 from .jobs import Hold, Job, JobEndedFrame, Origin, Timer, current_job
 from .processor import NOT_RUNNING, Part
 from .router import Router, Routes
@@ -205,10 +205,14 @@ class Kernel(Host):
                 if steps == SLICE_STEPS:
                     return
                 steps += 1
-                if inbox.output and not inbox.input and not inbox.urgent:
+                if inbox.urgent:
+                    hop, frame, response, origin = inbox.urgent.popleft()
+                elif inbox.input:
+                    hop, frame, response, origin = inbox.input.popleft()
+                    if hop.of_microphone:
+                        inbox.microphone -= 1
+                elif inbox.output:
                     hop, frame, response, origin = inbox.output.popleft()
-                elif (entry := inbox.take()) is not None:
-                    hop, frame, response, origin = entry
                 else:
                     return
                 self.step_ns = now()
@@ -275,9 +279,14 @@ class Kernel(Host):
             queue = inbox.output
             if len(queue) >= inbox.bound:
                 inbox.make_room(queue, hop, frame)
+        elif hop.of_microphone:
+            queue = inbox.input
+            inbox.microphone += 1
+            if inbox.microphone > MICROPHONE_FRAMES:
+                inbox.drop_oldest(queue)
         else:
             queue = inbox.queue(frame.lane)
-            if len(queue) >= inbox.bound or frame.at_bound is DROP_OLDEST:
+            if len(queue) >= inbox.bound:
                 inbox.make_room(queue, hop, frame)
         if response:
             if frame.lane is not OUTPUT:

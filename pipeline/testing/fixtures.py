@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..audiofile import FlacReader, FlacWriter
 from ..clock import NS_PER_MS
@@ -44,7 +44,7 @@ from ..recording import (
     text_in,
 )
 from ..replay import replay
-from ..shapes import Plain, checked
+from ..shapes import Plain, checked, show
 from ..station import Station
 from ..taps import Tap
 
@@ -57,6 +57,8 @@ class Send:
     frame: Frame
     direction: Direction = DOWNSTREAM
     response: int = 0
+    late: bool = False
+    """After the processor's own timers and jobs that fall due at the same moment; before them, if not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Interrupt:
     at_ms: float
     reason: str = "interrupted"
     response: int = 0
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ def output(frames: Any) -> Output:
 
 
 _VERBS = ("send", "expect", "interrupt")
-_KEYS = ("at_ms", *_VERBS, "direction", "response")
+_KEYS = ("at_ms", *_VERBS, "direction", "response", "late")
 
 
 def _step(plain: Plain, audio: FlacReader) -> Step:
@@ -185,11 +188,14 @@ def _step(plain: Plain, audio: FlacReader) -> Step:
         raise RecordingError(f"wants one of {', '.join(map(repr, _VERBS))}, not {len(verbs)} of them")
     at_ms = number_in(plain, "at_ms", 0, least=0, whole=False)
     response = number_in(plain, "response", 0, least=0)
+    late = plain.get("late", False)
+    if not isinstance(late, bool):
+        raise RecordingError(f"field 'late' wants true or false, not {show(late)}")
     if verbs == ["interrupt"]:
-        return Interrupt(at_ms, text_in(plain, "interrupt"), response)
+        return Interrupt(at_ms, text_in(plain, "interrupt"), response, late)
     frame = checked(verbs[0], lambda value: from_plain(value, audio), plain[verbs[0]])
     if verbs == ["send"]:
-        return Send(at_ms, frame, direction_in(plain), response)
+        return Send(at_ms, frame, direction_in(plain), response, late)
     return Expect(at_ms, frame, direction_in(plain))
 
 
@@ -201,8 +207,11 @@ def _plain(step: Step, audio: FlacWriter) -> Plain:
         plain["send" if isinstance(step, Send) else "expect"] = to_plain(step.frame, audio)
         if step.direction is UPSTREAM:
             plain["direction"] = "up"
-    if not isinstance(step, Expect) and step.response:
-        plain["response"] = step.response
+    if not isinstance(step, Expect):
+        if step.response:
+            plain["response"] = step.response
+        if step.late:
+            plain["late"] = True
     return plain
 
 
@@ -244,16 +253,22 @@ class _Door(Tap):
         self._path = path
         self._start_ns = start_ns
         self._cut = 0
+        self._own_ns = -1
+        """When the processor's own timers and jobs were last seen."""
         self._kernel: Kernel | None = None
 
     def _at_ms(self, t_ns: int) -> float:
         return (t_ns - self._start_ns) / NS_PER_MS
 
+    def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
+        if hop.origin == self._path:
+            self._own_ns = t_ns
+
     def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
         # A cancel frame leaves at both ends whoever decided it; one that the processor itself decided does no harm.
         if isinstance(frame, CancelFrame) and frame.response > self._cut:
             self._cut = frame.response
-            self.steps.append(Interrupt(self._at_ms(t_ns), frame.reason, frame.response))
+            self.steps.append(Interrupt(self._at_ms(t_ns), frame.reason, frame.response, t_ns == self._own_ns))
 
     def watch(self, kernel: Kernel) -> None:
         """Put the door in: before anything runs."""
@@ -261,7 +276,7 @@ class _Door(Tap):
         station = next(station for station in kernel.stations.values() if station.path == self._path)
         down, up = (_Watched(self, station, direction) for direction in (DOWNSTREAM, UPSTREAM))
         station.bind(down, up)
-        station.processor._down = down
+        cast(Any, station.processor)._down = down
         router: Any = kernel.router
         to_processor = router._to_processor
 
@@ -276,7 +291,7 @@ class _Door(Tap):
         """A frame is at the door."""
         assert self._kernel is not None
         t_ns, response = self._kernel.step_ns, self._kernel.response
-        self.steps.append(Send(self._at_ms(t_ns), frame, direction, response))
+        self.steps.append(Send(self._at_ms(t_ns), frame, direction, response, t_ns == self._own_ns))
 
     def goes_out(self, frame: Frame, direction: Direction) -> None:
         """The processor has pushed a frame."""

@@ -257,7 +257,9 @@ class Bench(Box):
         try:
             for step in fixture.steps:
                 if not isinstance(step, Expect):
-                    await self._to(begin + round(step.at_ms * NS_PER_MS))
+                    when_ns = begin + round(step.at_ms * NS_PER_MS)
+                    await self._to(when_ns if step.late else when_ns - 1)
+                    self.clock.set(when_ns)
                 if isinstance(step, Interrupt):
                     await self.interrupt(step.reason, response=step.response)
                 elif not isinstance(step, Expect):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 
 from ...pipeline.clock import NS_PER_MS
 from ...pipeline.errors import ServiceError
@@ -87,6 +88,7 @@ class PocketSphinxSTT(FrameProcessor):
                 await self.push(_told(error, self.path, frame), UPSTREAM)
                 if isinstance(frame, UserStoppedSpeakingFrame | InputEndedFrame):
                     yield TranscriptionFrame("", ears.audio_ms)
+                await ears.recover()
 
 
 class _Ears:
@@ -115,6 +117,12 @@ class _Ears:
         for frame in frames:
             await self.feed(frame)
         return ended
+
+    async def recover(self) -> None:
+        """Start the process again, where it died; where that cannot be, the next utterance will try, and tell."""
+        if self._sphinx.pid is None:
+            with suppress(ServiceError):
+                await self._sphinx.start(self._grammar)
 
     async def feed(self, frame: InputAudioFrame) -> None:
         """Add audio to it."""

@@ -235,7 +235,7 @@ def test_a_fixture_comes_back_as_it_was(tmp_path: Path) -> None:
         [
             *(Send(20 * index, one) for index, one in enumerate(audio)),
             Interrupt(50.25, "why", 3),
-            Send(60, TextFrame("x"), UPSTREAM, 2),
+            Send(60, TextFrame("x"), UPSTREAM, 2, late=True),
             Expect(60, audio[0], DOWNSTREAM),
             Expect(70, TextFrame("y"), UPSTREAM),
         ],
@@ -246,7 +246,7 @@ def test_a_fixture_comes_back_as_it_was(tmp_path: Path) -> None:
     assert Fixture.load(tmp_path / "a.jsonl") == fixture
     assert (tmp_path / "a.input-16000x1.flac").exists()
     text = (tmp_path / "a.jsonl").read_text()
-    assert '{"at_ms": 60, "send": {"type": "TextFrame", "text": "x"}, "direction": "up", "response": 2}' in text
+    assert '{"at_ms": 60, "send": {"type": "TextFrame", "text": "x"}, "direction": "up", "response": 2, "late": true}' in text
 
 
 @pytest.mark.parametrize(
