@@ -69,19 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="voxline", description="Voice bots that run and are tested offline."
-    )
+    parser = argparse.ArgumentParser(prog="voxline", description="Voice bots that run and are tested offline.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = commands.add_parser(
-        "run", help="run a bot", description=f"Run a bot: a file with {FACTORY}(transport)."
-    )
+    run = commands.add_parser("run", help="run a bot", description=f"Run a bot: a file with {FACTORY}(transport).")
     run.add_argument("bot", type=Path, metavar="BOT.py", help=f"a file with a function {FACTORY}(transport)")
     run.add_argument("--transport", choices=["file"], default="file", help="where the caller is (file)")
-    run.add_argument(
-        "--input", type=Path, required=True, metavar="WAV", help="what the caller says: any sound file"
-    )
+    run.add_argument("--input", type=Path, required=True, metavar="WAV", help="what the caller says: any sound file")
     run.add_argument("--output", type=Path, metavar="WAV", help="record both: stereo, caller left, bot right")
     run.add_argument("--realtime", action="store_true", help="take as long as the sound does")
     run.add_argument("--record", type=Path, metavar="JSONL", help="write down everything, for a replay")
@@ -192,9 +186,7 @@ def _make(make_pipeline: MakePipeline, transport: Transport, bot: Path) -> Pipel
     except Exception as error:
         raise UsageError(f"{FACTORY}() of {bot} failed: {type(error).__name__}: {error}") from error
     if not isinstance(pipeline, Pipeline):
-        raise UsageError(
-            f"{FACTORY}() of {bot} returned {type(pipeline).__name__}, and has to return a Pipeline."
-        )
+        raise UsageError(f"{FACTORY}() of {bot} returned {type(pipeline).__name__}, and has to return a Pipeline.")
     return pipeline
 
 

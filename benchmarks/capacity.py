@@ -60,10 +60,10 @@ async def capacity(
     lane: str,
     vad: str | None = None,
     bound_ms: float = 20.0,
-    seconds: float = 2.0,
+    seconds: float = 1.0,
     start: int = 10,
     most: int = 4000,
-    resolution: float = 0.04,
+    resolution: float = 0.06,
 ) -> dict[str, Any]:
     """Step up by a third until the bound breaks, then halve the gap until it is within `resolution`."""
     load = Load(side, lane, vad, bound_ms, seconds)

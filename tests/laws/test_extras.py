@@ -28,8 +28,7 @@ def loaded_by(statement: str, blocked: tuple[str, ...] = ()) -> list[str]:
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
-    found = ast.literal_eval(out.stdout)
-    assert isinstance(found, list)
+    found: list[str] = ast.literal_eval(out.stdout)
     return found
 
 

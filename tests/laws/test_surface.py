@@ -33,13 +33,13 @@ def signature(thing: Any) -> str:
     return re.sub(r"<factory>", "...", text)
 
 
-def members(kind: type) -> list[str]:
+def members(kind: Any) -> list[str]:
     """The public members of a class that it defines itself (or its private bases do)."""
     lines: list[str] = []
     bases = [base for base in kind.__mro__ if base is kind or base.__name__.startswith("_")]
-    own_fields = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+    own_fields = [field.name for field in fields(kind)] if is_dataclass(kind) else []
     for name in sorted({name for base in bases for name in vars(base)}):
-        member = inspect.getattr_static(kind, name)
+        member: Any = inspect.getattr_static(kind, name)
         if name.startswith("_") or name in own_fields or inspect.ismemberdescriptor(member):
             continue
         if isinstance(member, property):

@@ -141,9 +141,8 @@ class Rig:
         **options: Any,
     ) -> None:
         self.clock: Clock = clock or VirtualClock(autojump=False)
-        self.worker = PipelineWorker(
-            Pipeline(list(processors)), clock=self.clock, **{"seed": 1, "name": "bot", **options}
-        )
+        settings: dict[str, Any] = {"seed": 1, "name": "bot", **options}
+        self.worker = PipelineWorker(Pipeline(list(processors)), clock=self.clock, **settings)
         self._run: asyncio.Task[Outcome] | None = None
 
     async def __aenter__(self) -> Self:

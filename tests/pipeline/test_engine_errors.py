@@ -22,6 +22,7 @@ from voxline.pipeline import (
     handles,
     source,
 )
+from voxline.pipeline.host import Hop
 from voxline.tests.pipeline.rig import Hear, Keep, On, Other, Rig, Say, Seen
 
 
@@ -421,7 +422,7 @@ async def test_a_run_that_breaks_from_inside_says_failed() -> None:
     from voxline.pipeline import Tap
 
     class Broken(Tap):
-        def taken(self, *args: object) -> None:
+        def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
             raise ValueError("a broken tap")
 
     seen = Seen()

@@ -333,7 +333,7 @@ async def test_stop_delivers_what_is_queued_and_lets_jobs_finish_and_playout_end
             self.post_after(700, Hear(frame.what))
 
         @handles(Hear)
-        async def end(self, frame: Hear) -> None:
+        async def at_end(self, frame: Hear) -> None:
             self.playing -= 1
             self.played.append(frame.what)
 
