@@ -53,9 +53,7 @@ class Rover:
         match words.split():
             case ["go", "forward", *number, "meter" | "meters"] if meters := to_number(number):
                 return self.go(meters, "forward")
-            case ["go", "back" | "backward" | "backwards", *number, "meter" | "meters"] if (
-                meters := to_number(number)
-            ):
+            case ["go", "back" | "backward" | "backwards", *number, "meter" | "meters"] if meters := to_number(number):
                 return self.go(-meters, "back")
             case ["turn", ("left" | "right" | "around") as way]:
                 self.heading = (self.heading + TURNS[way]) % 4
@@ -65,9 +63,7 @@ class Rover:
             case ["stop"]:
                 return f"Stopped. I am {self.place()}."
             case ["what", "can", "you", "do"]:
-                return (
-                    "I go forward or back some meters, turn left, right or around, and tell you where I am."
-                )
+                return "I go forward or back some meters, turn left, right or around, and tell you where I am."
             case ["good", "bye"]:
                 return "Good bye."
             case _:

@@ -242,9 +242,7 @@ class VirtualClock(Clock):
     async def advance(self, seconds: float) -> None:
         """Let ``seconds`` of virtual time pass, running what falls due, and return when nothing is left to do."""
         if self._limit is None:
-            raise ValueError(
-                "This VirtualClock jumps by itself; advance() is for VirtualClock(autojump=False)."
-            )
+            raise ValueError("This VirtualClock jumps by itself; advance() is for VirtualClock(autojump=False).")
         self._limit = self._now + round(seconds * NS_PER_S)
         await self.settle()
         self._now = self._limit

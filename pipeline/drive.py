@@ -32,9 +32,7 @@ ADVICE = "Work that waits belongs into a job: use `yield` in the handler."
 class Drive:
     """Runs a kernel until `end` is called. While `draining`, ``on_quiet`` is called when nothing is left to do."""
 
-    def __init__(
-        self, kernel: Kernel, *, slow_ms: float, timeout_ms: float, on_quiet: Callable[[], None]
-    ) -> None:
+    def __init__(self, kernel: Kernel, *, slow_ms: float, timeout_ms: float, on_quiet: Callable[[], None]) -> None:
         self._kernel = kernel
         self._slow_ms = slow_ms
         self._timeout_ms = timeout_ms
@@ -293,7 +291,7 @@ class _Watched:
 
 
 def _closed(call: Any) -> bool:
-    """Close a handler. Not by way of the slice, which would take its refusal for an error and deliver the next frame."""
+    """Close a handler. Not by way of the slice: that would take a refusal for an error, and deliver the next frame."""
     for _ in range(CLOSINGS):
         try:
             call.close()

@@ -26,9 +26,7 @@ class Pipeline:
     neighbours do not agree on the audio between them.
     """
 
-    def __init__(
-        self, processors: Sequence[FrameProcessor | Pipeline | ParallelPipeline], name: str = ""
-    ) -> None:
+    def __init__(self, processors: Sequence[FrameProcessor | Pipeline | ParallelPipeline], name: str = "") -> None:
         self.elements = tuple(processors)
         self.name = name
         if not self.elements:
@@ -67,14 +65,10 @@ class ParallelPipeline:
     however many branches let it through. An empty branch lets everything through.
     """
 
-    def __init__(
-        self, *branches: Sequence[FrameProcessor | Pipeline | ParallelPipeline], name: str = ""
-    ) -> None:
+    def __init__(self, *branches: Sequence[FrameProcessor | Pipeline | ParallelPipeline], name: str = "") -> None:
         self.name = name
         if not branches:
-            raise PipelineError(
-                "A ParallelPipeline needs at least one branch, as in ParallelPipeline([a], [b, c])."
-            )
+            raise PipelineError("A ParallelPipeline needs at least one branch, as in ParallelPipeline([a], [b, c]).")
         for branch in branches:
             if isinstance(branch, FrameProcessor | Pipeline | ParallelPipeline):
                 raise PipelineError(
@@ -260,14 +254,10 @@ class Graph:
         last = self._chain(pipeline.elements, pipeline.name, self.head)
         _link(last, self.tail)
 
-    def _chain(
-        self, elements: Sequence[FrameProcessor | Pipeline | ParallelPipeline], prefix: str, last: Spot
-    ) -> Spot:
+    def _chain(self, elements: Sequence[FrameProcessor | Pipeline | ParallelPipeline], prefix: str, last: Spot) -> Spot:
         for element in elements:
             if isinstance(element, FrameProcessor):
-                spot: Spot = ProcessorSpot(
-                    self._path(prefix, element.name or type(element).__name__), element
-                )
+                spot: Spot = ProcessorSpot(self._path(prefix, element.name or type(element).__name__), element)
                 self.spots.append(spot)  # type: ignore[arg-type]
             elif isinstance(element, Pipeline):
                 last = self._chain(element.elements, _join_path(prefix, element.name), last)

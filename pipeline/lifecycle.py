@@ -85,9 +85,7 @@ class HookRun:
     ) -> TimerHandle:
         return self._clock.call_at(self._clock.now_ns() + round(delay_ms * NS_PER_MS), lambda: call(task))
 
-    def _when_done(
-        self, timer: TimerHandle, activity: Activity | None
-    ) -> Callable[[asyncio.Task[None]], None]:
+    def _when_done(self, timer: TimerHandle, activity: Activity | None) -> Callable[[asyncio.Task[None]], None]:
         def done(task: asyncio.Task[None]) -> None:
             timer.cancel()
             self._no_more(task)

@@ -23,9 +23,7 @@ MARGIN_S = 1.2
 TURNS_SHOWN = 60
 
 CALLER, BOT, CUT, GREY = "#3b6ea5", "#d9822b", "#c0392b", "#8a8f98"
-STEP_COLOURS: dict[str, str] = dict(
-    zip(STEPS, ("#cfd4da", "#3b6ea5", "#7a5aa6", "#d9822b", "#3d8b5f"), strict=True)
-)
+STEP_COLOURS: dict[str, str] = dict(zip(STEPS, ("#cfd4da", "#3b6ea5", "#7a5aa6", "#d9822b", "#3d8b5f"), strict=True))
 
 
 def require_matplotlib() -> None:

@@ -167,6 +167,12 @@ class FrameProcessor:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = [part for member in vars(cls).values() for part in getattr(member, _MARK, ())]
+        for part in own:
+            if hasattr(FrameProcessor, part.method):
+                raise ProcessorError(
+                    f"{cls.__name__}.{part.method} handles frames, and {part.method} is a name of FrameProcessor's own, "
+                    "which it would replace. Give it another name."
+                )
         seen: dict[tuple[type[Frame], Direction], str] = {}
         for part in own:
             if part.kind is Kind.STREAM:

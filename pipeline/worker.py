@@ -104,9 +104,7 @@ class PipelineWorker:
         `LifecycleError` where a processor does not start.
         """
         if self._kernel is not None or self._outcome is not None:
-            raise PipelineError(
-                f"{self.name} has run already. A worker runs once: make another PipelineWorker."
-            )
+            raise PipelineError(f"{self.name} has run already. A worker runs once: make another PipelineWorker.")
         if self._ending.reason:
             # Stopped or cancelled before it ran: nothing is started.
             return self._finish()
@@ -130,9 +128,7 @@ class PipelineWorker:
         )
         kernel.on_failure, kernel.on_end = self._on_failure, self._on_end
         kernel.on_sources_ended = self._on_sources_ended
-        self._drive = Drive(
-            kernel, slow_ms=self._slow_ms, timeout_ms=self._timeout_ms, on_quiet=self._on_quiet
-        )
+        self._drive = Drive(kernel, slow_ms=self._slow_ms, timeout_ms=self._timeout_ms, on_quiet=self._on_quiet)
         try:
             for call in self._early:
                 call()
@@ -323,12 +319,18 @@ class PipelineWorker:
         kernel.wake()
 
     def _limit_drain(self) -> None:
+        """Set the deadline. An end that nobody asked for has time as long as something is still happening: an answer
+        may take longer to be played than `stop` would wait for it.
+        """
+        seen = self._kernel.step_ns if self._kernel is not None else 0
+
         def overdue() -> None:
             if self._outcome is None:
+                if self._drain_reason == "ended" and self._kernel is not None and self._kernel.step_ns != seen:
+                    self._limit_drain()
+                    return
                 self._ending.errors += self._stuck()
-                log.error(
-                    "%s did not drain within %g ms: %s", self.name, self.drain_timeout_ms, self._ending.errors
-                )
+                log.error("%s did not drain within %g ms: %s", self.name, self.drain_timeout_ms, self._ending.errors)
                 self._end(self._drain_reason)
 
         deadline = self.clock.now_ns() + round(self.drain_timeout_ms * NS_PER_MS)
@@ -344,11 +346,7 @@ class PipelineWorker:
         now = self.clock.now_ns()
         starting = [] if self._starting is None else [f"{what} is not done" for what in self._starting.unfinished]
         handler = None if self._drive is None else self._drive.doing
-        jobs = [
-            f"{job.doing(now)}"
-            for job in kernel.crew.jobs.values()
-            if job.stream is None or job.stream.closed
-        ]
+        jobs = [f"{job.doing(now)}" for job in kernel.crew.jobs.values() if job.stream is None or job.stream.closed]
         busy = [f"{s.path} {why}" for s in self._stations() if (why := _busy(s))]
         waiting = [f"{s.path}: {s.waiting} frames wait behind its job" for s in self._stations() if s.waiting]
         stuck = [*starting, *([handler] if handler else []), *jobs, *busy, *waiting]

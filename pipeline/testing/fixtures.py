@@ -91,6 +91,11 @@ class Output:
     up: list[Frame]
     errors: list[ErrorFrame]
 
+    @property
+    def count(self) -> int:
+        """How many frames it is."""
+        return len(self.down) + len(self.up) + len(self.errors)
+
 
 class Fixture:
     """What goes in, what has to come out, and when."""

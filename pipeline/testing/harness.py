@@ -190,6 +190,13 @@ class Bench(Box):
         await self.advance_to(max(when_ns, self.clock.now_ns()))
         self._check_owed(finally_=False)
 
+    async def _to_before(self, when_ns: int) -> None:
+        """Put the clock to a moment; what falls due at that moment is still to come."""
+        __tracebackhide__ = True
+        if self.clock.now_ns() < when_ns:
+            await self._to(when_ns - 1)
+            self.clock.set(when_ns)
+
     async def until(self, wanted: Any, within_ms: float = 1_000) -> Any:
         """Let time pass until a frame has left, at either end, that matches; returns it.
 
@@ -252,26 +259,34 @@ class Bench(Box):
         __tracebackhide__ = True
         self._check()
         begin = self.clock.now_ns()
-        down, up, errors = len(self._down), len(self._up), len(self._errors)
+        since = len(self._down), len(self._up), len(self._errors)
         self._playing = True
         try:
             for step in fixture.steps:
                 if not isinstance(step, Expect):
                     when_ns = begin + round(step.at_ms * NS_PER_MS)
-                    await self._to(when_ns if step.late else when_ns - 1)
-                    self.clock.set(when_ns)
+                    if step.late:
+                        await self._to(when_ns)
+                    await self._to_before(when_ns)
                 if isinstance(step, Interrupt):
                     await self.interrupt(step.reason, response=step.response)
                 elif not isinstance(step, Expect):
                     await self.send(step.frame, direction=step.direction, response=step.response)
-            await self._to(begin + round(fixture.duration_ms * NS_PER_MS))
+            # What falls due at the very end belongs to the fixture only where something is still expected.
+            end_ns = begin + round(fixture.duration_ms * NS_PER_MS)
+            await self._to_before(end_ns)
+            if self._output(*since).count < fixture.expected.count:
+                await self._to(end_ns)
         finally:
             self._playing = False
-        played = output([(frame, DOWNSTREAM) for frame in self._down[down:]])
-        played.up.extend(output([(frame, DOWNSTREAM) for frame in self._up[up:]]).down)
-        played.errors.extend(self._errors[errors:])
+        played = self._output(*since)
         self._unseen = [error for error in self._unseen if not any(error is one for one in played.errors)]
         return played
+
+    def _output(self, down: int, up: int, errors: int) -> Output:
+        """What has come out since there were so many frames."""
+        ends = [(one, DOWNSTREAM) for one in self._down[down:]], [(one, DOWNSTREAM) for one in self._up[up:]]
+        return Output(output(ends[0]).down, output(ends[1]).down, self._errors[errors:])
 
     # --- the box tells ----------------------------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-""""""
+"""The session: whose turn it is, what was said and heard, and when it is over."""

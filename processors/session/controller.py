@@ -59,9 +59,7 @@ class SessionController(FrameProcessor):
             farewells = (farewells,)
         if history_turns < 1:
             raise ValueError(f"history_turns is {history_turns}, and the turn that is asked about is one.")
-        self._session = Session(
-            Settings(instructions, greeting, frozenset(farewells), answer_unclear, history_turns)
-        )
+        self._session = Session(Settings(instructions, greeting, frozenset(farewells), answer_unclear, history_turns))
 
     @property
     def state(self) -> State:

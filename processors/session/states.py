@@ -263,9 +263,7 @@ def _reopen(session: Session) -> Session:
 
 def _heard(session: Session, response: int, text: str, *, cut: bool) -> Session:
     """Write down what was heard of an answer, at its place."""
-    turns = tuple(
-        replace(turn, heard=text, cut=cut) if turn.response == response else turn for turn in session.turns
-    )
+    turns = tuple(replace(turn, heard=text, cut=cut) if turn.response == response else turn for turn in session.turns)
     return replace(session, turns=turns)
 
 
@@ -287,7 +285,6 @@ def _to(session: Session, state: State) -> Session:
     if state not in ALLOWED[session.state]:
         possible = ", ".join(sorted(other.name for other in ALLOWED[session.state])) or "nowhere"
         raise ProcessorError(
-            f"A session cannot go from {session.state.name} to {state.name}; "
-            f"from there it goes to: {possible}."
+            f"A session cannot go from {session.state.name} to {state.name}; from there it goes to: {possible}."
         )
     return replace(session, state=state)

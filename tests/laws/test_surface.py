@@ -36,15 +36,18 @@ def signature(thing: Any) -> str:
 def members(kind: Any) -> list[str]:
     """The public members of a class that it defines itself (or its private bases do)."""
     lines: list[str] = []
-    bases = [base for base in kind.__mro__ if base is kind or base.__name__.startswith("_")]
+    bases: list[type] = [base for base in kind.__mro__ if base is kind or base.__name__.startswith("_")]
     own_fields = [field.name for field in fields(kind)] if is_dataclass(kind) else []
-    for name in sorted({name for base in bases for name in vars(base)}):
+    names: set[str] = set()
+    for base in bases:
+        names.update(vars(base))
+    for name in sorted(names):
         member: Any = inspect.getattr_static(kind, name)
         if name.startswith("_") or name in own_fields or inspect.ismemberdescriptor(member):
             continue
         if isinstance(member, property):
             lines.append(f"    {name} (property)")
-        elif isinstance(member, classmethod | staticmethod):
+        elif type(member) in (classmethod, staticmethod):
             lines.append(f"    {name}{signature(member.__func__)} ({type(member).__name__})")
         elif inspect.isfunction(member):
             prefix = "async " if inspect.iscoroutinefunction(member) else ""

