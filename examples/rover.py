@@ -67,7 +67,7 @@ class Rover:
             case ["good", "bye"]:
                 return "Good bye."
             case _:
-                return "Sorry, I did not get that. Tell me to go, to turn or to stop."
+                return "Sorry, I did not get that. Say go, turn or stop."
 
     def go(self, meters: int, way: str) -> str:
         """Move, backwards where ``meters`` is negative."""
@@ -84,7 +84,7 @@ class Rover:
             f"{plural(abs(east))} {'east' if east > 0 else 'west'}" if east else "",
         ]
         away = " and ".join(filter(None, parts))
-        return f"{away} of my start" if away else "where I started"
+        return away or "where I started"
 
 
 def to_number(words: list[str]) -> int:

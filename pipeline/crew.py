@@ -138,7 +138,7 @@ def _go_on(work: Coroutine[Any, Any, None], waiting: Any, cancelled: bool) -> Ge
         except BaseException as error:
             raised = error
         try:
-            waiting = cast(Any, work.send(None) if raised is None else work.throw(raised))
+            waiting = work.send(None) if raised is None else work.throw(raised)
         except StopIteration:
             return
 
@@ -348,7 +348,8 @@ class Crew:
         def overdue() -> None:
             if job.cancel is not None:
                 job.abandoned = True
-                message = f"{job.path}.{job.method} was closed and did not end within {CLOSING_S:g} s; it is left behind."
+                what = f"{job.path}.{job.method}"
+                message = f"{what} was closed and did not end within {CLOSING_S:g} s; it is left behind."
                 self._report(job, station, "JobTimeout", message)
 
         clock = self._boss.clock

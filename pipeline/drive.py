@@ -14,10 +14,11 @@ from types import coroutine
 from typing import Any
 
 from .clock import NS_PER_MS, Activity, TimerHandle, Wait, current_activity
+from .core import CLOSED
 from .errors import HandlerTimeout
 from .frames import Frame
 from .host import Hop
-from .kernel import CLOSED, Kernel
+from .kernel import Kernel
 
 log = logging.getLogger("voxline")
 

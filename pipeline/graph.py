@@ -27,6 +27,10 @@ class Pipeline:
     """
 
     def __init__(self, processors: Sequence[FrameProcessor | Pipeline | ParallelPipeline], name: str = "") -> None:
+        if not isinstance(processors, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise PipelineError(
+                f"Pipeline takes a list: write Pipeline([{processors!r}]), not Pipeline({processors!r})."
+            )
         self.elements = tuple(processors)
         self.name = name
         if not self.elements:

@@ -17,8 +17,9 @@ MICROPHONE_FRAMES = 100
 class Inbox:
     """Three queues. Within a lane nothing reorders; urgent comes before input, and input before output.
 
-    Bounds: a lane holds ``bound_frames``, beyond which `make_room` raises (jobs never come near: each has one frame here at
-    a time); of a microphone's frames it holds `MICROPHONE_FRAMES`, beyond which the oldest is dropped and counted.
+    Bounds: a lane holds ``bound_frames``, beyond which `make_room` raises (jobs never come near: each has one frame
+    here at a time); of a microphone's frames it holds `MICROPHONE_FRAMES`, beyond which the oldest is dropped and
+    counted.
     """
 
     __slots__ = ("bound", "dropped", "input", "microphone", "output", "refused", "urgent")

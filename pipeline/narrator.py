@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+from pathlib import Path
 from typing import TextIO
 
 from .frames import (
@@ -71,9 +73,9 @@ class Narrator:
         said = ", ".join(parts)
         self._write(said)
 
-    def note(self, text: str) -> None:
-        """A line of somebody else."""
-        self._write(text)
+    def wrote(self, path: Path, what: str) -> None:
+        """Where something was written, and what it is."""
+        self._write(f"  {path!s:28}  {what}")
 
     # --- the lines ------------------------------------------------------------------------------------------
 
@@ -95,14 +97,16 @@ class Narrator:
         self._write(f"{at_ms / 1000:6.2f} s  {who:{self._wide}}  {text}")
 
     def _write(self, line: str) -> None:
-        if self._live:
-            self._out.write("\r\x1b[K")
-        self._out.write(line + "\n")
-        self._out.flush()
+        self._put(f"\r\x1b[K{line}\n" if self._live else f"{line}\n")
 
     def _status(self, text: str) -> None:
         if self._live:
-            self._out.write(f"\r\x1b[K{text[:WIDTH]}")
+            self._put(f"\r\x1b[K{text[:WIDTH]}")
+
+    def _put(self, text: str) -> None:
+        # Nobody may be listening any more (`| head`), which is no reason for the conversation to end.
+        with contextlib.suppress(OSError):
+            self._out.write(text)
             self._out.flush()
 
 

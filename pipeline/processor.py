@@ -128,6 +128,12 @@ def _mark(
         else:
             need = "async def" if kind is None else "async def with yield"
             raise ProcessorError(f"{method.__qualname__}: a method that takes frames is `{need}`.")
+        needed = 1 if part.kind is Kind.SOURCE else 2
+        if len(inspect.signature(method).parameters) != needed:
+            takes = (
+                "self" if needed == 1 else "self and the frame" if part.kind is not Kind.STREAM else "self and frames"
+            )
+            raise ProcessorError(f"{method.__qualname__}: it is called with {takes}, so write it with just these.")
         if not types and part.kind is not Kind.SOURCE:
             raise ProcessorError(
                 f"{method.__qualname__}: name at least one class of frames, as in @handles(TextFrame)."
@@ -167,11 +173,16 @@ class FrameProcessor:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = [part for member in vars(cls).values() for part in getattr(member, _MARK, ())]
+        if "process_frame" in vars(cls) and not own:
+            raise ProcessorError(
+                f"{cls.__name__}.process_frame is called by nobody: a processor of voxline declares what it takes, "
+                "with @handles(TextFrame) above a method for each class of frames. See docs/guide/coming-from-pipecat.md."
+            )
         for part in own:
             if hasattr(FrameProcessor, part.method):
                 raise ProcessorError(
-                    f"{cls.__name__}.{part.method} handles frames, and {part.method} is a name of FrameProcessor's own, "
-                    "which it would replace. Give it another name."
+                    f"{cls.__name__}.{part.method} handles frames, and {part.method} is a name of FrameProcessor's "
+                    "own, which it would replace. Give it another name."
                 )
         seen: dict[tuple[type[Frame], Direction], str] = {}
         for part in own:
@@ -234,9 +245,7 @@ class FrameProcessor:
 
     # --- for you to call --------------------------------------------------------------------------------------------
 
-    def push(
-        self, frame: Frame, direction: Direction = DOWNSTREAM, response: int | None = None
-    ) -> Awaitable[None]:
+    def push(self, frame: Frame, direction: Direction = DOWNSTREAM, response: int | None = None) -> Awaitable[None]:
         """Send a frame on, to the next processor that names its class.
 
         In a plain handler it never waits: the frame is delivered, before anything else, when the handler has ended.

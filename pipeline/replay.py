@@ -23,12 +23,13 @@ import numpy as np
 
 from .clock import VirtualClock
 from .codec import dumps, to_plain
+from .desk import InterruptFrame
 from .errors import RecordingError
 from .frames import DOWNSTREAM, UPSTREAM, Direction, Frame, Samples
 from .graph import Pipeline
 from .host import Hop
 from .jobs import OUTSIDE, Job, JobEndedFrame, Origin
-from .kernel import InterruptFrame, Kernel
+from .kernel import Kernel
 from .recording import Entry, Recording
 from .station import Station
 from .taps import Tap

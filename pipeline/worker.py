@@ -71,6 +71,8 @@ class PipelineWorker:
         replaying: bool = False,
         name: str = "",
     ) -> None:
+        if not isinstance(pipeline, Pipeline):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise PipelineError(f"PipelineWorker runs a Pipeline: write PipelineWorker(Pipeline({pipeline!r})).")
         self.pipeline = pipeline
         self.name = name or pipeline.name or "worker"
         self.clock = clock or SystemClock()
@@ -86,6 +88,7 @@ class PipelineWorker:
         self._ending = _Ending()
         self._draining = False
         self._drain_reason = "ended"
+        self._stop_asked = False
         self._drain_timers: list[TimerHandle] = []
         self._starting: HookRun | None = None
         self._finished: list[Wait] = []
@@ -171,8 +174,9 @@ class PipelineWorker:
             return Outcome(self._ending.reason)
         if timeout_ms is not None:
             self.drain_timeout_ms = timeout_ms
-            if self._draining and self._outcome is None:
-                self._limit_drain()
+        asked, self._stop_asked = self._stop_asked, True
+        if self._draining and self._outcome is None and (timeout_ms is not None or not asked):
+            self._limit_drain()
         self._drain("stopped")
         return await self.finished()
 
@@ -326,7 +330,7 @@ class PipelineWorker:
 
         def overdue() -> None:
             if self._outcome is None:
-                if self._drain_reason == "ended" and self._kernel is not None and self._kernel.step_ns != seen:
+                if not self._stop_asked and self._kernel is not None and self._kernel.step_ns != seen:
                     self._limit_drain()
                     return
                 self._ending.errors += self._stuck()

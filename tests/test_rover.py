@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 CALLER = ROOT / "examples" / "audio" / "caller.wav"
 PEOPLE = ROOT.parent / "shared" / "speech"
 """Recordings of people, where this folder exists."""
-ASKED_AGAIN = "Sorry, I did not get that. Tell me to go, to turn or to stop."
+ASKED_AGAIN = "Sorry, I did not get that. Say go, turn or stop."
 
 
 class Driven(Protocol):
@@ -78,10 +78,10 @@ def test_it_says_what_it_does_and_where_it_is(rover: Driven):
     said = drive(rover, "where are you", "go forward one meter", "turn right", "go backward two meters", "stop")
     assert said == [
         "I am where I started, facing north.",
-        "Going forward 1 meter. I am now 1 meter north of my start.",
+        "Going forward 1 meter. I am now 1 meter north.",
         "Turning right. I am facing east.",
-        "Going back 2 meters. I am now 1 meter north and 2 meters west of my start.",
-        "Stopped. I am 1 meter north and 2 meters west of my start.",
+        "Going back 2 meters. I am now 1 meter north and 2 meters west.",
+        "Stopped. I am 1 meter north and 2 meters west.",
     ]
 
 

@@ -44,8 +44,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..clock import NS_PER_MS
+from ..desk import InterruptFrame
 from ..frames import DOWNSTREAM, CancelFrame, Direction, ErrorFrame, Frame
-from ..kernel import InterruptFrame
 from ..processor import FrameProcessor
 from .box import BenchFailure, Box, Processors
 from .diagnosis import short

@@ -29,8 +29,8 @@ from voxline.pipeline import (
     UserStartedSpeakingFrame,
 )
 from voxline.pipeline.codec import INLINE_SAMPLES, decode, encode, from_plain, to_plain
+from voxline.pipeline.desk import InterruptFrame
 from voxline.pipeline.jobs import JobEndedFrame
-from voxline.pipeline.kernel import InterruptFrame
 from voxline.pipeline.names import forget_names
 
 

@@ -407,3 +407,44 @@ async def test_a_deadline_given_while_a_processor_already_asked_for_the_end_coun
         await rig.advance(1)
         assert stopping.done()
         assert (await stopping).errors
+
+
+class Plays(FrameProcessor):
+    """Plays for ever, a tick every 20 ms."""
+
+    @handles(Hear)
+    async def tick(self, frame: Hear) -> None:
+        self.post_after(20, frame)
+        if frame.what == "bye":
+            self.end()
+
+    def idle(self) -> bool:
+        return False
+
+
+async def test_an_end_that_nobody_asked_for_has_time_as_long_as_something_happens() -> None:
+    async with Rig(Plays(), drain_timeout_ms=1_000) as rig:
+        await rig.send(Hear("bye"))
+        await rig.advance(100)
+        assert not rig.run.done()
+
+
+@pytest.mark.parametrize("timeout_ms", [500, None])
+async def test_a_stop_has_its_deadline_also_where_the_end_had_begun_by_itself(timeout_ms: float | None) -> None:
+    async with Rig(Plays(), drain_timeout_ms=1_000) as rig:
+        await rig.send(Hear("bye"))
+        await rig.advance(10)
+        stopping = asyncio.create_task(rig.worker.stop(timeout_ms))
+        await rig.advance(1.1)
+        assert stopping.done()
+        assert (await stopping).errors == ("Plays still has something to do (idle() is False)",)
+
+
+async def test_an_end_that_nobody_asked_for_does_not_wait_for_what_hangs() -> None:
+    async with Rig(Plays(), StuckHandler(), NeverIdle(), drain_timeout_ms=1_000) as rig:
+        await rig.send(Say("x"))
+    async with Rig(NeverIdle(), drain_timeout_ms=1_000) as rig:
+        rig.worker._on_end("at once")
+        await rig.advance(3)
+        assert rig.run.done()
+        assert rig.run.result().errors == ("NeverIdle still has something to do (idle() is False)",)
