@@ -175,8 +175,8 @@ class FrameProcessor:
         own = [part for member in vars(cls).values() for part in getattr(member, _MARK, ())]
         if "process_frame" in vars(cls) and not own:
             raise ProcessorError(
-                f"{cls.__name__}.process_frame is called by nobody: a processor of voxline declares what it takes, "
-                "with @handles(TextFrame) above a method for each class of frames. See docs/guide/coming-from-pipecat.md."
+                f"{cls.__name__}.process_frame is called by nobody. Say what the processor takes, with a decorator like "
+                "@handles(TextFrame) above a method for each class of frames: see docs/guide/coming-from-pipecat.md."
             )
         for part in own:
             if hasattr(FrameProcessor, part.method):
