@@ -563,12 +563,15 @@ async def test_a_processor_that_has_changed_does_not_fit(talk: Path) -> None:
 
 
 async def test_a_replay_that_does_not_fit_leaves_the_processors_free(talk: Path) -> None:
-    pipeline = conversation()
-    talk.write_bytes(talk.read_bytes()[:-5])
-    with pytest.warns(RecordingWarning):
-        await replay(Recording.load(talk), pipeline)
+    pipeline = Pipeline([Brain(), Voice()])
+    with pytest.raises(RecordingError):
+        await replay(Recording.load(talk), pipeline, strict=False)
     worker = PipelineWorker(pipeline, clock=VirtualClock())
-    worker.cancel()
+    running = spawn(run(worker), "run")
+    worker.post(TranscriptionFrame("hi"))
+    outcome = await worker.stop()
+    await running
+    assert outcome.reason == "stopped"
 
 
 # --- a recorder does not disturb -------------------------------------------------------------------------------------
