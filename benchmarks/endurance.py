@@ -7,10 +7,14 @@ import gc
 import hashlib
 import os
 import random
+import re
+import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import measure
@@ -172,6 +176,19 @@ async def starts(side: Side, rounds: int = 1_000) -> Numbers:
         "bytes_each": (sizes[1] - sizes[0]) / (rounds / 2),
         "ms_each": (time.perf_counter() - began) * 1000 / rounds,
     }
+
+
+async def voice(side: Side) -> Numbers:
+    """The demo's eight turns in real time: medians, as it prints them."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [str(Path(sys.executable).with_name("voxline")), "demo", "--out", out]
+        running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        said = (await running.communicate())[0].decode()
+    found = re.search(r"(\d+) answers.*voice to voice (\d+) ms, (\d+) ms without the silence", said)
+    if found is None:
+        raise RuntimeError(f"the demo did not end as it should:\n{said}")
+    answers, whole_ms, rest_ms = map(int, found.groups())
+    return {"voice_ms": rest_ms, "whole_ms": whole_ms, "answers": answers}
 
 
 async def hour(side: Side, minutes: int = 60) -> Numbers:

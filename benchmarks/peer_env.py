@@ -17,9 +17,7 @@ def peer_python() -> Path:
     stamp = WHERE / ".ready"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == "\n".join(PINS):
         return python
-    print(
-        f"setting up the peer's environment in {WHERE.relative_to(ROOT)} (once, a minute or two)", flush=True
-    )
+    print(f"setting up the peer's environment in {WHERE.relative_to(ROOT)} (once, a minute or two)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(WHERE)], check=True)
     for pin in PINS:
         print(f"  installing {pin} ...", flush=True)

@@ -137,13 +137,9 @@ def _versions(results: Results) -> str:
         for said in rounds:
             for numbers in said.values():
                 if "version" in numbers:
-                    found[{"peer": "pipecat-ai", "ours": "voxline"}.get(numbers["side"], "")] = numbers[
-                        "version"
-                    ]
+                    found[{"peer": "pipecat-ai", "ours": "voxline"}.get(numbers["side"], "")] = numbers["version"]
     found.pop("", None)
-    return ", ".join(
-        [*(f"{name} {version}" for name, version in found.items()), f"Python {platform.python_version()}"]
-    )
+    return ", ".join([*(f"{name} {version}" for name, version in found.items()), f"Python {platform.python_version()}"])
 
 
 def write(

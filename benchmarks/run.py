@@ -38,9 +38,7 @@ def measured(
         if core is not None:
             command.append(str(core))
     try:
-        done = subprocess.run(
-            command, cwd=HERE, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         print(f"    {row.label}: no answer within {TIMEOUT_S} s", flush=True)
         return None
@@ -80,13 +78,9 @@ def run_bench(
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure voxline beside pipecat-ai and bare calls.")
     names = ", ".join(bench.name for bench in BENCHES)
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help=f"one of: {names} (or a beginning)"
-    )
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"one of: {names} (or a beginning)")
     parser.add_argument("--repeats", type=int, default=LEAST_REPEATS, help="interleaved repeats (5)")
-    parser.add_argument(
-        "--quick", action="store_true", help="one short repeat of everything: a look, not a result"
-    )
+    parser.add_argument("--quick", action="store_true", help="one short repeat of everything: a look, not a result")
     parser.add_argument("--no-peer", action="store_true", help="our side and the bare chain only")
     parser.add_argument("--no-ours", action="store_true", help="the peer and the bare chain only")
     parser.add_argument("--core", type=int, help="the core to keep to (the last one allowed)")
@@ -95,15 +89,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
-    chosen = [
-        bench
-        for bench in BENCHES
-        if not asked.only or any(bench.name.startswith(name) for name in asked.only)
-    ]
+    chosen = [bench for bench in BENCHES if not asked.only or any(bench.name.startswith(name) for name in asked.only)]
     if not chosen:
-        raise SystemExit(
-            f"no benchmark begins with {asked.only}; there are {[bench.name for bench in BENCHES]}"
-        )
+        raise SystemExit(f"no benchmark begins with {asked.only}; there are {[bench.name for bench in BENCHES]}")
     repeats = 1 if asked.quick else asked.repeats
     core: int | None = asked.core
     if core is None and hasattr(os, "sched_getaffinity"):

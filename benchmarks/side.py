@@ -24,7 +24,7 @@ SCENARIOS = {
     "interruption": scenarios.interruption,
     "capacity": capacity.capacity,
 }
-ENDURANCE = ("interruptions", "starts", "hour")
+ENDURANCE = ("interruptions", "starts", "hour", "voice")
 """Of ours alone: `endurance.py`, which imports voxline."""
 
 # A scenario that takes longer has lost a frame, and waits for it.
