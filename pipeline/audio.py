@@ -105,9 +105,7 @@ class StreamResampler:
         if self.in_rate == self.out_rate:
             return samples
         if samples.shape[1:] != (() if self.channels == 1 else (self.channels,)):
-            raise FrameError(
-                f"StreamResampler for {self.channels} channels got samples of shape {samples.shape}."
-            )
+            raise FrameError(f"StreamResampler for {self.channels} channels got samples of shape {samples.shape}.")
         if not len(samples):
             return samples
         import av

@@ -27,9 +27,7 @@ class Hop:
 
     __slots__ = ("call", "direction", "numbered", "of_microphone", "origin", "place", "quick", "shown")
 
-    def __init__(
-        self, origin: str, place: Place, direction: Direction, call: Deliver, *, shown: bool = False
-    ) -> None:
+    def __init__(self, origin: str, place: Place, direction: Direction, call: Deliver, *, shown: bool = False) -> None:
         self.origin = origin
         self.place = place
         self.direction = direction

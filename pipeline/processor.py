@@ -175,7 +175,7 @@ class FrameProcessor:
         own = [part for member in vars(cls).values() for part in getattr(member, _MARK, ())]
         if "process_frame" in vars(cls) and not own:
             raise ProcessorError(
-                f"{cls.__name__}.process_frame is called by nobody. Say what the processor takes, with a decorator like "
+                f"{cls.__name__}.process_frame is called by nobody. Say what the processor takes by a decorator, as "
                 "@handles(TextFrame) above a method for each class of frames: see docs/guide/coming-from-pipecat.md."
             )
         for part in own:

@@ -151,9 +151,7 @@ class Router:
 
         return join
 
-    def _to_processor(
-        self, origin: str, spot: ProcessorSpot, frame_type: type[Frame], direction: Direction
-    ) -> Hop:
+    def _to_processor(self, origin: str, spot: ProcessorSpot, frame_type: type[Frame], direction: Direction) -> Hop:
         station, runner = self._stations[spot], self._runner
         part = spot.taker(frame_type, direction)
         hop = self._inner(origin, station, part, direction)

@@ -32,9 +32,7 @@ class Resampler(FrameProcessor):
 
     def __init__(self, sample_rate: int) -> None:
         if sample_rate <= 0:
-            raise ProcessorError(
-                f"Resampler takes a rate above 0 Hz, as in Resampler(16000), not {sample_rate}."
-            )
+            raise ProcessorError(f"Resampler takes a rate above 0 Hz, as in Resampler(16000), not {sample_rate}.")
         self.sample_rate = sample_rate
         self._input: tuple[StreamResampler, int] | None = None
         """The user's stream, and when the next sample that comes in was captured, in ns."""

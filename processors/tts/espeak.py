@@ -123,9 +123,7 @@ class EspeakProcess:
         require_package("eSpeak NG", "espeakng_loader", "espeakng-loader", "speech")
         await self._child.start()
         try:
-            answer = await self._child.request(
-                "start", voice=self._voice, rate=self._rate_wpm, pitch=self._pitch
-            )
+            answer = await self._child.request("start", voice=self._voice, rate=self._rate_wpm, pitch=self._pitch)
             if (rate := int(answer.number("sample_rate"))) != SAMPLE_RATE:
                 raise ServiceError(f"eSpeak NG speaks at {rate} Hz; voxline expects {SAMPLE_RATE}")
         except ServiceError:

@@ -130,9 +130,7 @@ class _Speaker:
             # eSpeak takes any variant and uses none if it does not know it.
             variants = sorted(os.listdir(os.path.join(data, "voices", "!v")))
             if variant not in variants:
-                raise Refused(
-                    f"there is no voice {voice!r}: no variant {variant!r}. {_near(variant, variants)}"
-                )
+                raise Refused(f"there is no voice {voice!r}: no variant {variant!r}. {_near(variant, variants)}")
             library.espeak_SetVoiceByName(os.fsencode(voice))
 
 

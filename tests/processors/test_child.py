@@ -351,9 +351,7 @@ def test_messages_are_cut_from_any_pieces():
         assert [tuple(message) for piece in pieces for message in reader.feed(piece)] == messages
 
 
-@pytest.mark.parametrize(
-    "data", [b"Hello, world. This is text.", b"\x02\x00\x00\x00\x00\x00\x00\x00[]", b"\xff" * 8]
-)
+@pytest.mark.parametrize("data", [b"Hello, world. This is text.", b"\x02\x00\x00\x00\x00\x00\x00\x00[]", b"\xff" * 8])
 def test_what_is_no_message_is_an_error(data: bytes):
     with pytest.raises(WireError, match="not a message"):
         MessageReader().feed(data)

@@ -46,9 +46,7 @@ async def say(voice: EspeakProcess, text: str) -> tuple[npt.NDArray[np.int16], l
     with voice.speak(text) as speech:
         chunks = [chunk async for chunk in speech]
     samples = [chunk.samples for chunk in chunks]
-    return np.concatenate([np.zeros(0, np.int16), *samples]), [
-        word for chunk in chunks for word in chunk.words
-    ]
+    return np.concatenate([np.zeros(0, np.int16), *samples]), [word for chunk in chunks for word in chunk.words]
 
 
 async def test_speech_comes_in_chunks_in_time_with_its_words(voice: EspeakProcess):
@@ -63,10 +61,7 @@ async def test_speech_comes_in_chunks_in_time_with_its_words(voice: EspeakProces
         assert chunk.start_ms == at * 1000 // SAMPLE_RATE
         at += len(chunk.samples)
     assert 2 * SAMPLE_RATE < at < 8 * SAMPLE_RATE
-    assert (
-        max(int(np.abs(chunk.samples.astype(np.int32)).max()) for chunk in chunks if len(chunk.samples))
-        > 3000
-    )
+    assert max(int(np.abs(chunk.samples.astype(np.int32)).max()) for chunk in chunks if len(chunk.samples)) > 3000
     words = [word for chunk in chunks for word in chunk.words]
     assert [word.text for word in words][:4] == ["Hello", "the", "rover", "is"]
     assert "42" in [word.text for word in words]
@@ -159,9 +154,7 @@ async def test_voice_rate_and_pitch_change_the_sound(make_voice: MakeVoice):
         ("", r"there is no voice ''. There are \d+, such as: .*en-us"),
     ],
 )
-async def test_an_unknown_voice_is_told_with_some_that_there_are(
-    make_voice: MakeVoice, name: str, error: str
-):
+async def test_an_unknown_voice_is_told_with_some_that_there_are(make_voice: MakeVoice, name: str, error: str):
     voice = make_voice(voice=name)
     with pytest.raises(ServiceError, match=error):
         await voice.start()
@@ -216,13 +209,9 @@ def not_found(name: str) -> None:
     """What `find_spec` answers for a package that is not installed."""
 
 
-async def test_a_missing_package_is_told_before_anything_starts(
-    make_voice: MakeVoice, monkeypatch: pytest.MonkeyPatch
-):
+async def test_a_missing_package_is_told_before_anything_starts(make_voice: MakeVoice, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", not_found)
     voice = make_voice()
-    with pytest.raises(
-        MissingExtraError, match=r"eSpeak NG needs the package espeakng-loader.*'voxline\[speech\]'"
-    ):
+    with pytest.raises(MissingExtraError, match=r"eSpeak NG needs the package espeakng-loader.*'voxline\[speech\]'"):
         await voice.start()
     assert voice.pid is None

@@ -83,9 +83,7 @@ async def sphinx() -> AsyncIterator[SphinxProcess]:
 
 
 @pytest.mark.parametrize("after_ms", [200, 350, 500])
-async def test_the_caller_s_commands_are_understood_and_his_chatter_is_not(
-    sphinx: SphinxProcess, after_ms: int
-):
+async def test_the_caller_s_commands_are_understood_and_his_chatter_is_not(sphinx: SphinxProcess, after_ms: int):
     await sphinx.start(ROVER_GRAMMAR)
     for turn in TURNS:
         heard = await hear(sphinx, speech(turn, after_ms=after_ms))
@@ -224,13 +222,9 @@ def not_found(name: str) -> None:
     """What `find_spec` answers for a package that is not installed."""
 
 
-async def test_a_missing_package_is_told_before_anything_starts(
-    sphinx: SphinxProcess, monkeypatch: pytest.MonkeyPatch
-):
+async def test_a_missing_package_is_told_before_anything_starts(sphinx: SphinxProcess, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", not_found)
-    with pytest.raises(
-        MissingExtraError, match=r"PocketSphinx needs the package pocketsphinx.*'voxline\[speech\]'"
-    ):
+    with pytest.raises(MissingExtraError, match=r"PocketSphinx needs the package pocketsphinx.*'voxline\[speech\]'"):
         await sphinx.start()
     assert sphinx.pid is None
 
