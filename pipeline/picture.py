@@ -42,14 +42,18 @@ def draw(talk: Talk, path: Path, *, title: str = "", bot: str = "bot") -> None:
     turns = [turn for turn in talk.turns if turn.speech_end_ms is not None][:TURNS_SHOWN]
     seconds = max(talk.duration_ms / 1000, 1.0) + MARGIN_S
     width = min(WIDEST, max(NARROWEST, seconds * INCHES_PER_S + 1.2))
-    lanes, bars = 3.1, 0.9 + 0.3 * max(1, len(turns))
+    timed = any(turn.steps is not None and any(turn.steps[step] >= 1 for step in STEPS[1:]) for turn in turns)
+    lanes, bars = 3.1, 0.9 + 0.3 * max(1, len(turns)) if timed else 0.0
     figure: Any = Figure(figsize=(width, lanes + bars + 0.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, height_ratios=(lanes, bars), width_ratios=(3, 2))
+    grid = figure.add_gridspec(
+        2 if timed else 1, 2, height_ratios=(lanes, bars) if timed else (1,), width_ratios=(3, 2)
+    )
     _lanes(figure.add_subplot(grid[0, :]), talk, seconds, width / seconds, bot)
-    _bars(figure.add_subplot(grid[1, 0]), turns, STEPS, "From the caller's last sound to the bot's first")
-    # The silence that ends a turn is so much longer than the rest that the rest needs a scale of its own.
-    _bars(figure.add_subplot(grid[1, 1]), turns, STEPS[1:], "The same without the silence that ends a turn")
+    if timed:  # In virtual time work takes none: there is nothing to show.
+        _bars(figure.add_subplot(grid[1, 0]), turns, STEPS, "From the caller's last sound to the bot's first")
+        # The silence that ends a turn is so much longer than the rest that the rest needs a scale of its own.
+        _bars(figure.add_subplot(grid[1, 1]), turns, STEPS[1:], "The same without the silence that ends a turn")
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     try:
