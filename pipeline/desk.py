@@ -14,7 +14,7 @@ from .frames import DOWNSTREAM, CancelFrame, Direction, Frame, Lane, UrgentFrame
 from .graph import End, Graph
 from .host import Hop
 from .jobs import Job, Timer, current_job
-from .station import Station, split
+from .station import Station, kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,21 +168,24 @@ class Desk(Core):
     def _cut(self, station: Station | None, cancel: CancelFrame) -> None:
         """(a) close jobs, (b) drop queued frames, (c) refuse later ones, (d) send the cancel frames."""
         through = self.cancelled = cancel.response
-        for _, _, _, origin in self.inbox.drop(through):
+        old = [self.inbox.output]
+        for origin in self.inbox.drop(through):
             if isinstance(origin, Job):
                 origin.undelivered -= 1
                 if origin.response == 0 and origin.frame:
                     # Its frames had no number yet; they belonged to what is cut here, and so does the rest of them.
                     origin.response = through
                 origin.nudge()
-        kept, _ = split(self._pending(), through)
-        self.stack[:], _ = split(self.stack, through)
+        pushed = kept(self._pending(), through)
+        self.stack[:] = kept(self.stack, through)
         for other in self.stations.values():
-            other.drop(through)
+            old += other.drop(through)
             self._make_room(other)
+        # To free thousands of frames takes longer than all else here, and can wait until the cancel frames are out.
+        self.loop.call_soon(old.clear)
         self.crew.close(through, self.stations)
         # From here on the push of the handler that is running goes the slow way, which refuses what is cut.
-        self._more = [*((hop, cancel, 0, None) for hop in self.router.everyone(station, cancel)), *kept]
+        self._more = [*((hop, cancel, 0, None) for hop in self.router.everyone(station, cancel)), *pushed]
         self.next = MORE
 
     # --- the rest ---------------------------------------------------------------------------------------------------

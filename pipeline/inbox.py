@@ -7,8 +7,8 @@ from collections import deque
 from .errors import QueueOverflowError
 from .frames import AtBound, Frame, Lane
 from .host import Hop
-from .jobs import JobEndedFrame
-from .station import Entry, split
+from .jobs import JobEndedFrame, Origin
+from .station import Entry, kept
 
 MICROPHONE_FRAMES = 100
 """Frames of a class that may be dropped: two seconds of a microphone in chunks of 20 ms."""
@@ -54,10 +54,15 @@ class Inbox:
                 "`await worker.send(frame)`, which waits, or look for a handler that blocks (the log names slow ones)."
             )
 
-    def drop(self, through: int) -> list[Entry]:
-        """Take out the frames of responses up to ``through`` that do not survive."""
-        self.output, dropped = split(self.output, through)
-        return dropped
+    def drop(self, through: int) -> list[Origin]:
+        """Take out the frames of responses up to ``through`` that do not survive. Returns who had put them in."""
+        origins = [
+            origin
+            for _, frame, response, origin in self.output
+            if origin is not None and response <= through and not frame.survives
+        ]
+        self.output = kept(self.output, through)
+        return origins
 
     def drop_oldest(self, queue: deque[Entry]) -> None:
         """Forget the oldest frame whose class allows it."""

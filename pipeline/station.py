@@ -105,26 +105,26 @@ class Station:
         """How many frames wait behind its jobs."""
         return sum(map(len, self._waiting.values())) if self._waiting else 0
 
-    def drop(self, through: int) -> None:
-        """Forget the waiting frames of responses up to ``through``."""
+    def drop(self, through: int) -> list[deque[Entry]]:
+        """Take out the waiting frames of responses up to ``through``. Returns the old queues, with these in them."""
+        old: list[deque[Entry]] = []
         for lane, queue in (self._waiting or {}).items():
             if queue and self._waiting is not None:
-                self._waiting[lane], _ = split(queue, through)
+                old.append(queue)
+                self._waiting[lane] = kept(queue, through)
+        return old
 
 
-def split(entries: Iterable[Entry], through: int) -> tuple[deque[Entry], list[Entry]]:
-    """Part what an interruption of the responses up to ``through`` keeps from what it drops.
+def kept(entries: Iterable[Entry], through: int) -> deque[Entry]:
+    """What an interruption of the responses up to ``through`` leaves in a queue.
 
-    What survives belongs to no response from then on.
+    What survives belongs to no response from then on. Thousands of frames may wait, and the cancel frame waits for
+    this: hence a comprehension.
     """
-    kept: deque[Entry] = deque()  # bound: never longer than what it is a part of
-    dropped: list[Entry] = []
-    for entry in entries:
-        hop, frame, response, origin = entry
-        if response > through:
-            kept.append(entry)
-        elif frame.survives:
-            kept.append((hop, frame, 0, origin))
-        else:
-            dropped.append(entry)
-    return kept, dropped
+    return deque(  # bound: never longer than what it is made of
+        [
+            entry if entry[2] > through else (entry[0], entry[1], 0, entry[3])
+            for entry in entries
+            if entry[2] > through or entry[1].survives
+        ]
+    )
