@@ -225,10 +225,10 @@ class Core(Host):
         async def watched(frame: Frame) -> None:
             await call(frame)
             hop.call = call
-            station.watched.discard(hop)
+            station.watched -= {hop}
             station.failures = 0
 
-        station.watched.add(hop)
+        station.watched |= {hop}
         hop.call = watched
 
     def report(self, station: Station, frame: Frame, error: BaseException) -> None:

@@ -201,7 +201,7 @@ class Crew:
         if job is None:
             job = self._job(station, part, "", Lane.INPUT, 0)
             job.stream = Stream(self._boss.clock, part.bound)
-            station.long_jobs[part.method] = job
+            station.long_jobs = {**station.long_jobs, part.method: job}
             self._start(job, station, part, job.stream)
         assert job.stream is not None
         return job.stream
@@ -211,7 +211,7 @@ class Crew:
         for station in stations:
             for part in station.spot.sources:
                 job = self._job(station, part, "", Lane.INPUT, 0)
-                station.long_jobs[part.method] = job
+                station.long_jobs = {**station.long_jobs, part.method: job}
                 self.sources.add(job)
                 self._start(job, station, part)
 
@@ -321,7 +321,7 @@ class Crew:
             if job in station.running:
                 station.running.remove(job)
             elif station.long_jobs.get(job.method) is job:
-                del station.long_jobs[job.method]
+                station.long_jobs = {name: other for name, other in station.long_jobs.items() if other is not job}
                 if job in self.sources:
                     self.sources.discard(job)
                     if not self.sources:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .frames import DOWNSTREAM, AtBound, Direction, Frame, Lane
 from .graph import ProcessorSpot
@@ -13,6 +13,10 @@ from .processor import FrameProcessor
 
 Entry = tuple[Hop, Frame, int, Origin | None]
 """What waits anywhere: where it goes, the frame, the response it belongs to, and who put it there."""
+
+
+NO_HOPS: frozenset[Hop] = frozenset()
+NO_JOBS: Mapping[str, Job] = {}
 
 
 class JobHop(Hop):
@@ -37,7 +41,7 @@ class Station:
         self.path = spot.path
         self.running: list[Job] = []
         """Jobs that a frame began."""
-        self.long_jobs: dict[str, Job] = {}
+        self.long_jobs: Mapping[str, Job] = NO_JOBS
         """Streams and sources, by method."""
         self._waiting: dict[Lane, deque[Entry]] | None = None
         self.hold = Hold()
@@ -46,7 +50,7 @@ class Station:
         """The jobs that wait for room in the queue behind its jobs."""
         self.failures = 0
         """How many errors in a row."""
-        self.watched: set[Hop] = set()
+        self.watched: frozenset[Hop] = NO_HOPS
         """The hops whose next success ends the row of errors."""
         self.ended_hop: Hop | None = None
         self.release_hop: Hop | None = None
