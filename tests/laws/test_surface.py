@@ -16,6 +16,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SURFACE = ROOT / "docs" / "reference" / "surface.txt"
 PUBLIC = ["voxline.pipeline", "voxline.pipeline.testing", "voxline.processors", "voxline.transports"]
@@ -80,6 +82,7 @@ def surface() -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="other Pythons print some signatures in other words")
 def test_the_public_surface_is_what_is_written_down() -> None:
     written = SURFACE.read_text(encoding="utf-8")
     now = surface()
