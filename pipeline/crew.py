@@ -180,8 +180,6 @@ class Crew:
         self.spare: Hand | None = None
         """Waits for the next job."""
         self.sources: set[Job] = set()
-        self.last_frame = ""
-        """The class name of the frame that the job dismissed last had."""
 
     # --- beginning --------------------------------------------------------------------------------------------------
 
@@ -313,11 +311,10 @@ class Crew:
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    def dismiss(self, station: Station, number: int) -> None:
-        """A job has ended, as the inbox says."""
+    def dismiss(self, station: Station, number: int) -> str:
+        """A job has ended, as the inbox says. Returns the class name of the frame that it had."""
         job = self.jobs.pop(number, None)
         if job is not None:
-            self.last_frame = job.frame
             if job in station.running:
                 station.running.remove(job)
             elif station.long_jobs.get(job.method) is job:
@@ -326,6 +323,7 @@ class Crew:
                     self.sources.discard(job)
                     if not self.sources:
                         self._boss.sources_ended()
+        return "" if job is None else job.frame
 
     def close(self, through: int, stations: dict[Any, Station]) -> None:
         """Close the jobs of responses up to ``through``, and drop what streams hold of them."""

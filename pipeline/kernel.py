@@ -234,9 +234,9 @@ class Kernel(Desk):
 
     def job_ended(self, station: Station, frame: JobEndedFrame) -> None:
         """A job has ended: what waited behind it goes on."""
-        self.crew.dismiss(station, frame.job)
+        had = self.crew.dismiss(station, frame.job)
         if frame.error:
-            self._failed(station, ErrorFrame(frame.message, station.path, self.crew.last_frame, frame.error))
+            self._failed(station, ErrorFrame(frame.message, station.path, had, frame.error))
             # What waits goes on when the error has been dealt with, and not before what comes of that.
             self._push_more((self._release_hop(station), RELEASE, 0, None))
         else:
