@@ -185,7 +185,62 @@ class ErrorFrame(UrgentFrame):
     """The class name of the exception."""
 
 
+@dataclass(frozen=True, slots=True)
+class PausePlayoutFrame(UrgentFrame):
+    """Be silent at once, and keep what is not played yet. The session's order to the output; travels downstream."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePlayoutFrame(UrgentFrame):
+    """Go on where the playout was paused. Travels downstream."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCommittedFrame(UrgentFrame):
+    """A response that was begun on a guess is wanted after all: tools may run for it now. Travels downstream."""
+
+    response: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAliveFrame(UrgentFrame):
+    """Nothing has happened for a while, and connections are to stay open. Travels both ways, from the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenFrame(UrgentFrame):
+    """Listen to the user, or do not: the session's order to what hears. Travels upstream."""
+
+    on: bool
+
+
 # --- input -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConnectedFrame(InputFrame):
+    """The user's client is there: audio can go both ways."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDisconnectedFrame(InputFrame):
+    """The user's client is gone; it may come back."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TalkButtonFrame(InputFrame):
+    """The user pressed the button to talk, or let it go."""
+
+    pressed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TurnProbabilityFrame(InputFrame):
+    """How likely it is, after what the user said last, that their turn is over: 0 to 1. From a turn model."""
+
+    probability: float
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -282,6 +337,32 @@ class ResponseCutFrame(InputFrame):
     reason: str = "interrupted"
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCallFrame(InputFrame):
+    """A tool has begun to run. A fact from the language model's side; travels upstream."""
+
+    call_id: str
+    name: str
+    arguments: str = "{}"
+    """As JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResultFrame(InputFrame):
+    """A tool has ended, with ``text``; travels upstream. Comes once for each `ToolCallFrame`, an interruption or not."""
+
+    call_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFrame(InputFrame):
+    """What a language model has counted for one request; travels upstream."""
+
+    input_tokens: int
+    output_tokens: int
+
+
 # --- output ----------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +381,8 @@ class LLMRequestFrame(OutputFrame):
     """Asks for the bot's answer to a conversation."""
 
     messages: tuple[Message, ...]
+    speculative: bool = False
+    """The user may not be done: it is not heard, and no tool runs, before `ResponseCommittedFrame` says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +401,8 @@ class ResponseEndFrame(OutputFrame):
 class SpokenWord:
     """A word in an `OutputAudioFrame`: it begins ``start_ms`` after the frame's first sample.
 
-    Joined with spaces, the words of a response are its text.
+    Joined with spaces, the words of a response are its text. A voice that does not tell when its words begin gives
+    all of a sentence as one: what was heard of that is interpolated.
     """
 
     text: str
