@@ -12,6 +12,8 @@ from .errors import (
     QueueOverflowError,
     RecordingError,
     ServiceError,
+    SessionError,
+    SettingsError,
     TransportError,
     VoxlineError,
 )
@@ -116,6 +118,8 @@ __all__ = [
     "ResumePlayoutFrame",
     "Samples",
     "ServiceError",
+    "SessionError",
+    "SettingsError",
     "SpokenWord",
     "Stream",
     "SystemClock",

@@ -113,6 +113,7 @@ class Core(Host):
         self.next = CLOSED
         self.loop = asyncio.get_running_loop()
         self.done = DONE
+        self.ending = ""
         self._more: list[Entry] = []
         self.stations: dict[Spot, Station] = {spot: Station(spot) for spot in graph.spots}
         self._stations_of: dict[int, Station] = {}

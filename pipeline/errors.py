@@ -10,6 +10,8 @@
     ├── LifecycleError         a start or stop failed, or passed its deadline
     ├── MissingExtraError      an optional package is not installed (also an ImportError)
     ├── ServiceError           a process, a model or a network service failed
+    ├── SettingsError          a setting that cannot be (also a ValueError)
+    ├── SessionError           a session is over, or does not run, and cannot do what is asked
     ├── TransportError         a file, a device or a connection that cannot be used
     └── RecordingError         a recording or fixture that cannot be read or replayed
 
@@ -53,6 +55,14 @@ class LifecycleError(VoxlineError):
 
 class ServiceError(VoxlineError):
     """A process, a model or a network service failed."""
+
+
+class SettingsError(VoxlineError, ValueError):
+    """A setting has a value that it cannot have."""
+
+
+class SessionError(VoxlineError):
+    """A session is over, or does not run yet, and cannot do what is asked of it."""
 
 
 class TransportError(VoxlineError):

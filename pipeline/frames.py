@@ -349,7 +349,7 @@ class ToolCallFrame(InputFrame):
 
 @dataclass(frozen=True, slots=True)
 class ToolResultFrame(InputFrame):
-    """A tool has ended, with ``text``; travels upstream. Comes once for each `ToolCallFrame`, an interruption or not."""
+    """A tool has ended, with ``text``; travels upstream. There is one for each `ToolCallFrame`."""
 
     call_id: str
     text: str

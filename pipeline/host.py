@@ -62,7 +62,7 @@ class Hop:
 class Host(ABC):
     """The kernel, as a processor sees it. `next`, `next_frame` and `done` are the quick way of a push."""
 
-    __slots__ = ("clock", "done", "next", "next_frame")
+    __slots__ = ("clock", "done", "ending", "next", "next_frame")
 
     clock: Clock
     next: Hop | None
@@ -70,6 +70,8 @@ class Host(ABC):
     next_frame: Frame
     done: Awaitable[None]
     """Awaited, it returns at once."""
+    ending: str
+    """Why the run ends, as the worker's `Outcome` will say; empty while it runs."""
 
     @abstractmethod
     def route(self, who: object, frame_type: type[Frame]) -> Hop | None:

@@ -47,7 +47,7 @@ class Narrator:
                 self._line(at_ms, "caller", frame.text or NOT_UNDERSTOOD)
             case BotStartedSpeakingFrame():
                 turn = _turn_of(talk, frame.response)
-                if turn is not None:
+                if not self._resumed(talk, frame.response) and turn is not None:
                     self._steps(turn)
                 self._status(f"{self._bot} speaks ...")
             case ResponsePlayedFrame() | ResponseCutFrame():
@@ -85,6 +85,13 @@ class Narrator:
             text = f"{text} -- ({answer.reason})".strip()
         if text:
             self._line(answer.start_ms or 0.0, self._bot, text)
+
+    def _resumed(self, talk: Talk, response: int) -> bool:
+        answer = next(answer for answer in talk.answers if answer.response == response)
+        if answer.pauses:
+            begin, end = answer.pauses[-1]
+            self._line(begin, self._bot, f"(silent for {(end - begin) / 1000:.1f} s, and goes on)")
+        return bool(answer.pauses)
 
     def _steps(self, turn: Turn) -> None:
         steps = turn.steps

@@ -93,14 +93,18 @@ def _speech(axes: Any, speech: Speech, seconds: float, inches: float) -> None:
 def _answer(axes: Any, answer: Answer, seconds: float, inches: float) -> None:
     start = (answer.start_ms or 0.0) / 1000
     end = seconds if answer.end_ms is None else answer.end_ms / 1000
-    axes.broken_barh([(start, end - start)], (1.2, 0.5), facecolors=BOT)
+    edges = [start, *(ms / 1000 for pause in answer.pauses for ms in pause), end]
+    heard = [(edges[n], edges[n + 1] - edges[n]) for n in range(0, len(edges), 2)]
+    axes.broken_barh(heard, (1.2, 0.5), facecolors=BOT)
+    for begin, after in answer.pauses:
+        axes.plot([begin / 1000, after / 1000], [1.45, 1.45], color=BOT, linewidth=1.2, linestyle=":")
     for at_ms, _ in answer.words:
-        at = start + at_ms / 1000
+        at = answer.at_ms(at_ms) / 1000
         if at < end:
             axes.plot([at, at], [1.2, 1.7], color="white", linewidth=0.6)
     text = answer.text
     if answer.cut:
-        rest = min(seconds, start + answer.made_ms / 1000) - end
+        rest = min(seconds, answer.at_ms(answer.made_ms) / 1000) - end
         if rest > 0:
             axes.broken_barh(
                 [(end, rest)],

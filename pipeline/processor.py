@@ -319,6 +319,11 @@ class FrameProcessor:
         self._host.end(self, reason)
 
     @property
+    def ending(self) -> str:
+        """In `stop`: why the run ends, as `Outcome.reason` will say. Empty while it runs."""
+        return self._host.ending
+
+    @property
     def now_ns(self) -> int:
         """The moment at which the frame that is being handled was taken; in a job, the clock's time."""
         return self._host.now_ns()

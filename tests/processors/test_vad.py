@@ -11,10 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from voxline.pipeline import (
+    UPSTREAM,
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
     FormatError,
     Frame,
     InputAudioFrame,
     InputEndedFrame,
+    ListenFrame,
     MissingExtraError,
     Pipeline,
     UserStartedSpeakingFrame,
@@ -23,13 +27,15 @@ from voxline.pipeline import (
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import SileroVAD
 from voxline.processors.vad import SpeechRule
-from voxline.processors.vad_models import WINDOW_MS
+from voxline.processors.vad_models import WINDOW_MS, Window
 from voxline.transports.memory import MemoryTransport
 
 Samples = npt.NDArray[np.int16]
 
 AUDIO = Path(__file__).parents[2] / "examples" / "audio"
-TURNS = json.loads((AUDIO / "caller.json").read_text())["turns"]
+TRUTH = json.loads((AUDIO / "caller.json").read_text())
+SOUNDS = sorted(TRUTH["turns"] + TRUTH.get("noises", []), key=lambda sound: sound["start_ms"])
+"""Whatever the caller's voice does: words, and an "ahem"."""
 RATE = 16_000
 SPEECH, SILENCE, BETWEEN = 0.9, 0.1, 0.4
 
@@ -112,6 +118,149 @@ def test_settings_that_cannot_be_are_told_at_once(settings: dict[str, float]):
         SpeechRule(**settings)
 
 
+def test_a_higher_threshold_waits_for_the_end_of_what_is_under_way():
+    rule = SpeechRule(start_ms=96, stop_ms=96)
+    assert [rule.hear(0.6) for _ in range(2)] == [0, 0]
+    rule.move(0.9)
+    assert rule.hear(0.6) == 3
+    # It speaks on, and ends, as the threshold that it began with says.
+    assert changes(rule, [0.6] * 20 + [BETWEEN] * 20) == []
+    assert changes(rule, [SILENCE] * 3) == [(2, False, 3)]
+    assert changes(rule, [0.8] * 20) == []
+    assert changes(rule, [0.95] * 3) == [(2, True, 3)]
+
+
+def test_a_lower_threshold_holds_at_once():
+    rule = SpeechRule(start_ms=96, stop_ms=96)
+    rule.move(0.9)
+    assert changes(rule, [0.95] * 3) == [(2, True, 3)]
+    assert changes(rule, [0.6] * 2) == []
+    rule.move(0.5)
+    # What was silence a moment ago is speech.
+    assert changes(rule, [0.6] * 20) == []
+    assert changes(rule, [SILENCE] * 3) == [(2, False, 3)]
+
+
+# --- what others tell it -------------------------------------------------------------------------------------
+
+
+class Loudness:
+    """In the place of the model: the probability of speech is how loud a window is."""
+
+    def __init__(self) -> None:
+        self.windows = 0
+        self.resets = 0
+
+    def probability(self, window: Window) -> float:
+        self.windows += 1
+        return round(float(window.max()), 3)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+async def vad_of(harness: Harness, **settings: float) -> tuple[Bench, Loudness]:
+    vad = SileroVAD(start_ms=96, stop_ms=96, **settings)  # pyright: ignore[reportArgumentType]
+    vad._model = model = Loudness()
+    return await harness(vad), model
+
+
+def at(probability: float, windows: int) -> Samples:
+    return np.full(512 * windows, round(probability * 32_768), np.int16)
+
+
+def events(bench: Bench) -> list[str]:
+    found = [name for name, _, _ in heard(bench)]
+    bench.clear()
+    return found
+
+
+async def test_while_the_bot_is_heard_speech_has_to_be_clearer(harness: Harness):
+    bench, _ = await vad_of(harness, threshold_while_speaking=0.8)
+    await bench.send(BotStartedSpeakingFrame(1), direction=UPSTREAM)
+    await listen(bench, at(0.7, 20))
+    assert events(bench) == []
+    await listen(bench, at(0.85, 3))
+    assert events(bench) == ["started"]
+    await listen(bench, at(0.6, 3))
+    assert events(bench) == ["stopped"]
+    await bench.send(BotStoppedSpeakingFrame(1), direction=UPSTREAM)
+    await listen(bench, at(0.7, 3))
+    assert events(bench) == ["started"]
+
+
+async def test_who_speaks_when_the_bot_begins_is_not_cut_short(harness: Harness):
+    bench, _ = await vad_of(harness, threshold_while_speaking=0.8)
+    await listen(bench, at(0.6, 3))
+    await bench.send(BotStartedSpeakingFrame(1), direction=UPSTREAM)
+    await listen(bench, at(0.6, 30))
+    assert events(bench) == ["started"]
+    await listen(bench, at(0.1, 3))
+    await listen(bench, at(0.7, 20))
+    assert events(bench) == ["stopped"]
+
+
+async def test_without_the_setting_the_bot_s_voice_changes_nothing_and_the_facts_travel_on(harness: Harness):
+    bench, _ = await vad_of(harness)
+    facts = [BotStartedSpeakingFrame(1), BotStoppedSpeakingFrame(1)]
+    await bench.send(facts[0], direction=UPSTREAM)
+    await listen(bench, at(0.55, 3))
+    await bench.send(facts[1], direction=UPSTREAM)
+    assert bench.up == facts
+    assert events(bench) == ["started"]
+
+
+@pytest.mark.parametrize("high", [0.0, 0.3, 0.5, 1.0])
+def test_a_threshold_while_speaking_that_is_not_higher_is_told_at_once(high: float):
+    with pytest.raises(ValueError, match=r"above threshold \(0\.5\) and below 1, not"):
+        SileroVAD(threshold_while_speaking=high)
+
+
+async def test_who_is_not_listened_to_has_stopped_and_no_audio_passes(harness: Harness):
+    bench, model = await vad_of(harness)
+    await listen(bench, at(0.9, 4))
+    await bench.send(ListenFrame(on=False), direction=UPSTREAM)
+    assert bench.up == [ListenFrame(on=False)]
+    assert bench.down[-1] == UserStoppedSpeakingFrame(0)
+    assert events(bench) == ["started", "stopped"]
+    judged = model.windows
+    await listen(bench, at(0.9, 50))
+    assert bench.down == []
+    assert model.windows == judged
+    await bench.send(InputEndedFrame())
+    assert bench.down == [InputEndedFrame()]
+
+
+async def test_the_silence_before_it_is_told_is_counted(harness: Harness):
+    bench, _ = await vad_of(harness)
+    await listen(bench, np.concatenate([at(0.9, 4), at(0.0, 2)]))
+    await bench.send(ListenFrame(on=False), direction=UPSTREAM)
+    assert bench.down[-1] == UserStoppedSpeakingFrame(2 * WINDOW_MS)
+
+
+async def test_the_first_word_after_it_listens_again_is_judged_as_if_nothing_had_been_before(harness: Harness):
+    bench, model = await vad_of(harness)
+    await listen(bench, np.concatenate([at(0.9, 2), at(0.9, 1)[:500]]))
+    assert model.resets == 0
+    await bench.send(ListenFrame(on=False), ListenFrame(on=False), ListenFrame(on=True), direction=UPSTREAM)
+    assert model.resets == 2
+    bench.clear()
+    # Two windows of a start stood, and most of a third.
+    await listen(bench, at(0.9, 2))
+    assert events(bench) == []
+    await listen(bench, at(0.9, 1))
+    assert events(bench) == ["started"]
+
+
+async def test_to_listen_who_listens_already_changes_nothing(harness: Harness):
+    bench, model = await vad_of(harness)
+    await listen(bench, at(0.9, 2))
+    await bench.send(ListenFrame(on=True), direction=UPSTREAM)
+    await listen(bench, at(0.9, 1))
+    assert events(bench) == ["started"]
+    assert model.resets == 0
+
+
 # --- the model -----------------------------------------------------------------------------------------------
 
 
@@ -121,12 +270,12 @@ def _silero() -> None:  # pyright: ignore[reportUnusedFunction]
 
 
 @pytest.mark.parametrize("frame_ms", [10, 20, 32, 500])
-async def test_the_caller_s_turns_are_found(harness: Harness, frame_ms: int):
+async def test_all_that_the_caller_s_voice_does_is_found(harness: Harness, frame_ms: int):
     bench = await harness(SileroVAD())
     await listen(bench, caller(), frame_ms)
     found = heard(bench)
-    assert [name for name, _, _ in found] == ["started", "stopped"] * len(TURNS)
-    for turn, started, stopped in zip(TURNS, found[::2], found[1::2], strict=True):
+    assert [name for name, _, _ in found] == ["started", "stopped"] * len(SOUNDS)
+    for turn, started, stopped in zip(SOUNDS, found[::2], found[1::2], strict=True):
         # flite's "w" is a hum that the model takes for none of speech: 250 ms.
         assert -60 <= started[2] - turn["start_ms"] <= 300
         assert -60 <= stopped[2] - turn["end_ms"] <= 120

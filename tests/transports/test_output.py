@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from voxline.pipeline import (
-    UPSTREAM,
     AudioFormat,
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
@@ -33,77 +32,9 @@ from voxline.pipeline import (
 )
 from voxline.pipeline.recording import Recorder, Recording
 from voxline.pipeline.replay import replay
+from voxline.tests.transports.stage import MS, NS_PER_MS, RATE, Notes, Speaker, Stage, audio, joined, ramp, times
 from voxline.transports.base import OutputTransport
-from voxline.transports.memory import Heard, MemoryOutput, MemoryTransport
-
-RATE = 24_000
-MS = 24
-"""Samples in a millisecond."""
-NS_PER_MS = 1_000_000
-
-
-def ramp(ms: float, first: int = 1) -> Samples:
-    """A sound in which each sample is known by its value."""
-    return ((np.arange(round(ms * MS)) + first) % 30_000 + 1).astype(np.int16)
-
-
-def audio(samples: Samples, *words: tuple[str, float]) -> OutputAudioFrame:
-    return OutputAudioFrame(samples, RATE, tuple(SpokenWord(text, at) for text, at in words))
-
-
-def joined(heard: list[Heard]) -> Samples:
-    return np.concatenate([np.zeros(0, np.int16), *(chunk.samples for chunk in heard)])
-
-
-def times(heard: list[Heard]) -> list[float]:
-    return [chunk.at_ns / NS_PER_MS for chunk in heard]
-
-
-class Notes(FrameProcessor):
-    """Before the output: what it said, and when."""
-
-    def __init__(self) -> None:
-        self.facts: list[tuple[float, Frame]] = []
-
-    @handles(
-        BotStartedSpeakingFrame,
-        BotStoppedSpeakingFrame,
-        ResponsePlayedFrame,
-        ResponseCutFrame,
-        direction=UPSTREAM,
-    )
-    async def note(self, frame: InputFrame) -> None:
-        self.facts.append((self.now_ns / NS_PER_MS, frame))
-
-
-@dataclass
-class Stage:
-    """An output on a bench, with notes of what it said."""
-
-    bench: Any
-    notes: Notes
-    output: MemoryOutput
-
-    @property
-    def facts(self) -> list[tuple[float, Frame]]:
-        return self.notes.facts
-
-    @property
-    def heard(self) -> list[Heard]:
-        return self.output.heard
-
-    async def say(self, response: int, *frames: OutputAudioFrame) -> None:
-        await self.bench.send(*frames, response=response)
-
-    async def end(self, response: int) -> None:
-        await self.bench.send(ResponseEndFrame(), response=response)
-
-
-@pytest.fixture
-async def stage(harness: Any) -> Stage:
-    notes, output = Notes(), MemoryOutput(sample_rate=RATE)
-    return Stage(await harness([notes, output]), notes, output)
-
+from voxline.transports.memory import MemoryOutput, MemoryTransport
 
 # --- pacing -------------------------------------------------------------------------------------------------
 
@@ -404,14 +335,11 @@ async def test_audio_that_nobody_gave_a_number_to_can_be_cut(harness: Any):
 # --- bounds -------------------------------------------------------------------------------------------------
 
 
-class Talker(FrameProcessor):
+class Talker(Speaker):
     """A voice much quicker than speech: a minute in chunks of 60 ms."""
 
     def __init__(self) -> None:
         self.made_ms = 0
-
-    def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        return {OutputAudioFrame: AudioFormat((RATE,), (1,))}
 
     @handles(TextFrame)
     async def talk(self, frame: TextFrame) -> AsyncIterator[Frame]:
@@ -462,10 +390,7 @@ async def test_what_nobody_can_hold_back_is_an_error_that_says_so(harness: Any):
 
 
 async def test_a_worker_that_drains_waits_for_playout(harness: Any):
-    class Jingle(FrameProcessor):
-        def makes(self) -> Mapping[type[Frame], AudioFormat]:
-            return {OutputAudioFrame: AudioFormat((RATE,), (1,))}
-
+    class Jingle(Speaker):
         @source
         async def play(self) -> AsyncIterator[Frame]:
             yield audio(ramp(1_000))

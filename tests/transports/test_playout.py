@@ -155,6 +155,156 @@ def test_a_gap_that_counts_as_silence_ends_and_begins_speech(ledger: PlayoutLedg
     assert ledger.take(10)[1] == [BotStartedSpeakingFrame(1)]
 
 
+def test_a_pause_is_the_end_of_what_is_heard_and_of_what_is_over(ledger: PlayoutLedger):
+    ledger.append(1, sound(10))
+    ledger.end(1)
+    ledger.append(2, sound(10))
+    ledger.take(10)
+    assert ledger.pause() == [ResponsePlayedFrame(1, 10.0, ""), BotStoppedSpeakingFrame(1)]
+    assert ledger.pause() == []
+    assert ledger.take(5)[1] == [BotStartedSpeakingFrame(2)]
+    assert ledger.pause() == [BotStoppedSpeakingFrame(2)]
+    assert ledger.buffered == 5
+    assert ledger.cut(2) == [ResponseCutFrame(2, 5.0, "")]
+
+
+def test_it_knows_what_it_has_no_record_of(ledger: PlayoutLedger):
+    ledger.append(2, sound(10))
+    assert (ledger.has(1), ledger.has(2), ledger.has(3)) == (False, True, True)
+    ledger.cut(2)
+    assert not ledger.has(3)
+
+
+# --- words without times ------------------------------------------------------------------------------------
+
+
+def heard(ledger: PlayoutLedger, count: int) -> str:
+    """What was heard when ``count`` samples were played."""
+    ledger.take(count)
+    (cut, _) = ledger.cut(9)
+    assert isinstance(cut, ResponseCutFrame)
+    return cut.heard_text
+
+
+TEN = "it is now a quarter past two in the afternoon"
+"""Ten words in 45 characters."""
+
+
+@pytest.mark.parametrize(
+    ("played", "says"),
+    [
+        (1, "it"),
+        (60, "it"),
+        (61, "it is"),
+        (120, "it is"),
+        (121, "it is now"),
+        (720, "it is now a quarter past two in the"),
+        (721, TEN),
+    ],
+)
+def test_several_words_without_times_share_their_time_by_characters(played: int, says: str):
+    """20 ms each: "is" begins after three, so at 60, and "afternoon" after 36."""
+    ledger = PlayoutLedger(RATE)
+    ledger.append(1, sound(900), [SpokenWord(TEN, 0.0)])
+    ledger.end(1)
+    assert heard(ledger, played) == says
+
+
+def test_they_last_until_the_next_word_begins(ledger: PlayoutLedger):
+    ledger.append(1, sound(1_000), [SpokenWord("one two", 100.0), SpokenWord("three", 800.0)])
+    assert heard(ledger, 500) == "one"
+
+
+def test_they_last_until_the_next_word_begins_also_in_a_later_frame(ledger: PlayoutLedger):
+    ledger.append(1, sound(500), [SpokenWord("one two", 0.0)])
+    ledger.append(1, sound(500))
+    ledger.append(1, sound(500), [SpokenWord("three four", 400.0)])
+    assert heard(ledger, 800) == "one", "the second begins at 4/7 of 1400"
+
+
+def test_they_last_until_the_end_of_the_audio(ledger: PlayoutLedger):
+    ledger.append(1, sound(500), [SpokenWord("one two", 0.0)])
+    ledger.append(1, sound(500))
+    ledger.end(1)
+    assert heard(ledger, 571) == "one"
+
+
+def test_they_last_until_the_end_of_the_audio_and_no_longer(ledger: PlayoutLedger):
+    ledger.append(1, sound(100), [SpokenWord("one two", 0.0)])
+    ledger.end(1)
+    assert heard(ledger, 58) == "one two"
+
+
+def test_where_audio_is_still_coming_their_length_is_estimated(ledger: PlayoutLedger):
+    """Thirty characters, so two seconds at 15 a second."""
+    ledger.append(1, sound(600), [SpokenWord("aaaa bbbb cccc dddd eeee ffffff", 0.0)])
+    assert heard(ledger, 600) == "aaaa bbbb"
+
+
+def test_where_more_audio_is_there_than_estimated_it_counts(ledger: PlayoutLedger):
+    ledger.append(1, sound(7_000), [SpokenWord("one two", 0.0)])
+    assert heard(ledger, 4_000) == "one"
+
+
+def test_a_newer_response_ends_the_audio(ledger: PlayoutLedger):
+    ledger.append(1, sound(100), [SpokenWord("one two", 0.0)])
+    ledger.append(2, sound(100))
+    ledger.take(60)
+    cut = ledger.cut(1)[0]
+    assert cut == ResponseCutFrame(1, 60.0, "one two")
+
+
+def test_of_several_words_nothing_is_heard_before_they_begin(ledger: PlayoutLedger):
+    ledger.append(1, sound(1_000), [SpokenWord("one", 0.0), SpokenWord("two three", 500.0)])
+    assert heard(ledger, 500) == "one"
+
+
+def test_spaces_are_kept_as_they_came(ledger: PlayoutLedger):
+    ledger.append(1, sound(600), [SpokenWord("  one  two\nthree ", 0.0)])
+    ledger.append(1, sound(600), [SpokenWord("  four  five", 0.0)])
+    assert heard(ledger, 601) == "  one  two\nthree    four", "a beginning of the text that a played response has"
+
+
+def test_of_a_response_that_was_played_all_words_count(ledger: PlayoutLedger):
+    ledger.append(1, sound(10), [SpokenWord("one two three", 0.0), SpokenWord("four five", 30.0)])
+    ledger.end(1)
+    ledger.take(10)
+    assert ledger.settle()[0] == ResponsePlayedFrame(1, 10.0, "one two three four five")
+
+
+SPANS = st.lists(
+    st.tuples(st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=6), st.integers(0, 3_000)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(SPANS, st.integers(0, 12_000), st.integers(0, 12_000), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_more_is_heard_the_longer_it_is_played(spans: list[tuple[list[str], int]], one: int, other: int, ended: bool):
+    """Always the first so many words; none of them before its span has begun."""
+    texts: list[str] = []
+    for played in sorted([one, other]):
+        ledger, starts, at = PlayoutLedger(RATE), list[tuple[int, int]](), 0
+        for words, count in spans:
+            ledger.append(1, sound(count), [SpokenWord(" ".join(words), 0.0)])
+            starts.append((at, len(words)))
+            at += count
+        ledger.append(1, sound(1))
+        if ended:
+            ledger.end(1)
+        ledger.take(max(1, min(played, at)))
+        cut = ledger.cut(1)[0]
+        assert isinstance(cut, ResponseCutFrame)
+        texts.append(cut.heard_text)
+        most = sum(count for start, count in starts if start < cut.heard_ms)
+        done = sum(count for index, (_, count) in enumerate(starts[:-1]) if starts[index + 1][0] < cut.heard_ms)
+        assert done <= len(cut.heard_text.split()) <= most
+    whole = " ".join(word for words, _ in spans for word in words)
+    assert whole.startswith(texts[1])
+    assert texts[1].startswith(texts[0])
+
+
 # --- whatever happens ---------------------------------------------------------------------------------------
 
 
@@ -181,6 +331,7 @@ STEPS = st.one_of(
     st.tuples(st.just("cut"), st.integers(-1, 0)),
     st.tuples(st.just("stall")),
     st.tuples(st.just("settle")),
+    st.tuples(st.just("pause")),
 )
 
 
@@ -231,6 +382,9 @@ def run(ledger: PlayoutLedger, model: Model, newest: int, step: tuple[object, ..
             model.facts += ledger.stall()
         case ("settle",):
             model.facts += ledger.settle()
+        case ("pause",):
+            model.facts += ledger.pause()
+            assert ledger.speaking == 0
         case _:
             raise AssertionError(step)
     return newest

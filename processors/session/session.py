@@ -1,0 +1,304 @@
+"""The session, as code outside of the pipeline sees it.
+
+::
+
+    controller = SessionController(greeting="Hello.")
+    session = controller.session
+    session.on(State.INTERRUPTED, lambda event: print("oh"))
+    outcome = await session.say("Your taxi is here.")
+    async for event in session.events(): ...
+
+What is asked here enters the pipeline by its inbox, in order, and is recorded there. Nothing here waits for a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...pipeline.clock import NS_PER_S, Clock, TimerHandle, Wait
+from ...pipeline.errors import SessionError
+from ...pipeline.frames import Frame, Message
+from . import orders
+from .data import Interruption, SessionData, SpeechOutcome, Transition, Turn
+from .events import SessionEvent, UserSaid
+from .listeners import Cleanup, EventStream, Hook, Hooks, run_cleanups
+from .settings import SessionSettings
+from .speech import SpeechHandle
+from .states import ACTIVE, OPEN, OVER, State
+from .summary import SessionSummary, Statistics, statistics_of, summary_of
+
+EARLY = 1_000
+"""How many orders may wait for the pipeline to run."""
+
+
+class Session:
+    """One conversation: its state, what was said, and what can be asked of it. `SessionController.session` is one."""
+
+    def __init__(self, data: SessionData) -> None:
+        self.data = data
+        """Everything that is known, as `step` left it. A value: do not change it."""
+        self._hooks = Hooks()
+        self._streams: list[EventStream] = []
+        self._cleanups: list[Cleanup] = []
+        self._handles: dict[int, SpeechHandle] = {}
+        self._numbers = 0
+        self._asked: SessionSettings | None = None
+        """The newest settings that were asked for: the order may still be on its way."""
+        self._post: Callable[[Frame], None] | None = None
+        self._clock: Clock | None = None
+        self._early: list[Frame] = []
+        self._waiting: list[Wait] = []
+        self._late_timers: list[Callable[[Clock], None]] = []
+
+    # --- where it stands ----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        return self.data.state
+
+    @property
+    def time_in_state_s(self) -> float:
+        """For how long."""
+        return 0.0 if self._clock is None else (self._clock.now_ns() - self.data.since_ns) / NS_PER_S
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a conversation is going on."""
+        return self.state in ACTIVE
+
+    @property
+    def can_accept_input(self) -> bool:
+        """Whether what the user says or types now is taken."""
+        return self.state in OPEN and not self.data.muted
+
+    @property
+    def settings(self) -> SessionSettings:
+        """What it was asked to do; `update` changes it."""
+        return self.data.settings
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """What was said, and of the bot what was heard: as a model is told it."""
+        return self.data.messages
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The newest turns, of both sides and of tools; as many as `SessionSettings.history_turns`."""
+        return self.data.turns
+
+    @property
+    def interruptions(self) -> tuple[Interruption, ...]:
+        """The newest interruptions."""
+        return self.data.interruptions
+
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """The newest changes of state."""
+        return self.data.transitions
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counts, rates and means over all of the session."""
+        return statistics_of(self.data.counts)
+
+    def summary(self) -> SessionSummary:
+        """All that is counted, for a person (``str``) and as JSON (``to_json()``)."""
+        return summary_of(self.data, self.data.since_ns if self._clock is None else self._clock.now_ns())
+
+    # --- asking for something -----------------------------------------------------------------------------------------
+
+    def say(self, text: str, *, allow_interruptions: bool = True) -> SpeechHandle:
+        """Let the bot say something, when it and the user are silent; what is asked first is said first."""
+        handle = self._handle()
+        self._order(orders.SayFrame(text, handle._number, allow_interruptions))  # pyright: ignore[reportPrivateUsage]
+        return handle
+
+    def send_message(self, text: str, *, interrupt: bool = True) -> SpeechHandle:
+        """The user's turn, typed. The handle is of its answer. ``interrupt``: the bot is cut for it, or it waits."""
+        handle = self._handle()
+        self._order(orders.MessageFrame(text, handle._number, interrupt))  # pyright: ignore[reportPrivateUsage]
+        return handle
+
+    def interrupt(self, reason: str = "interrupted") -> None:
+        """Cut what the bot says, and drop what waits to be said."""
+        self._order(orders.InterruptOrderFrame(reason))
+
+    def pause(self) -> None:
+        """Both sides wait: the bot is silent at once, and the user is not listened to."""
+        self._order(orders.PauseFrame())
+
+    def resume(self) -> None:
+        """Go on after `pause`, where the bot was silenced."""
+        self._order(orders.ResumeFrame())
+
+    def start_listening(self) -> None:
+        """Listen to the microphone."""
+        self._order(orders.ListenOrderFrame(True))
+
+    def stop_listening(self) -> None:
+        """Do not. Text, buttons and code go on."""
+        self._order(orders.ListenOrderFrame(False))
+
+    def press_to_talk(self, *, pressed: bool = True) -> None:
+        """The user's button: `PushToTalk` hears of it."""
+        self._order(orders.ButtonFrame(pressed))
+
+    def touch(self) -> None:
+        """Something happened that the pipeline cannot see: the session is not idle."""
+        self._order(orders.TouchFrame())
+
+    def update(self, **fields: Any) -> SessionSettings:
+        """Change settings; returns all of them. Limits count from where they counted before.
+
+        Raises `SettingsError`.
+        """
+        settings = self._asked = (self._asked or self.data.settings).changed(**fields)
+        self._order(orders.SettingsFrame(settings.model_dump_json()))
+        return settings
+
+    def close(self, reason: str = "closed", *, goodbye: str | None = None, now: bool = False) -> None:
+        """End the session: what is being said and what waits is played, then ``goodbye`` (None: what the settings
+        have for the reason), and the pipeline ends. ``now``: without all that.
+        """
+        self._order(orders.CloseFrame(reason, goodbye, now))
+
+    def _handle(self) -> SpeechHandle:
+        def interrupt(number: int) -> None:
+            self._order(orders.InterruptOrderFrame(handle=number))
+
+        self._numbers += 1
+        handle = SpeechHandle(self._numbers, interrupt)
+        if self.state in OVER:
+            handle.resolve(SpeechOutcome.DROPPED, "")
+        else:
+            self._handles[self._numbers] = handle
+        return handle
+
+    def _order(self, order: Frame) -> None:
+        if self._post is not None:
+            self._post(order)
+        elif self.state not in OVER:
+            if len(self._early) >= EARLY:
+                raise SessionError(f"{EARLY} orders wait for the session's pipeline to run, the bound. Run it first.")
+            self._early.append(order)
+
+    # --- being told ---------------------------------------------------------------------------------------------------
+
+    def on(
+        self, what: State | tuple[State, State] | type[SessionEvent], hook: Hook, *, once: bool = False
+    ) -> Callable[[], None]:
+        """Call ``hook(event)`` when a state is entered, on a transition (before, after), or for a class of events.
+
+        Plain or async; hooks run beside the pipeline, in order, one at a time. One that raises is logged, and the
+        others run. Returns a function that takes the hook back.
+        """
+        return self._hooks.add(what, hook, once=once)
+
+    def events(self, *, bound: int = 1_000) -> EventStream:
+        """An async iterator over what happens from now on, to the end. More than ``bound`` unread: the oldest go."""
+        stream = EventStream(bound, self._streams)
+        if self.state in OVER:
+            stream.end()
+        return stream
+
+    async def wait_for(self, *states: State, timeout_s: float | None = None) -> State:
+        """Wait until it stands in one of the states; returns which.
+
+        Raises `TimeoutError`, and `SessionError` where the session is over and will not get there.
+        """
+        await self._until(lambda: self.state in states, f"to be {' or '.join(one.name for one in states)}", timeout_s)
+        return self.state
+
+    async def wait_for_input(self, timeout_s: float | None = None) -> Turn:
+        """Wait for the user's next turn. Raises as `wait_for` does."""
+        found: list[Turn] = []
+        take_back = self._hooks.watch(lambda event: found.append(event.turn) if isinstance(event, UserSaid) else None)
+        try:
+            await self._until(lambda: bool(found), "to hear the user", timeout_s)
+        finally:
+            take_back()
+        return found[0]
+
+    async def _until(self, there: Callable[[], bool], what: str, timeout_s: float | None) -> None:
+        late: list[bool] = []
+        timer: list[TimerHandle] = []
+        if timeout_s is not None:
+
+            def begin(clock: Clock) -> None:
+                timer.append(clock.call_at(clock.now_ns() + round(timeout_s * NS_PER_S), expire))
+
+            def expire() -> None:
+                late.append(True)
+                self.changed()
+
+            if self._clock is not None:
+                begin(self._clock)
+            else:
+                self._late_timers.append(begin)
+        try:
+            while not there():
+                if self.state in OVER:
+                    raise SessionError(f"The session is {self.state.name}; waited {what}, which will not happen.")
+                if late:
+                    raise TimeoutError(f"Waited {timeout_s:g} s for the session {what}; it is {self.state.name}.")
+                waiting = Wait()
+                self._waiting.append(waiting)
+                await waiting
+        finally:
+            for one in timer:
+                one.cancel()
+
+    def on_close(self, cleanup: Cleanup) -> None:
+        """Call ``cleanup()``, plain or async, when the session is over: the last registered first, each once."""
+        self._cleanups.append(cleanup)
+
+    # --- for the controller -------------------------------------------------------------------------------------------
+
+    def running(self, clock: Clock, post: Callable[[Frame], None]) -> None:
+        """The pipeline runs."""
+        self._clock, self._post = clock, post
+        early, self._early = self._early, []
+        timers, self._late_timers = self._late_timers, []
+        for begin in timers:
+            begin(clock)
+        for order in early:
+            post(order)
+
+    def tell(self, event: SessionEvent) -> bool:
+        """Something happened. Whether there is a hook that wants to know."""
+        for stream in [*self._streams]:
+            stream.put(event)
+        return self._hooks.put(event)
+
+    def changed(self) -> None:
+        """Something may be as somebody waits for it to be."""
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.wake()
+
+    def resolve(self, number: int, outcome: SpeechOutcome, heard: str) -> None:
+        """It is known what became of a speech."""
+        handle = self._handles.pop(number, None)
+        if handle is not None:
+            handle.resolve(outcome, heard)
+
+    async def run_hooks(self) -> None:
+        """Run the hooks of what has happened."""
+        await self._hooks.run()
+
+    async def ended(self) -> None:
+        """The pipeline has ended: whoever waits is told, hooks run for what they have not heard of, and then the
+        clean-up.
+        """
+        self._post = None
+        self._early.clear()
+        for number in [*self._handles]:
+            self.resolve(number, SpeechOutcome.DROPPED, "")
+        self.changed()
+        for stream in [*self._streams]:
+            stream.end()
+        await self._hooks.run()
+        cleanups, self._cleanups = self._cleanups, []
+        await run_cleanups(cleanups)

@@ -1,0 +1,345 @@
+"""What a session does about what happens: `step`, a pure function.
+
+Events are frames, which state facts, and the orders of `orders.py`. The rules stand beside it: `barge_in.py` for what
+the user says, `turns.py` for their turns, `bot.py` for responses, `limits.py` for what is due, `life.py` for beginning
+and end. Each writes down facts. What follows from these is decided in one place, at the end of every step: `_next`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import singledispatch
+
+from ...pipeline import frames
+from ...pipeline.errors import ProcessorError
+from ...pipeline.frames import Frame
+from . import barge_in, bot, life, limits, orders, turns
+from .data import SessionData, Speech, SpeechKind, SpeechOutcome, Turn, TurnKind
+from .events import SessionClosed, ToolCalled, ToolReturned
+from .gates import words_of
+from .settings import SessionSettings
+from .states import OVER
+from .stepping import Button, Effect, Step
+
+MOST = 100
+"""Decisions in one step: more are a circle, which would be a mistake in this package."""
+
+
+def step(data: SessionData, event: Frame, now_ns: int) -> tuple[SessionData, tuple[Effect, ...]]:
+    """What ``event`` makes of a session at ``now_ns``, and what is to be done about it. Changes nothing itself.
+
+    Raises `ProcessorError` for an event that sessions know nothing of, and where that would be a transition which
+    `ALLOWED` does not have: a mistake in this package.
+    """
+    st = Step(data, now_ns, type(event).__name__)
+    if data.state in OVER:
+        _after_the_end(st, event)
+        return st.s, tuple(st.effects)
+    happened(event, st)
+    st.move()
+    for _ in range(MOST):
+        if not _next(st):
+            break
+        st.move()
+    else:
+        raise ProcessorError(f"A session in {st.s.state.name} comes to no end with {event!r}.")
+    st.pace_output()
+    st.move()
+    if st.s.state in OVER:
+        assert st.s.ending is not None
+        st.tell(SessionClosed(now_ns, st.s.ending.reason, st.s.ending.failed))
+    return st.s, tuple(st.effects)
+
+
+def _next(st: Step) -> bool:
+    """Decide what follows from the facts. False where nothing does."""
+    s = st.s
+    if s.closed_ns is not None or not s.connected or s.paused_ns is not None:
+        if s.ending is not None and s.closed_ns is None and s.free:
+            life.finish(st)
+            return True
+        return False
+    guessing = s.response is not None and s.response.guess is not None
+    if not s.free and not guessing:
+        return False
+    over_ns = turns.over_ns(s) if s.ending is None else None
+    if over_ns is not None and over_ns <= st.now:
+        turns.end(st)
+        return True
+    if guessing:
+        return False
+    if s.ending is None and (s.turn or s.awaited or s.user_speaking):
+        if s.turn.text and s.interim == "" and turns.guessable(s) is not None and not s.user_speaking:
+            # The words are there, and only the silence is not long enough yet.
+            turns.guess(st)
+            return s.response is not None
+        return False
+    if s.barged_in and s.ending is None:
+        return False
+    if s.queue:
+        speech, *rest = s.queue
+        s.queue = tuple(rest)
+        bot.say(st, speech)
+        return True
+    if s.ending is not None:
+        _end(st)
+        return True
+    limit = s.settings.max_messages
+    if limit is not None and s.counts.messages >= limit:
+        life.close(st, "messages")
+        return True
+    return False
+
+
+def _end(st: Step) -> None:
+    """Nothing is left to be said but the goodbye."""
+    s = st.s
+    assert s.ending is not None
+    words = s.ending.goodbye
+    if words:
+        s.ending = replace(s.ending, goodbye="")
+        bot.goodbye(st, words)
+    else:
+        life.finish(st)
+
+
+def _after_the_end(st: Step, event: Frame) -> None:
+    """Nothing changes any more; but nobody waits in vain."""
+    match event:
+        case orders.SayFrame() | orders.MessageFrame():
+            st.resolve((event.handle,), SpeechOutcome.DROPPED)
+        case _:
+            pass
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+@singledispatch
+def happened(event: Frame, st: Step) -> None:
+    """Write down what an event says."""
+    raise ProcessorError(f"A session knows nothing of {type(event).__name__}.")
+
+
+@happened.register
+def _(event: frames.UserStartedSpeakingFrame, st: Step) -> None:
+    barge_in.speech_began(st, event.onset_ms)
+
+
+@happened.register
+def _(event: frames.UserStoppedSpeakingFrame, st: Step) -> None:
+    barge_in.speech_ended(st, event.silence_ms)
+
+
+@happened.register
+def _(event: frames.InterimTranscriptionFrame, st: Step) -> None:
+    barge_in.interim(st, event.text)
+
+
+@happened.register
+def _(event: frames.TranscriptionFrame, st: Step) -> None:
+    barge_in.transcript(st, event.text, event.audio_ms)
+
+
+@happened.register
+def _(event: frames.TurnProbabilityFrame, st: Step) -> None:
+    st.s.probability = min(1.0, max(0.0, event.probability))
+
+
+@happened.register
+def _(event: frames.InputTextFrame, st: Step) -> None:
+    _typed(st, event.text, 0, interrupt=True)
+
+
+@happened.register
+def _(event: orders.MessageFrame, st: Step) -> None:
+    _typed(st, event.text, event.handle, interrupt=event.interrupt)
+
+
+def _typed(st: Step, text: str, handle: int, *, interrupt: bool) -> None:
+    """The user typed."""
+    s = st.s
+    if s.ending is not None or not text.strip():
+        st.resolve((handle,), SpeechOutcome.DROPPED)
+        return
+    st.active()
+    s.idle_step = 0
+    if interrupt and s.response is not None:
+        barge_in.button(st, "the user typed")
+    turns.add(st, text, typed=True, handle=handle)
+
+
+@happened.register
+def _(event: frames.InputEndedFrame, st: Step) -> None:
+    st.s.input_ended = True
+
+
+@happened.register
+def _(event: frames.ClientConnectedFrame, st: Step) -> None:
+    life.connect(st)
+
+
+@happened.register
+def _(event: frames.ClientDisconnectedFrame, st: Step) -> None:
+    life.disconnect(st, event.reason)
+
+
+@happened.register
+def _(event: frames.BotStartedSpeakingFrame, st: Step) -> None:
+    bot.started(st, event.response)
+
+
+@happened.register
+def _(event: frames.BotStoppedSpeakingFrame, st: Step) -> None:
+    bot.stopped(st, event.response)
+
+
+@happened.register
+def _(event: frames.ResponsePlayedFrame, st: Step) -> None:
+    s = st.s
+    response = s.response
+    bot.played(st, event.response, event.heard_ms, event.heard_text)
+    if s.response is not None or response is None or response.number != event.response or s.ending is not None:
+        return
+    if response.speech is None and _said_farewell(s):
+        life.close(st, "user", "")
+
+
+def _said_farewell(s: SessionData) -> bool:
+    """Whether what the user said last is said by who goes."""
+    said = next((one.text for one in reversed(s.turns) if one.kind in (TurnKind.USER_AUDIO, TurnKind.USER_TEXT)), "")
+    return any(words_of(said) == words_of(farewell) for farewell in s.settings.farewells)
+
+
+@happened.register
+def _(event: frames.ResponseCutFrame, st: Step) -> None:
+    s = st.s
+    if s.response is not None and s.response.number == event.response:
+        bot.cut_elsewhere(st, event.response, event.reason)
+    bot.cut_recorded(st, event.response, event.heard_ms, event.heard_text)
+
+
+@happened.register
+def _(event: frames.CancelFrame, st: Step) -> None:
+    bot.cut_elsewhere(st, event.response, event.reason)
+
+
+@happened.register
+def _(event: frames.ErrorFrame, st: Step) -> None:
+    st.error(event.message, event.processor or "?")
+    bot.failed(st, 0)
+
+
+@happened.register
+def _(event: frames.UsageFrame, st: Step) -> None:
+    counts = st.s.counts
+    st.s.counts = replace(
+        counts,
+        input_tokens=counts.input_tokens + event.input_tokens,
+        output_tokens=counts.output_tokens + event.output_tokens,
+    )
+
+
+@happened.register
+def _(event: frames.ToolCallFrame, st: Step) -> None:
+    s = st.s
+    number = s.response.number if s.response is not None else 0
+    if s.response is not None:
+        s.response = replace(s.response, tools=s.response.tools + 1, since_ns=st.now)
+    s.tools = (*s.tools, event.call_id)
+    text = f"{event.name} {event.arguments}"
+    turn = Turn(0, TurnKind.TOOL_CALL, st.now, st.now, text, response=number, call_id=event.call_id)
+    st.tell(ToolCalled(st.now, st.write(turn)))
+
+
+@happened.register
+def _(event: frames.ToolResultFrame, st: Step) -> None:
+    s = st.s
+    s.tools = tuple(call for call in s.tools if call != event.call_id)
+    called = next(
+        (one for one in reversed(s.turns) if one.kind is TurnKind.TOOL_CALL and one.call_id == event.call_id), None
+    )
+    if s.response is not None:
+        s.response = replace(s.response, since_ns=st.now)
+    start_ns, response = (called.start_ns, called.response) if called is not None else (st.now, 0)
+    turn = Turn(0, TurnKind.TOOL_RESULT, start_ns, st.now, event.text, response=response, call_id=event.call_id)
+    st.tell(ToolReturned(st.now, st.write(turn)))
+
+
+# --- orders ----------------------------------------------------------------------------------------------------------
+
+
+@happened.register
+def _(event: orders.StartFrame, st: Step) -> None:
+    life.start(st, event.created_ns)
+
+
+@happened.register
+def _(event: orders.TimeFrame, st: Step) -> None:
+    limits.run_due(st)
+
+
+@happened.register
+def _(event: orders.OpenedFrame, st: Step) -> None:
+    bot.opened(st, event.response)
+
+
+@happened.register
+def _(event: orders.SayFrame, st: Step) -> None:
+    s = st.s
+    if s.ending is not None or not event.text.strip():
+        st.resolve((event.handle,), SpeechOutcome.DROPPED)
+        return
+    s.queue = (*s.queue, Speech(SpeechKind.SAY, event.text, event.handle, event.interruptible))
+
+
+@happened.register
+def _(event: orders.InterruptOrderFrame, st: Step) -> None:
+    s = st.s
+    if not event.handle or (s.response is not None and event.handle in s.response.handles):
+        barge_in.button(st, event.reason)
+    else:
+        st.resolve([one.handle for one in s.queue if one.handle == event.handle], SpeechOutcome.DROPPED)
+        s.queue = tuple(one for one in s.queue if one.handle != event.handle)
+
+
+@happened.register
+def _(event: orders.PauseFrame, st: Step) -> None:
+    life.pause(st)
+
+
+@happened.register
+def _(event: orders.ResumeFrame, st: Step) -> None:
+    life.resume(st)
+
+
+@happened.register
+def _(event: orders.ListenOrderFrame, st: Step) -> None:
+    life.listen(st, on=event.on)
+
+
+@happened.register
+def _(event: orders.ButtonFrame, st: Step) -> None:
+    st.do(Button(event.pressed))
+
+
+@happened.register
+def _(event: orders.TouchFrame, st: Step) -> None:
+    st.active()
+    st.quiet()
+    st.s.idle_step = 0
+
+
+@happened.register
+def _(event: orders.SettingsFrame, st: Step) -> None:
+    st.s.settings = SessionSettings.model_validate_json(event.settings)
+
+
+@happened.register
+def _(event: orders.CloseFrame, st: Step) -> None:
+    life.close(st, event.reason, event.goodbye, now=event.now, failed=event.failed)
+
+
+@happened.register
+def _(event: orders.StopFrame, st: Step) -> None:
+    life.stop(st, event.reason, failed=event.failed)

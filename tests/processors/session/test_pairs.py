@@ -1,0 +1,446 @@
+"""Every pair of state and event: what follows is in the table, and what does not follow is not done."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from voxline.pipeline import frames
+from voxline.pipeline.clock import NS_PER_MS
+from voxline.pipeline.frames import Frame
+from voxline.processors.session import limits, orders
+from voxline.processors.session.data import SessionData
+from voxline.processors.session.states import ALLOWED, OVER, State
+from voxline.processors.session.step import happened, step
+from voxline.processors.session.stepping import Resolve
+from voxline.tests.processors.session.conversation import Driven
+
+# --- the states, and how a session comes to stand in them ------------------------------------------------------------
+
+
+def idle() -> Driven:
+    return Driven(start=False)
+
+
+def connecting() -> Driven:
+    return Driven(wait_for_client=True)
+
+
+def listening() -> Driven:
+    return Driven()
+
+
+def user_speaking() -> Driven:
+    """LISTENING, and the user speaks."""
+    session = listening()
+    session.happens(frames.UserStartedSpeakingFrame(200))
+    session.passes(800)
+    return session
+
+
+def words_awaited() -> Driven:
+    """LISTENING, the user has spoken, and the words are not there yet."""
+    session = user_speaking()
+    session.happens(frames.UserStoppedSpeakingFrame(100))
+    return session
+
+
+def turn_open() -> Driven:
+    """LISTENING, the words are there, and the silence is too short to be the end of the turn."""
+    session = words_awaited()
+    session.happens(frames.TranscriptionFrame("tell me a story"))
+    return session
+
+
+def guessing() -> Driven:
+    """LISTENING, and an answer is made to what the user will have said."""
+    session = Driven(preemptive={"enabled": True})
+    session.happens(
+        frames.UserStartedSpeakingFrame(200),
+        frames.UserStoppedSpeakingFrame(100),
+        frames.TranscriptionFrame("tell me a story"),
+    )
+    assert session.data.response is not None
+    return session
+
+
+def waiting() -> Driven:
+    session = listening()
+    session.happens(orders.ListenOrderFrame(False))
+    return session
+
+
+def processing() -> Driven:
+    session = listening()
+    session.happens(orders.MessageFrame("tell me a story", handle=1))
+    session.passes(300)
+    return session
+
+
+def speaking() -> Driven:
+    session = processing()
+    session.plays()
+    session.passes(1_000)
+    return session
+
+
+def tentative() -> Driven:
+    """INTERRUPTED: silenced, and whether it is cut is to be seen."""
+    session = speaking()
+    session.happens(frames.UserStartedSpeakingFrame(200))
+    session.passes(400)
+    return session
+
+
+def cut() -> Driven:
+    """INTERRUPTED: cut, and the output has not said what was heard."""
+    session = speaking()
+    session.answers = False
+    session.happens(orders.InterruptOrderFrame())
+    return session
+
+
+def barged_in() -> Driven:
+    """INTERRUPTED: cut, and the user goes on."""
+    session = tentative()
+    session.happens(frames.InterimTranscriptionFrame("no wait"))
+    assert session.data.barged_in
+    return session
+
+
+def paused() -> Driven:
+    """PAUSED while nobody said anything."""
+    session = listening()
+    session.happens(orders.PauseFrame())
+    return session
+
+
+def paused_bot() -> Driven:
+    """PAUSED in the middle of an answer."""
+    session = speaking()
+    session.happens(orders.PauseFrame())
+    return session
+
+
+def closing() -> Driven:
+    session = speaking()
+    session.happens(orders.CloseFrame("user", goodbye="Goodbye."))
+    return session
+
+
+def closed() -> Driven:
+    session = listening()
+    session.happens(orders.CloseFrame("user"))
+    return session
+
+
+def failed() -> Driven:
+    session = listening()
+    session.happens(orders.CloseFrame("error", failed=True))
+    return session
+
+
+SITUATIONS: dict[str, tuple[State, Callable[[], Driven]]] = {
+    "IDLE": (State.IDLE, idle),
+    "CONNECTING": (State.CONNECTING, connecting),
+    "LISTENING": (State.LISTENING, listening),
+    "LISTENING, user speaks": (State.LISTENING, user_speaking),
+    "LISTENING, words awaited": (State.LISTENING, words_awaited),
+    "LISTENING, turn open": (State.LISTENING, turn_open),
+    "LISTENING, guessing": (State.LISTENING, guessing),
+    "WAITING_FOR_INPUT": (State.WAITING_FOR_INPUT, waiting),
+    "PROCESSING": (State.PROCESSING, processing),
+    "SPEAKING": (State.SPEAKING, speaking),
+    "INTERRUPTED, tentative": (State.INTERRUPTED, tentative),
+    "INTERRUPTED, cut": (State.INTERRUPTED, cut),
+    "INTERRUPTED, barged in": (State.INTERRUPTED, barged_in),
+    "PAUSED": (State.PAUSED, paused),
+    "PAUSED, bot speaks": (State.PAUSED, paused_bot),
+    "CLOSING": (State.CLOSING, closing),
+    "CLOSED": (State.CLOSED, closed),
+    "FAILED": (State.FAILED, failed),
+}
+
+# --- the events ------------------------------------------------------------------------------------------------------
+
+
+def _number(session: Driven) -> int:
+    """The response that is under way, or was last; 7 where there was none."""
+    return len(session.sounds) or 7
+
+
+EVENTS: dict[type[Frame], Callable[[Driven], Frame]] = {
+    frames.UserStartedSpeakingFrame: lambda _: frames.UserStartedSpeakingFrame(200),
+    frames.UserStoppedSpeakingFrame: lambda _: frames.UserStoppedSpeakingFrame(500),
+    frames.InterimTranscriptionFrame: lambda _: frames.InterimTranscriptionFrame("tell me more"),
+    frames.TranscriptionFrame: lambda _: frames.TranscriptionFrame("tell me more", 500),
+    frames.TurnProbabilityFrame: lambda _: frames.TurnProbabilityFrame(0.5),
+    frames.InputTextFrame: lambda _: frames.InputTextFrame("hello"),
+    frames.InputEndedFrame: lambda _: frames.InputEndedFrame(),
+    frames.ClientConnectedFrame: lambda _: frames.ClientConnectedFrame(),
+    frames.ClientDisconnectedFrame: lambda _: frames.ClientDisconnectedFrame("gone"),
+    frames.BotStartedSpeakingFrame: lambda session: frames.BotStartedSpeakingFrame(_number(session)),
+    frames.BotStoppedSpeakingFrame: lambda session: frames.BotStoppedSpeakingFrame(_number(session)),
+    frames.ResponsePlayedFrame: lambda session: frames.ResponsePlayedFrame(_number(session), 1_000, "once upon"),
+    frames.ResponseCutFrame: lambda session: frames.ResponseCutFrame(_number(session), 1_000, "once upon"),
+    frames.CancelFrame: lambda session: frames.CancelFrame(_number(session)),
+    frames.ErrorFrame: lambda _: frames.ErrorFrame("it does not work"),
+    frames.UsageFrame: lambda _: frames.UsageFrame(10, 20),
+    frames.ToolCallFrame: lambda _: frames.ToolCallFrame("1", "weather"),
+    frames.ToolResultFrame: lambda _: frames.ToolResultFrame("1", "rain"),
+    orders.StartFrame: lambda _: orders.StartFrame(0),
+    orders.TimeFrame: lambda _: orders.TimeFrame(),
+    orders.SayFrame: lambda _: orders.SayFrame("Your taxi is here.", handle=2),
+    orders.MessageFrame: lambda _: orders.MessageFrame("hello", handle=2),
+    orders.InterruptOrderFrame: lambda _: orders.InterruptOrderFrame(),
+    orders.PauseFrame: lambda _: orders.PauseFrame(),
+    orders.ResumeFrame: lambda _: orders.ResumeFrame(),
+    orders.ListenOrderFrame: lambda session: orders.ListenOrderFrame(not session.data.listening),
+    orders.ButtonFrame: lambda _: orders.ButtonFrame(True),
+    orders.TouchFrame: lambda _: orders.TouchFrame(),
+    orders.SettingsFrame: lambda _: orders.SettingsFrame(Driven(idle_timeout_s=5).data.settings.model_dump_json()),
+    orders.CloseFrame: lambda _: orders.CloseFrame("user", goodbye="Goodbye."),
+    orders.StopFrame: lambda _: orders.StopFrame("ended"),
+}
+"""One of each; `TimeFrame` when the first of what can be due is."""
+
+
+def registered() -> set[type[Frame]]:
+    return set(cast(Any, happened).registry) - {object}
+
+
+def test_no_event_is_left_out():
+    # `OpenedFrame` is the second half of the step that asked for a response: it has no state to come in.
+    assert set(EVENTS) == registered() - {orders.OpenedFrame}
+    assert {state for state, _ in SITUATIONS.values()} == set(State)
+    assert list(FOLLOWS) == list(SITUATIONS)
+    named = {name for events in FOLLOWS.values() for names in events.values() for name in names.split()}
+    assert named <= {event.__name__.removesuffix("Frame") for event in EVENTS}
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+FOLLOWS: dict[str, dict[str, str]] = {
+    "IDLE": {
+        "LISTENING": "Start",
+        "CLOSED": "Close Stop",
+    },
+    "CONNECTING": {
+        "LISTENING": "ClientConnected",
+        "CLOSED": "Close Stop",
+        "FAILED": "Time",
+    },
+    "LISTENING": {
+        "WAITING_FOR_INPUT": "ListenOrder",
+        "PROCESSING": "InputText Say Message",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "LISTENING, user speaks": {
+        "WAITING_FOR_INPUT": "ListenOrder",
+        "PROCESSING": "InputText Message",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "LISTENING, words awaited": {
+        "WAITING_FOR_INPUT": "ListenOrder",
+        "PROCESSING": "InputText Message",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "LISTENING, turn open": {
+        "WAITING_FOR_INPUT": "ListenOrder",
+        "PROCESSING": "InputText Time Message",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "LISTENING, guessing": {
+        "WAITING_FOR_INPUT": "ListenOrder",
+        "PROCESSING": "InputText Time Message",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "WAITING_FOR_INPUT": {
+        "LISTENING": "ListenOrder",
+        "PROCESSING": "InputText Say Message",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "PROCESSING": {
+        "LISTENING": "ResponsePlayed ResponseCut Cancel Time InterruptOrder",
+        "SPEAKING": "BotStartedSpeaking",
+        "INTERRUPTED": "UserStartedSpeaking InterimTranscription Transcription",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "SPEAKING": {
+        "LISTENING": "ResponsePlayed ResponseCut InterruptOrder",
+        "PROCESSING": "InputText BotStoppedSpeaking Message",
+        "INTERRUPTED": "UserStartedSpeaking InterimTranscription Transcription Cancel",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "INTERRUPTED, tentative": {
+        "LISTENING": "ResponsePlayed ResponseCut InterruptOrder",
+        "PROCESSING": "InputText Message",
+        "SPEAKING": "ListenOrder",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "INTERRUPTED, cut": {
+        "LISTENING": "ResponsePlayed ResponseCut Time",
+        "PAUSED": "Pause",
+        "CLOSING": "ClientDisconnected Close",
+        "CLOSED": "Stop",
+    },
+    "INTERRUPTED, barged in": {
+        "WAITING_FOR_INPUT": "ListenOrder",
+        "PROCESSING": "InputText Message",
+        "PAUSED": "Pause",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "PAUSED": {
+        "LISTENING": "Resume",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "PAUSED, bot speaks": {
+        "SPEAKING": "Resume",
+        "CLOSING": "Close",
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "CLOSING": {
+        "CLOSED": "ClientDisconnected Stop",
+    },
+    "CLOSED": {},
+    "FAILED": {},
+}
+"""In which state, after which event, a session stands in which other state, with what the output answers at once.
+
+After all other events of `EVENTS`, it stands where it stood. ``Time``: when what is due first is due.
+"""
+
+
+def following(situation: str, event: type[Frame]) -> State:
+    """What the table says."""
+    for name, events in FOLLOWS[situation].items():
+        if event.__name__.removesuffix("Frame") in events.split():
+            return State[name]
+    return SITUATIONS[situation][0]
+
+
+PAIRS = [
+    pytest.param(situation, event, id=f"{situation}-{event.__name__}") for situation in SITUATIONS for event in EVENTS
+]
+
+
+def prepared(situation: str, event: type[Frame]) -> tuple[Driven, Frame]:
+    """A session in a state, and the event that comes now."""
+    state, make = SITUATIONS[situation]
+    session = make()
+    assert session.data.state is state
+    if event is orders.TimeFrame:
+        session.now_ns = max(session.now_ns, limits.next_ns(session.data) or 0)
+    else:
+        session.now_ns += 20 * NS_PER_MS
+    return session, EVENTS[event](session)
+
+
+def check_the_state_is_true(data: SessionData) -> None:
+    """The state says what is so."""
+    response = data.response
+    match data.state:
+        case State.SPEAKING:
+            assert response is not None
+            assert response.playing
+            assert response.guess is None
+            assert not data.playout_paused
+        case State.PROCESSING:
+            assert response is not None
+            assert not response.playing
+            assert response.guess is None
+        case State.LISTENING:
+            assert data.hears
+            assert response is None or response.guess is not None
+        case State.WAITING_FOR_INPUT:
+            assert not data.hears
+            assert response is None or response.guess is not None
+        case State.INTERRUPTED:
+            assert data.tentative or data.cut or data.barged_in
+        case State.PAUSED:
+            assert data.paused_ns is not None
+            assert data.playout_paused
+        case State.CONNECTING:
+            assert not data.connected
+            assert response is None
+        case State.CLOSING:
+            assert data.ending is not None
+            assert response is not None or data.cut is not None or data.queue or data.ending.goodbye
+        case State.CLOSED | State.FAILED:
+            assert data.closed_ns is not None
+            assert data.ending is not None
+            assert data.ending.failed is (data.state is State.FAILED)
+            assert response is None
+            assert data.cut is None
+            assert not data.queue
+            assert not data.playout_paused
+        case State.IDLE:
+            assert data.started_ns is None
+
+
+@pytest.mark.parametrize(("situation", "event"), PAIRS)
+def test_every_pair_of_state_and_event(situation: str, event: type[Frame]):
+    session, frame = prepared(situation, event)
+    before, state = session.data, session.data.state
+    kept = copy.deepcopy(before)
+
+    after, effects = step(before, frame, session.now_ns)
+
+    assert before == kept, "the argument was changed"
+    assert (after, effects) == step(before, frame, session.now_ns), "the same arguments gave another result"
+    stood = state
+    for transition in after.transitions[len(before.transitions) :]:
+        assert transition.before is stood
+        assert transition.after in ALLOWED[stood]
+        stood = transition.after
+    assert after.state is stood
+    if state in OVER:
+        assert after == before
+        assert all(isinstance(effect, Resolve) for effect in effects)
+
+    session.happens(frame)
+    check_the_state_is_true(session.data)
+    assert session.data.state is following(situation, event)
+
+
+@pytest.mark.parametrize(("situation", "event"), PAIRS)
+def test_nothing_is_due_twice(situation: str, event: type[Frame]):
+    """What is due is dealt with when it is due: no timer goes round in circles."""
+    session, frame = prepared(situation, event)
+    session.happens(frame)
+    for _ in range(200):
+        due_ns = limits.next_ns(session.data)
+        if due_ns is None:
+            break
+        session.now_ns = max(session.now_ns, due_ns)
+        session.due()
+    session.happens(orders.StopFrame("ended"))
+    assert session.data.state in OVER
+    assert all(len(outcomes) == 1 for outcomes in session.outcomes.values())
+
+
+def test_what_a_session_knows_nothing_of_is_an_error():
+    with pytest.raises(Exception, match="knows nothing of TextFrame"):
+        step(listening().data, frames.TextFrame("what?"), 0)

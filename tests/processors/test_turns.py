@@ -1,0 +1,171 @@
+"""The turn detector: when a turn model is asked, what it hears, and which answers count."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from voxline.pipeline import (
+    UPSTREAM,
+    BotStartedSpeakingFrame,
+    FormatError,
+    InputAudioFrame,
+    Pipeline,
+    TurnProbabilityFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+)
+from voxline.pipeline.testing import Bench, Harness
+from voxline.processors import SmartTurn, TurnDetector
+from voxline.tests.processors.onnx_file import mean_model
+from voxline.transports.memory import MemoryTransport
+
+STARTED, STOPPED = UserStartedSpeakingFrame(200), UserStoppedSpeakingFrame(200)
+
+
+class Scripted:
+    """A turn model that gives these answers, and remembers what it heard. It waits where it is told to."""
+
+    def __init__(self, *answers: float) -> None:
+        self.answers = [*answers]
+        self.heard: list[npt.NDArray[np.float32]] = []
+        self.go_on: asyncio.Event | None = None
+        self.asked = asyncio.Event()
+
+    async def probability(self, audio: npt.NDArray[np.float32]) -> float:
+        self.heard.append(audio)
+        answer = self.answers[len(self.heard) - 1]
+        self.asked.set()
+        if self.go_on is not None:
+            await self.go_on.wait()
+        return answer
+
+
+def audio(value: int, ms: float = 20) -> InputAudioFrame:
+    return InputAudioFrame(np.full(round(ms * 16), value, np.int16), 16_000)
+
+
+async def test_it_asks_when_the_user_has_stopped_and_all_passes_in_order(harness: Harness):
+    model = Scripted(0.3, 0.9)
+    bench = await harness(TurnDetector(model))
+    frames = [audio(1), STARTED, audio(2), STOPPED]
+    for frame in frames:
+        await bench.send(frame)
+    assert bench.down == [*frames, TurnProbabilityFrame(0.3)]
+    assert all(one is other for one, other in zip(bench.down, frames, strict=False))
+    await bench.send(audio(3))
+    await bench.send(STARTED)
+    await bench.send(UserStoppedSpeakingFrame(200))
+    assert bench.down[-1] == TurnProbabilityFrame(0.9)
+    assert [len(heard) for heard in model.heard] == [640, 960]
+    assert model.heard[1][[0, 320, 640]] == pytest.approx(np.array([1, 2, 3]) / 32_768)
+    assert model.heard[1].dtype == np.float32
+
+
+@pytest.mark.parametrize("frame_ms", [10, 20, 500, 7_990, 20_000])
+async def test_it_hears_the_last_8_s(harness: Harness, frame_ms: int):
+    model = Scripted(0.5)
+    bench = await harness(TurnDetector(model))
+    samples = np.arange(16_000 * 20, dtype=np.int32).astype(np.int16)
+    for at in range(0, len(samples), frame_ms * 16):
+        await bench.send(InputAudioFrame(samples[at : at + frame_ms * 16], 16_000))
+    await bench.send(STARTED, STOPPED)
+    assert np.array_equal(model.heard[0] * 32_768, samples[-16_000 * 8 :])
+
+
+async def test_without_audio_it_asks_about_nothing(harness: Harness):
+    model = Scripted(0.5)
+    bench = await harness(TurnDetector(model))
+    await bench.send(STARTED, STOPPED)
+    assert len(model.heard[0]) == 0
+    assert bench.down[-1] == TurnProbabilityFrame(0.5)
+
+
+async def test_what_was_said_before_the_bot_answered_is_another_turn(harness: Harness):
+    model = Scripted(0.5, 0.5)
+    bench = await harness(TurnDetector(model))
+    await bench.send(audio(1), STARTED, STOPPED)
+    await bench.send(BotStartedSpeakingFrame(1), direction=UPSTREAM)
+    assert bench.up == [BotStartedSpeakingFrame(1)]
+    await bench.send(audio(2))
+    await bench.send(STARTED, UserStoppedSpeakingFrame(200))
+    assert [set(heard * 32_768) for heard in model.heard] == [{1}, {2}]
+
+
+async def post(bench: Bench, model: Scripted, *frames: object) -> None:
+    """Send while the model is at work: the bench would wait for it."""
+    for frame in frames:
+        bench.worker.post(frame)  # pyright: ignore[reportArgumentType]
+
+
+async def test_audio_and_events_pass_while_the_model_is_at_work_and_an_answer_that_is_late_is_none(harness: Harness):
+    model = Scripted(0.9, 0.2)
+    model.go_on = asyncio.Event()
+    bench = await harness(TurnDetector(model))
+    await post(bench, model, audio(1), STARTED, STOPPED)
+    await model.asked.wait()
+    await post(bench, model, audio(2), UserStartedSpeakingFrame(100))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert bench.down == [audio(1), STARTED, STOPPED, audio(2), UserStartedSpeakingFrame(100)]
+    model.go_on.set()
+    await bench.settle()
+    assert not [frame for frame in bench.down if isinstance(frame, TurnProbabilityFrame)]
+    await bench.send(UserStoppedSpeakingFrame(100))
+    assert bench.down[-1] == TurnProbabilityFrame(0.2)
+    assert len(model.heard[1]) == 640
+
+
+async def test_of_two_stops_in_one_breath_only_the_last_is_asked_about(harness: Harness):
+    model = Scripted(0.9)
+    bench = await harness(TurnDetector(model))
+    await bench.send(STARTED, STOPPED, STARTED, UserStoppedSpeakingFrame(100))
+    assert [frame for frame in bench.down if isinstance(frame, TurnProbabilityFrame)] == [TurnProbabilityFrame(0.9)]
+    assert len(model.heard) == 1
+
+
+class Broken:
+    """Fails the first time."""
+
+    asked = 0
+
+    async def probability(self, audio: npt.NDArray[np.float32]) -> float:
+        self.asked += 1
+        if self.asked == 1:
+            raise ConnectionError("the service hung up")
+        return 0.7
+
+
+async def test_a_model_that_fails_is_told_and_asked_again_the_next_time(harness: Harness):
+    bench = await harness(TurnDetector(Broken()))
+    await bench.send(audio(1), STARTED, STOPPED)
+    bench.expect_error("the service hung up", error="ConnectionError", processor="TurnDetector")
+    assert bench.down == [audio(1), STARTED, STOPPED]
+    await bench.send(audio(1), STARTED, UserStoppedSpeakingFrame(100))
+    assert bench.down[-1] == TurnProbabilityFrame(0.7)
+
+
+async def test_with_the_real_runtime_it_takes_no_virtual_time(harness: Harness, tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "turn.onnx"
+    path.write_bytes(mean_model())
+    bench = await harness(TurnDetector(SmartTurn(path)), patience_s=60)
+    await bench.send(audio(100, ms=1_000), STARTED, STOPPED)
+    (answer,) = [frame for frame in bench.down if isinstance(frame, TurnProbabilityFrame)]
+    assert 0 < answer.probability < 1
+    assert bench.now_ms == 0
+
+
+async def test_a_pipeline_that_is_cancelled_while_the_model_is_at_work_leaves_nothing_behind(harness: Harness):
+    model = Scripted(0.9)
+    model.go_on = asyncio.Event()
+    bench = await harness(TurnDetector(model))
+    await post(bench, model, STARTED, STOPPED)
+    await model.asked.wait()
+    bench.worker.cancel()
+
+
+def test_audio_at_another_rate_is_found_when_the_pipeline_is_built():
+    with pytest.raises(FormatError, match=r"TurnDetector takes 16000 Hz, mono"):
+        Pipeline([MemoryTransport(sample_rate=8_000).input(), TurnDetector(Scripted())])

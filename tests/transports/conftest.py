@@ -1,0 +1,16 @@
+"""What the tests of the transports share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from voxline.tests.transports.stage import RATE, Notes, Stage
+from voxline.transports.memory import MemoryOutput
+
+
+@pytest.fixture
+async def stage(harness: Any) -> Stage:
+    """An output on a bench."""
+    notes, output = Notes(), MemoryOutput(sample_rate=RATE)
+    return Stage(await harness([notes, output]), notes, output)
