@@ -32,7 +32,7 @@ class PushToTalk(FrameProcessor):
     is taken to be stuck, and let go; so it is where the input ends, and where a `ListenFrame` says not to listen.
     Until one says to listen again, no press counts and no audio passes.
 
-    Otherwise all audio passes, pressed or not, at 1 µs a frame: an STT decodes only between the two events, and keeps
+    Otherwise all audio passes, pressed or not, at 0.5 µs a frame: an STT decodes only between the two events, and keeps
     what came before for itself, so that who speaks and then presses loses no first sound (`PocketSphinxSTT`: 300 ms).
 
     Raises `SettingsError` for a ``max_press_ms`` that is no length.

@@ -54,6 +54,8 @@ from .session.events import SessionEvent
 from .session.session import Session
 from .session.states import State
 
+__all__ = ["ScriptedPlayout", "SessionBench"]
+
 
 @dataclass(frozen=True, slots=True)
 class WordFrame(InputFrame):

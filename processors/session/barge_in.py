@@ -44,7 +44,8 @@ def speech_began(st: Step, onset_ms: float) -> None:
         return
     if response.playing and response.begun_ns is not None:
         grace_ns = round(s.settings.interruption.grace_ms * NS_PER_MS)
-        if onset_ns - response.begun_ns < grace_ns:
+        # What began before the bot did is no echo of it.
+        if 0 <= onset_ns - response.begun_ns < grace_ns:
             return
     s.tentative = Tentative(response.number, st.now, onset_ns)
 
@@ -97,7 +98,7 @@ def interim(st: Step, text: str) -> None:
     if text != s.interim:
         s.interim, s.interim_ns = text, st.now
     if _over_the_bot(s):
-        _decide(st, text, final=False)
+        _decide(st, text, utterance, final=False)
     else:
         turns.check_guess(st)
 
@@ -121,7 +122,7 @@ def transcript(st: Step, text: str, audio_ms: float) -> None:
     if utterance is not None and text and s.turn.start_ns is None and not _over_the_bot(s):
         s.turn = replace(s.turn, start_ns=utterance.onset_ns)
     if _over_the_bot(s):
-        _decide(st, text, final=True, audio_ms=audio_ms)
+        _decide(st, text, utterance, final=True, audio_ms=audio_ms)
     elif text:
         s.final_ns = st.now
         turns.add(st, text, audio_ms=audio_ms)
@@ -163,7 +164,7 @@ def _over_the_bot(s: SessionData) -> bool:
 # --- the decision ----------------------------------------------------------------------------------------------------
 
 
-def _decide(st: Step, text: str, *, final: bool, audio_ms: float = 0.0) -> None:
+def _decide(st: Step, text: str, utterance: Utterance | None, *, final: bool, audio_ms: float = 0.0) -> None:
     """Words over the bot: is it cut, or does it go on?"""
     s = st.s
     response = s.response
@@ -176,7 +177,7 @@ def _decide(st: Step, text: str, *, final: bool, audio_ms: float = 0.0) -> None:
     match gate:
         case Gate.REQUEST | Gate.SPEECH:
             kind = InterruptionKind.REQUEST if gate is Gate.REQUEST and not unheard else InterruptionKind.SPEECH
-            confirm(st, kind, text)
+            confirm(st, kind, text, utterance.onset_ns if utterance is not None else None)
             if final:
                 s.final_ns = st.now
                 turns.add(st, text, audio_ms=audio_ms)
@@ -197,12 +198,15 @@ def _speech_ms(st: Step) -> float | None:
     return (end_ns - s.tentative.onset_ns) / NS_PER_MS
 
 
-def confirm(st: Step, kind: InterruptionKind, text: str = "") -> None:
+def confirm(st: Step, kind: InterruptionKind, text: str = "", onset_ns: int | None = None) -> None:
     """It is an interruption: the bot is cut. Where nothing of it was heard yet, the user's turn goes on instead."""
     s = st.s
     response = s.response
     assert response is not None
-    onset_ns = s.tentative.onset_ns if s.tentative is not None else st.now
+    if s.tentative is not None:
+        onset_ns = s.tentative.onset_ns
+    elif onset_ns is None:
+        onset_ns = st.now
     if response.begun_ns is None and not response.tools and turns.reopen(st, response) and s.turn.again is not None:
         _learn_pause(s, s.turn.again.end_ns, onset_ns)
     if kind is not InterruptionKind.MANUAL:

@@ -19,12 +19,10 @@ from .data import (
     TurnKind,
 )
 from .events import BotSaid, Interrupted
-from .stepping import Ask, Cancel, Say, Step
+from .stepping import Ask, Cancel, Pause, Say, Step
 
 
-def ask(
-    st: Step, *, handles: tuple[int, ...] = (), guess: str | None = None, asked_ns: int | None = None
-) -> None:
+def ask(st: Step, *, handles: tuple[int, ...] = (), guess: str | None = None, asked_ns: int | None = None) -> None:
     """Ask the model for its answer to the history; or, for a guess, to what the user will have said."""
     s = st.s
     messages = s.messages if guess is None else (*s.messages, Message("user", guess))
@@ -32,6 +30,10 @@ def ask(
         0, st.now, handles=handles, asked_ns=asked_ns, guess=guess,
         interruptible=s.settings.interruption.allow,
     )  # fmt: skip
+    if guess is not None and not s.playout_paused:
+        # Before anything of it can come there.
+        s.playout_paused = True
+        st.do(Pause(True))
     st.do(Ask(messages, speculative=guess is not None))
 
 
@@ -121,6 +123,11 @@ def cut(st: Step, kind: InterruptionKind, reason: str, user_text: str = "", *, d
     """
     st.drop_queue()
     _cut(st, kind, reason, user_text, SpeechOutcome.INTERRUPTED, done=done)
+
+
+def cut_it(st: Step, kind: InterruptionKind, reason: str) -> None:
+    """Interrupt the response under way; what waits to be said after it is said."""
+    _cut(st, kind, reason, "", SpeechOutcome.INTERRUPTED)
 
 
 def give_up(st: Step, reason: str, *, failed: bool = False) -> None:

@@ -43,6 +43,7 @@ from . import limits
 from .data import SessionData
 from .endpointing import Endpointing
 from .limits import Due
+from .link import Link
 from .orders import ORDERS, NewsFrame, OpenedFrame, SessionFrame, StartFrame, StopFrame, TimeFrame
 from .session import Session
 from .settings import EndpointingSettings, SessionSettings
@@ -79,25 +80,27 @@ class SessionController(FrameProcessor):
         if endpointing is not None and not callable(endpointing):
             fields["endpointing"], endpointing = endpointing, None
         settings = SessionSettings(**fields) if settings is None else settings.changed(**fields)
-        self.session = Session(SessionData(settings, tuple(one for one in mute if callable(one)), endpointing))
+        self._link = Link(SessionData(settings, tuple(one for one in mute if callable(one)), endpointing))
+        self.session = Session(self._link)
         """The session, for code outside of the pipeline."""
         self._timer: TimerHandle | None = None
         self._due_ns: int | None = None
 
     async def start(self) -> None:
         """Say that the pipeline runs: a fact, so that a replay greets as well."""
-        self.session.running(self.clock, self.post)
+        self._link.running(self.clock, self.post)
         self.post(StartFrame(self.now_ns))
+        self._link.flush()
 
     async def stop(self) -> None:
         """Close the session: whoever waits for it is told, hooks run, and then what was registered to clean up."""
         reason = self.ending or "ended"
         await self._decide(StopFrame(reason, failed=reason == "failed"), over=True)
-        await self.session.ended()
+        await self._link.ended()
 
     def idle(self) -> bool:
         """False while the user's words wait for something that is due soon."""
-        return not any(due in AWAITED for _, due in limits.deadlines(self.session.data))
+        return not any(due in AWAITED for _, due in limits.deadlines(self._link.data))
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
@@ -146,22 +149,22 @@ class SessionController(FrameProcessor):
     async def run_hooks(self, frames: Stream[NewsFrame]) -> AsyncIterator[Frame]:
         """Call the hooks, one after another, beside the pipeline."""
         async for _ in frames:
-            await self.session.run_hooks()
+            await self._link.hooks.run()
         for nothing in ():
             yield nothing
 
     # --- what is to be done -------------------------------------------------------------------------------------------
 
     async def _decide(self, event: Frame, *, over: bool = False) -> None:
-        session = self.session
-        session.data, effects = step(session.data, event, self.now_ns)
+        link = self._link
+        link.data, effects = step(link.data, event, self.now_ns)
         for effect in effects:
             if over:
                 self._tell(effect)
             else:
                 await self._do(effect)
         if not over:
-            session.changed()
+            link.changed()
             self._set_timer()
 
     async def _do(self, effect: Effect) -> None:
@@ -193,9 +196,9 @@ class SessionController(FrameProcessor):
     def _tell(self, effect: Effect) -> None:
         match effect:
             case Resolve(handle, outcome, heard):
-                self.session.resolve(handle, outcome, heard)
+                self._link.resolve(handle, outcome, heard)
             case Tell(event):
-                if self.session.tell(event):
+                if self._link.tell(event):
                     self.post(NewsFrame())
             case _:
                 pass
@@ -207,7 +210,7 @@ class SessionController(FrameProcessor):
 
     def _set_timer(self) -> None:
         """One timer, for whatever is due first."""
-        due_ns = limits.next_ns(self.session.data)
+        due_ns = limits.next_ns(self._link.data)
         if due_ns == self._due_ns:
             return
         if self._timer is not None:

@@ -19,18 +19,21 @@ def start(st: Step, created_ns: int) -> None:
     if s.settings.greeting:
         s.queue = (Speech(SpeechKind.GREETING, s.settings.greeting), *s.queue)
     st.move()
-    if not s.settings.wait_for_client:
+    if not s.settings.wait_for_client or s.connected_ns is not None:
         connect(st)
 
 
 def connect(st: Step) -> None:
     """The client is there, for the first time or again."""
     s = st.s
-    if s.connected or s.started_ns is None:
+    if s.connected:
         return
-    s.connected = True
     if s.connected_ns is None:
         s.connected_ns = st.now
+    if s.started_ns is None:
+        # A transport that was quicker: it counts when the pipeline runs.
+        return
+    s.connected = True
     st.active()
     st.quiet()
 
@@ -38,6 +41,8 @@ def connect(st: Step) -> None:
 def disconnect(st: Step, reason: str) -> None:
     """The client is gone: nobody hears the bot, so what it says is given up."""
     s = st.s
+    if s.started_ns is None:
+        s.connected_ns = None
     if not s.connected:
         return
     s.connected, s.away_ns = False, st.now

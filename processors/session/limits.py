@@ -127,7 +127,8 @@ def run_due(st: Step) -> None:
     """Do what is due by now, one at a time: each may change what else is."""
     for due in Due:
         if any(at <= st.now and which is due for at, which in deadlines(st.s)):
-            st.event = f"{due.value} time-out" if due not in (Due.TURN_OVER, Due.GUESS) else due.value
+            if due is not Due.TURN_OVER or st.event == "TimeFrame":
+                st.event = f"{due.value} time-out" if due not in (Due.TURN_OVER, Due.GUESS) else due.value
             _fall_due(st, due)
             st.move()
 
@@ -186,6 +187,8 @@ def _no_response(st: Step) -> None:
     assert response is not None
     st.error(f"Nothing was heard of response {response.number} for {s.settings.response_timeout_s:g} s.")
     bot.give_up(st, "response time-out", failed=True)
+    # A tool that it waited for may never return.
+    s.tools = ()
     apology = s.settings.response_timeout_say
     if apology and s.ending is None and (response.speech is None or response.speech.kind is not SpeechKind.APOLOGY):
         s.queue = (Speech(SpeechKind.APOLOGY, apology), *s.queue)

@@ -16,40 +16,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...pipeline.clock import NS_PER_S, Clock, TimerHandle, Wait
-from ...pipeline.errors import SessionError
-from ...pipeline.frames import Frame, Message
+from ...pipeline.clock import NS_PER_S
+from ...pipeline.frames import Message
 from . import orders
-from .data import Interruption, SessionData, SpeechOutcome, Transition, Turn
+from .data import Interruption, SessionData, Transition, Turn
 from .events import SessionEvent, UserSaid
-from .listeners import Cleanup, EventStream, Hook, Hooks, run_cleanups
+from .link import Link
+from .listeners import Cleanup, EventStream, Hook
 from .settings import SessionSettings
 from .speech import SpeechHandle
 from .states import ACTIVE, OPEN, OVER, State
 from .summary import SessionSummary, Statistics, statistics_of, summary_of
 
-EARLY = 1_000
-"""How many orders may wait for the pipeline to run."""
-
 
 class Session:
     """One conversation: its state, what was said, and what can be asked of it. `SessionController.session` is one."""
 
-    def __init__(self, data: SessionData) -> None:
-        self.data = data
-        """Everything that is known, as `step` left it. A value: do not change it."""
-        self._hooks = Hooks()
-        self._streams: list[EventStream] = []
-        self._cleanups: list[Cleanup] = []
-        self._handles: dict[int, SpeechHandle] = {}
-        self._numbers = 0
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._asked: SessionSettings | None = None
         """The newest settings that were asked for: the order may still be on its way."""
-        self._post: Callable[[Frame], None] | None = None
-        self._clock: Clock | None = None
-        self._early: list[Frame] = []
-        self._waiting: list[Wait] = []
-        self._late_timers: list[Callable[[Clock], None]] = []
+
+    @property
+    def data(self) -> SessionData:
+        """Everything that is known, as `step` left it. A value: nothing comes of changing it."""
+        return self._link.data
 
     # --- where it stands ----------------------------------------------------------------------------------------------
 
@@ -61,7 +52,7 @@ class Session:
     @property
     def time_in_state_s(self) -> float:
         """For how long."""
-        return 0.0 if self._clock is None else (self._clock.now_ns() - self.data.since_ns) / NS_PER_S
+        return 0.0 if self._link.clock is None else (self._link.clock.now_ns() - self.data.since_ns) / NS_PER_S
 
     @property
     def is_active(self) -> bool:
@@ -105,49 +96,49 @@ class Session:
 
     def summary(self) -> SessionSummary:
         """All that is counted, for a person (``str``) and as JSON (``to_json()``)."""
-        return summary_of(self.data, self.data.since_ns if self._clock is None else self._clock.now_ns())
+        return summary_of(self.data, self.data.since_ns if self._link.clock is None else self._link.clock.now_ns())
 
     # --- asking for something -----------------------------------------------------------------------------------------
 
     def say(self, text: str, *, allow_interruptions: bool = True) -> SpeechHandle:
         """Let the bot say something, when it and the user are silent; what is asked first is said first."""
-        handle = self._handle()
-        self._order(orders.SayFrame(text, handle._number, allow_interruptions))  # pyright: ignore[reportPrivateUsage]
+        number, handle = self._link.handle()
+        self._link.order(orders.SayFrame(text, number, allow_interruptions))
         return handle
 
     def send_message(self, text: str, *, interrupt: bool = True) -> SpeechHandle:
         """The user's turn, typed. The handle is of its answer. ``interrupt``: the bot is cut for it, or it waits."""
-        handle = self._handle()
-        self._order(orders.MessageFrame(text, handle._number, interrupt))  # pyright: ignore[reportPrivateUsage]
+        number, handle = self._link.handle()
+        self._link.order(orders.MessageFrame(text, number, interrupt))
         return handle
 
     def interrupt(self, reason: str = "interrupted") -> None:
         """Cut what the bot says, and drop what waits to be said."""
-        self._order(orders.InterruptOrderFrame(reason))
+        self._link.order(orders.InterruptOrderFrame(reason))
 
     def pause(self) -> None:
         """Both sides wait: the bot is silent at once, and the user is not listened to."""
-        self._order(orders.PauseFrame())
+        self._link.order(orders.PauseFrame())
 
     def resume(self) -> None:
         """Go on after `pause`, where the bot was silenced."""
-        self._order(orders.ResumeFrame())
+        self._link.order(orders.ResumeFrame())
 
     def start_listening(self) -> None:
         """Listen to the microphone."""
-        self._order(orders.ListenOrderFrame(True))
+        self._link.order(orders.ListenOrderFrame(True))
 
     def stop_listening(self) -> None:
         """Do not. Text, buttons and code go on."""
-        self._order(orders.ListenOrderFrame(False))
+        self._link.order(orders.ListenOrderFrame(False))
 
     def press_to_talk(self, *, pressed: bool = True) -> None:
         """The user's button: `PushToTalk` hears of it."""
-        self._order(orders.ButtonFrame(pressed))
+        self._link.order(orders.ButtonFrame(pressed))
 
     def touch(self) -> None:
         """Something happened that the pipeline cannot see: the session is not idle."""
-        self._order(orders.TouchFrame())
+        self._link.order(orders.TouchFrame())
 
     def update(self, **fields: Any) -> SessionSettings:
         """Change settings; returns all of them. Limits count from where they counted before.
@@ -155,34 +146,14 @@ class Session:
         Raises `SettingsError`.
         """
         settings = self._asked = (self._asked or self.data.settings).changed(**fields)
-        self._order(orders.SettingsFrame(settings.model_dump_json()))
+        self._link.order(orders.SettingsFrame(settings.model_dump_json()))
         return settings
 
     def close(self, reason: str = "closed", *, goodbye: str | None = None, now: bool = False) -> None:
         """End the session: what is being said and what waits is played, then ``goodbye`` (None: what the settings
         have for the reason), and the pipeline ends. ``now``: without all that.
         """
-        self._order(orders.CloseFrame(reason, goodbye, now))
-
-    def _handle(self) -> SpeechHandle:
-        def interrupt(number: int) -> None:
-            self._order(orders.InterruptOrderFrame(handle=number))
-
-        self._numbers += 1
-        handle = SpeechHandle(self._numbers, interrupt)
-        if self.state in OVER:
-            handle.resolve(SpeechOutcome.DROPPED, "")
-        else:
-            self._handles[self._numbers] = handle
-        return handle
-
-    def _order(self, order: Frame) -> None:
-        if self._post is not None:
-            self._post(order)
-        elif self.state not in OVER:
-            if len(self._early) >= EARLY:
-                raise SessionError(f"{EARLY} orders wait for the session's pipeline to run, the bound. Run it first.")
-            self._early.append(order)
+        self._link.order(orders.CloseFrame(reason, goodbye, now))
 
     # --- being told ---------------------------------------------------------------------------------------------------
 
@@ -194,11 +165,11 @@ class Session:
         Plain or async; hooks run beside the pipeline, in order, one at a time. One that raises is logged, and the
         others run. Returns a function that takes the hook back.
         """
-        return self._hooks.add(what, hook, once=once)
+        return self._link.hooks.add(what, hook, once=once)
 
     def events(self, *, bound: int = 1_000) -> EventStream:
         """An async iterator over what happens from now on, to the end. More than ``bound`` unread: the oldest go."""
-        stream = EventStream(bound, self._streams)
+        stream = EventStream(bound, self._link.streams)
         if self.state in OVER:
             stream.end()
         return stream
@@ -208,97 +179,23 @@ class Session:
 
         Raises `TimeoutError`, and `SessionError` where the session is over and will not get there.
         """
-        await self._until(lambda: self.state in states, f"to be {' or '.join(one.name for one in states)}", timeout_s)
+        await self._link.until(
+            lambda: self.state in states, f"to be {' or '.join(one.name for one in states)}", timeout_s
+        )
         return self.state
 
     async def wait_for_input(self, timeout_s: float | None = None) -> Turn:
         """Wait for the user's next turn. Raises as `wait_for` does."""
         found: list[Turn] = []
-        take_back = self._hooks.watch(lambda event: found.append(event.turn) if isinstance(event, UserSaid) else None)
+        take_back = self._link.hooks.watch(
+            lambda event: found.append(event.turn) if isinstance(event, UserSaid) else None
+        )
         try:
-            await self._until(lambda: bool(found), "to hear the user", timeout_s)
+            await self._link.until(lambda: bool(found), "to hear the user", timeout_s)
         finally:
             take_back()
         return found[0]
 
-    async def _until(self, there: Callable[[], bool], what: str, timeout_s: float | None) -> None:
-        late: list[bool] = []
-        timer: list[TimerHandle] = []
-        if timeout_s is not None:
-
-            def begin(clock: Clock) -> None:
-                timer.append(clock.call_at(clock.now_ns() + round(timeout_s * NS_PER_S), expire))
-
-            def expire() -> None:
-                late.append(True)
-                self.changed()
-
-            if self._clock is not None:
-                begin(self._clock)
-            else:
-                self._late_timers.append(begin)
-        try:
-            while not there():
-                if self.state in OVER:
-                    raise SessionError(f"The session is {self.state.name}; waited {what}, which will not happen.")
-                if late:
-                    raise TimeoutError(f"Waited {timeout_s:g} s for the session {what}; it is {self.state.name}.")
-                waiting = Wait()
-                self._waiting.append(waiting)
-                await waiting
-        finally:
-            for one in timer:
-                one.cancel()
-
     def on_close(self, cleanup: Cleanup) -> None:
         """Call ``cleanup()``, plain or async, when the session is over: the last registered first, each once."""
-        self._cleanups.append(cleanup)
-
-    # --- for the controller -------------------------------------------------------------------------------------------
-
-    def running(self, clock: Clock, post: Callable[[Frame], None]) -> None:
-        """The pipeline runs."""
-        self._clock, self._post = clock, post
-        early, self._early = self._early, []
-        timers, self._late_timers = self._late_timers, []
-        for begin in timers:
-            begin(clock)
-        for order in early:
-            post(order)
-
-    def tell(self, event: SessionEvent) -> bool:
-        """Something happened. Whether there is a hook that wants to know."""
-        for stream in [*self._streams]:
-            stream.put(event)
-        return self._hooks.put(event)
-
-    def changed(self) -> None:
-        """Something may be as somebody waits for it to be."""
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.wake()
-
-    def resolve(self, number: int, outcome: SpeechOutcome, heard: str) -> None:
-        """It is known what became of a speech."""
-        handle = self._handles.pop(number, None)
-        if handle is not None:
-            handle.resolve(outcome, heard)
-
-    async def run_hooks(self) -> None:
-        """Run the hooks of what has happened."""
-        await self._hooks.run()
-
-    async def ended(self) -> None:
-        """The pipeline has ended: whoever waits is told, hooks run for what they have not heard of, and then the
-        clean-up.
-        """
-        self._post = None
-        self._early.clear()
-        for number in [*self._handles]:
-            self.resolve(number, SpeechOutcome.DROPPED, "")
-        self.changed()
-        for stream in [*self._streams]:
-            stream.end()
-        await self._hooks.run()
-        cleanups, self._cleanups = self._cleanups, []
-        await run_cleanups(cleanups)
+        self._link.cleanups.append(cleanup)

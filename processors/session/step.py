@@ -14,7 +14,7 @@ from ...pipeline import frames
 from ...pipeline.errors import ProcessorError
 from ...pipeline.frames import Frame
 from . import barge_in, bot, life, limits, orders, turns
-from .data import SessionData, Speech, SpeechKind, SpeechOutcome, Turn, TurnKind
+from .data import InterruptionKind, SessionData, Speech, SpeechKind, SpeechOutcome, Turn, TurnKind
 from .events import SessionClosed, ToolCalled, ToolReturned
 from .gates import words_of
 from .settings import SessionSettings
@@ -296,8 +296,11 @@ def _(event: orders.SayFrame, st: Step) -> None:
 @happened.register
 def _(event: orders.InterruptOrderFrame, st: Step) -> None:
     s = st.s
-    if not event.handle or (s.response is not None and event.handle in s.response.handles):
+    if not event.handle:
         barge_in.button(st, event.reason)
+    elif s.response is not None and event.handle in s.response.handles:
+        # That, and nothing else: what waits is said.
+        bot.cut_it(st, InterruptionKind.MANUAL, event.reason)
     else:
         st.resolve([one.handle for one in s.queue if one.handle == event.handle], SpeechOutcome.DROPPED)
         s.queue = tuple(one for one in s.queue if one.handle != event.handle)

@@ -17,10 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[2]
 SURFACE = ROOT / "docs" / "reference" / "surface.txt"
-PUBLIC = ["voxline.pipeline", "voxline.pipeline.testing", "voxline.processors", "voxline.transports"]
+PUBLIC = [
+    "voxline.pipeline",
+    "voxline.pipeline.testing",
+    "voxline.processors",
+    "voxline.processors.session",
+    "voxline.processors.testing",
+    "voxline.transports",
+]
 """The modules that users import from; those of the extras beside them have an `__all__` as well."""
 RENEW = "python tests/laws/test_surface.py"
 
@@ -35,12 +43,28 @@ def signature(thing: Any) -> str:
     return re.sub(r"<factory>", "...", text)
 
 
+def _fields(model: type[BaseModel]) -> list[tuple[str, Any]]:
+    """The fields of a model; a section's own stand with the section."""
+    return [
+        (name, field)
+        for name, field in model.model_fields.items()
+        if not (inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel))
+    ]
+
+
+def _default(field: Any) -> str:
+    return "(required)" if field.is_required() else repr(field.get_default(call_default_factory=True))
+
+
 def members(kind: Any) -> list[str]:
     """The public members of a class that it defines itself (or its private bases do)."""
     lines: list[str] = []
     bases: list[type] = [base for base in kind.__mro__ if base is kind or base.__name__.startswith("_")]
     own_fields = [field.name for field in fields(kind)] if is_dataclass(kind) else []
     names: set[str] = set()
+    if inspect.isclass(kind) and issubclass(kind, BaseModel):
+        lines += [f"    {name}: {field.annotation} = {_default(field)}" for name, field in _fields(kind)]
+        bases.clear()
     for base in bases:
         names.update(vars(base))
     for name in sorted(names):
@@ -63,7 +87,7 @@ def describe(name: str, thing: Any) -> list[str]:
     """A public name, in lines."""
     if inspect.isclass(thing):
         bases = ", ".join(base.__name__ for base in thing.__bases__ if base is not object)
-        made = "" if issubclass(thing, Enum) else signature(thing)
+        made = "" if issubclass(thing, Enum | BaseModel) else signature(thing)
         return [f"class {name}({bases}){' : ' + made if made else ''}", *members(thing)]
     if callable(thing) and hasattr(thing, "__name__"):
         return [f"{'async ' if inspect.iscoroutinefunction(thing) else ''}def {name}{signature(thing)}"]

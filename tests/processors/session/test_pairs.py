@@ -11,10 +11,10 @@ from voxline.pipeline import frames
 from voxline.pipeline.clock import NS_PER_MS
 from voxline.pipeline.frames import Frame
 from voxline.processors.session import limits, orders
-from voxline.processors.session.data import SessionData
+from voxline.processors.session.data import SessionData, SpeechOutcome
 from voxline.processors.session.states import ALLOWED, OVER, State
 from voxline.processors.session.step import happened, step
-from voxline.processors.session.stepping import Resolve
+from voxline.processors.session.stepping import Ask, Resolve
 from voxline.tests.processors.session.conversation import Driven
 
 # --- the states, and how a session comes to stand in them ------------------------------------------------------------
@@ -444,3 +444,75 @@ def test_nothing_is_due_twice(situation: str, event: type[Frame]):
 def test_what_a_session_knows_nothing_of_is_an_error():
     with pytest.raises(Exception, match="knows nothing of TextFrame"):
         step(listening().data, frames.TextFrame("what?"), 0)
+
+
+# --- pairs that take two events --------------------------------------------------------------------------------------
+
+
+def test_a_client_that_is_there_before_the_pipeline_runs():
+    session = Driven(start=False, wait_for_client=True)
+    session.happens(frames.ClientConnectedFrame(), orders.StartFrame(0))
+    assert session.data.state is State.LISTENING
+
+
+def test_a_client_that_came_and_went_before_the_pipeline_runs():
+    session = Driven(start=False, wait_for_client=True)
+    session.happens(frames.ClientConnectedFrame(), frames.ClientDisconnectedFrame(), orders.StartFrame(0))
+    assert session.data.state is State.CONNECTING
+
+
+def test_to_interrupt_one_speech_leaves_the_next():
+    session = listening()
+    session.happens(orders.SayFrame("one", 1), orders.SayFrame("two", 2), orders.SayFrame("three", 3))
+    session.plays()
+    session.passes(100)
+    session.happens(orders.InterruptOrderFrame(handle=1))
+    assert session.outcomes == {1: [SpeechOutcome.INTERRUPTED]}
+    session.happens(orders.InterruptOrderFrame(handle=3))
+    assert session.outcomes == {1: [SpeechOutcome.INTERRUPTED], 3: [SpeechOutcome.DROPPED]}
+    session.plays()
+    session.passes(100)
+    session.finishes()
+    assert session.outcomes[2] == [SpeechOutcome.PLAYED]
+
+
+def test_what_was_typed_in_a_pause_did_not_come_after_it():
+    session = paused()
+    session.passes(1_000)
+    session.happens(orders.MessageFrame("hello", handle=1))
+    session.passes(3_000)
+    session.happens(orders.ResumeFrame())
+    assert session.data.turns[-1].start_ns <= session.now_ns
+
+
+def test_an_interim_that_no_words_follow_does_not_keep_the_bot_silent():
+    session = Driven(preemptive={"enabled": True})
+    session.happens(frames.InterimTranscriptionFrame("tell me"))
+    session.passes(1_000)
+    assert session.paused
+    assert session.data.response is not None
+    session.happens(orders.SayFrame("hello", 1))
+    session.passes(3_000)
+    assert not session.paused
+    assert session.data.response.speech is None or session.data.state is State.PROCESSING
+
+
+def test_a_turn_that_is_over_when_its_guess_is_due_is_not_guessed():
+    session = Driven(preemptive={"enabled": True})
+    session.happens(frames.UserStartedSpeakingFrame(200), frames.UserStoppedSpeakingFrame(300))
+    session.happens(frames.TranscriptionFrame("tell me a story"), frames.InterimTranscriptionFrame("and more of it"))
+    session.now_ns += 900 * NS_PER_MS
+    session.happens(orders.TimeFrame())
+    assert session.data.state is State.PROCESSING
+    asked = [effect for effect in session.effects if isinstance(effect, Ask)]
+    assert [one.speculative for one in asked] == [True, False]
+
+
+def test_an_output_that_says_late_that_it_is_silent():
+    session = speaking()
+    after, _ = step(session.data, orders.PauseFrame(), session.now_ns)
+    after, _ = step(after, orders.ResumeFrame(), session.now_ns)
+    assert after.state is State.SPEAKING
+    after, _ = step(after, frames.BotStoppedSpeakingFrame(1), session.now_ns)
+    after, _ = step(after, frames.BotStartedSpeakingFrame(1), session.now_ns)
+    assert after.state is State.SPEAKING

@@ -419,7 +419,7 @@ async def test_a_turn_of_noise_without_a_word_is_ended_and_does_not_keep_the_ses
         await bench.user_starts()
         await bench.quiet(9_700)
         assert bench.session.data.user_speaking
-        await bench.quiet(20_000)
+        await bench.quiet(20_200)
         assert bench.session.state is State.CLOSED
         assert bench.session.summary().reason == "idle"
 
