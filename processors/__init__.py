@@ -1,8 +1,9 @@
 """Processors: what hears, understands, decides and speaks."""
 
+from .commitment import AwaitsCommitment
 from .push_to_talk import PushToTalk
 from .responder import RuleResponder
-from .scripted import ScriptedLLM, ScriptedSTT, ScriptedTTS
+from .scripted import HANG, ScriptedLLM, ScriptedSTT, ScriptedTool, ScriptedTTS
 from .session.controller import SessionController
 from .session.data import SpeechOutcome
 from .session.session import Session
@@ -16,6 +17,8 @@ from .turns import TurnDetector, TurnModel
 from .vad import SileroVAD
 
 __all__ = [
+    "HANG",
+    "AwaitsCommitment",
     "EspeakTTS",
     "PocketSphinxSTT",
     "PushToTalk",
@@ -23,6 +26,7 @@ __all__ = [
     "ScriptedLLM",
     "ScriptedSTT",
     "ScriptedTTS",
+    "ScriptedTool",
     "Session",
     "SessionController",
     "SessionSettings",

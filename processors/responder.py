@@ -6,16 +6,18 @@ import re
 from collections.abc import AsyncIterator, Callable
 
 from ..pipeline.frames import Frame, LLMRequestFrame, ResponseEndFrame, TextFrame
-from ..pipeline.processor import FrameProcessor, handles
+from ..pipeline.processor import handles
+from .commitment import AwaitsCommitment
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
-class RuleResponder(FrameProcessor):
+class RuleResponder(AwaitsCommitment):
     """Answers with what ``reply`` makes of the user's last words, a `TextFrame` for each sentence.
 
-    ``reply`` is an ordinary function: words in, answer out, quickly. Where it raises, the response ends
-    without a word and the error goes upstream as an `ErrorFrame`. No apology is made up.
+    ``reply`` is an ordinary function: words in, answer out, quickly. It may do something, so it is called when the
+    user's turn is over, and not for a guess. Where it raises, the response ends without a word and the error goes
+    upstream as an `ErrorFrame`. No apology is made up.
     """
 
     def __init__(self, reply: Callable[[str], str]) -> None:
@@ -24,6 +26,7 @@ class RuleResponder(FrameProcessor):
     @handles(LLMRequestFrame)
     async def respond(self, frame: LLMRequestFrame) -> AsyncIterator[Frame]:
         """Answer a request."""
+        await self.committed(frame)
         words = next((message.text for message in reversed(frame.messages) if message.role == "user"), "")
         try:
             for sentence in _SENTENCE_END.split(self._reply(words).strip()):

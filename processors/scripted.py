@@ -7,25 +7,34 @@ skips them.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 import numpy as np
 
+from ..pipeline.clock import Wait
 from ..pipeline.frames import (
+    UPSTREAM,
     Frame,
     LLMRequestFrame,
     OutputAudioFrame,
     ResponseEndFrame,
     SpokenWord,
     TextFrame,
+    ToolCallFrame,
+    ToolResultFrame,
     TranscriptionFrame,
+    UsageFrame,
     UserStoppedSpeakingFrame,
 )
 from ..pipeline.jobs import Stream
 from ..pipeline.processor import AudioFormat, FrameProcessor, handles, streams
+from .commitment import AwaitsCommitment
 
 T = TypeVar("T")
 CHUNK_MS = 20
+HANG: Final = "(hangs)"
+"""In a script: nothing more comes, and no end."""
 
 
 class ScriptedSTT(FrameProcessor):
@@ -45,21 +54,39 @@ class ScriptedSTT(FrameProcessor):
             yield TranscriptionFrame(_next(self._texts, ""), decode_ms=self._delay_ms)
 
 
-class ScriptedLLM(FrameProcessor):
+@dataclass(frozen=True, slots=True)
+class ScriptedTool:
+    """In an answer of `ScriptedLLM`: a tool that runs for ``takes_ms`` before the answer goes on."""
+
+    name: str
+    result: str = "done"
+    takes_ms: float = 0.0
+    arguments: str = "{}"
+
+
+Piece = str | ScriptedTool | Exception
+"""What an answer of `ScriptedLLM` is made of."""
+
+
+class ScriptedLLM(AwaitsCommitment):
     """Gives the next of ``answers`` to each request; a sequence is streamed piece by piece.
 
-    ``delay_ms`` until the first piece, ``between_ms`` until each further one. ``requests`` keeps what was
-    asked. When the script is over, answers are empty.
+    ``delay_ms`` until the first piece, ``between_ms`` until each further one. A piece may be a `ScriptedTool`, an
+    exception, or `HANG`. ``usage``: input and output tokens that it counts for each request. ``requests`` keeps what
+    was asked. When the script is over, answers are empty.
     """
 
     def __init__(
         self,
-        answers: Sequence[str | Sequence[str | Exception] | Exception],
+        answers: Sequence[Piece | Sequence[Piece]],
         *,
         delay_ms: float = 0,
         between_ms: float = 0,
+        usage: tuple[int, int] | None = None,
     ) -> None:
         self._answers = iter(answers)
+        self._usage = usage
+        self._calls = 0
         self._delay_ms, self._between_ms = delay_ms, between_ms
         self.requests: list[LLMRequestFrame] = []
 
@@ -69,12 +96,37 @@ class ScriptedLLM(FrameProcessor):
         self.requests.append(frame)
         await self.clock.sleep(self._delay_ms / 1000)
         answer = _next(self._answers, ())
-        pieces = (answer,) if isinstance(answer, str) else answer
+        pieces = answer if isinstance(answer, Sequence) and not isinstance(answer, str) else (answer,)
         for number, piece in enumerate(pieces):
             if number:
                 await self.clock.sleep(self._between_ms / 1000)
-            yield TextFrame(_next(iter([piece]), ""))
+            if isinstance(piece, ScriptedTool):
+                await self.committed(frame)
+                await self._run(piece)
+            elif piece is HANG:
+                await Wait()
+            else:
+                yield TextFrame(str(_next(iter([piece]), "")))
+        if self._usage is not None:
+            await self.push(UsageFrame(*self._usage), UPSTREAM)
         yield ResponseEndFrame()
+
+    async def _run(self, tool: ScriptedTool) -> None:
+        self._calls += 1
+        call = f"call-{self._calls}"
+        result = "cancelled"
+        await self.push(ToolCallFrame(call, tool.name, tool.arguments), UPSTREAM)
+        try:
+            await self.clock.sleep(tool.takes_ms / 1000)
+            result = tool.result
+        finally:
+            # Whatever becomes of the answer, each call has its result; what a closed job pushes is not taken.
+            self.post(ToolResultFrame(call, result))
+
+    @handles(ToolResultFrame)
+    async def tell_result(self, frame: ToolResultFrame) -> None:
+        """A tool has ended."""
+        await self.push(frame, UPSTREAM)
 
 
 class ScriptedTTS(FrameProcessor):

@@ -20,7 +20,7 @@ from ...pipeline.clock import NS_PER_S
 from ...pipeline.frames import Message
 from . import orders
 from .data import Interruption, SessionData, Transition, Turn
-from .events import SessionEvent, UserSaid
+from .events import SessionEvent, StateChanged, UserSaid
 from .link import Link
 from .listeners import Cleanup, EventStream, Hook
 from .settings import SessionSettings
@@ -175,14 +175,25 @@ class Session:
         return stream
 
     async def wait_for(self, *states: State, timeout_s: float | None = None) -> State:
-        """Wait until it stands in one of the states; returns which.
+        """Wait until it stands in one of the states, or has since stood there; returns which.
 
         Raises `TimeoutError`, and `SessionError` where the session is over and will not get there.
         """
-        await self._link.until(
-            lambda: self.state in states, f"to be {' or '.join(one.name for one in states)}", timeout_s
-        )
-        return self.state
+        reached = [self.state] if self.state in states else []
+
+        def see(event: SessionEvent) -> None:
+            # It may have left the state again before whoever waits runs.
+            if isinstance(event, StateChanged) and event.after in states:
+                reached.append(event.after)
+
+        take_back = self._link.hooks.watch(see)
+        try:
+            await self._link.until(
+                lambda: bool(reached), f"to be {' or '.join(one.name for one in states)}", timeout_s
+            )
+        finally:
+            take_back()
+        return reached[0]
 
     async def wait_for_input(self, timeout_s: float | None = None) -> Turn:
         """Wait for the user's next turn. Raises as `wait_for` does."""

@@ -143,7 +143,7 @@ class Checked(Driven):
             waits = {due for _, due in limits.deadlines(self.data)} - {Due.KEEP_ALIVE, Due.DURATION}
             due_ns = limits.next_ns(self.data)
             if due_ns is None or not waits:
-                if rules.response_timeout_s is None and self.newest is not None:
+                if rules.response_timeout_s is None and self.newest is not None and self.data.paused_ns is None:
                     continue
                 break
             self.now_ns = max(self.now_ns, due_ns)
@@ -183,9 +183,6 @@ class Checked(Driven):
         turn = self.data.turn
         over = [text for number, text in self.user_said.items() if turn.again is None or turn.again.id != number]
         found = Counter(
-            word
-            for text in [*over, *self.ignored, *turn.words]
-            for word in text.split()
-            if word.startswith("#")
+            word for text in [*over, *self.ignored, *turn.words] for word in text.split() if word.startswith("#")
         )
         assert found == Counter(self.tokens), f"{found} {self.tokens}\n{self.story()}"
