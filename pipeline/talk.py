@@ -82,7 +82,6 @@ class Answer:
     reason: str = ""
     """Why it was cut."""
 
-
     def at_ms(self, audio_ms: float) -> float:
         """When that moment of its audio was heard."""
         at = (self.start_ms or 0.0) + audio_ms

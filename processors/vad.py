@@ -130,10 +130,10 @@ class SileroVAD(FrameProcessor):
         self._listens = True
         self._rate = sample_rate
         self._rule = SpeechRule(start_ms=start_ms, stop_ms=stop_ms, threshold=threshold)
-        self._model = take(sample_rate)
+        self._model, waiting = take(sample_rate)
         self._window: Window = np.zeros(WINDOW_MS * sample_rate // 1000, np.float32)
         self._filled = 0
-        weakref.finalize(self, give_back, sample_rate, self._model).atexit = False
+        weakref.finalize(self, give_back, self._model, waiting).atexit = False
 
     @staticmethod
     def warm(count: int = 1, sample_rate: int = 16_000) -> None:

@@ -56,15 +56,14 @@ def warm(count: int, sample_rate: int) -> None:
         waiting.append(_load(sample_rate))
 
 
-def take(sample_rate: int) -> Model:
-    """A model that has heard nothing yet."""
-    waiting = _POOL.get(sample_rate)
-    return waiting.pop() if waiting else _load(sample_rate)
-
-
-def give_back(sample_rate: int, model: Model) -> None:
-    """It is not used any more."""
+def take(sample_rate: int) -> tuple[Model, list[Model]]:
+    """A model that has heard nothing yet, and where it is to be given back to."""
     waiting = _POOL.setdefault(sample_rate, [])
+    return waiting.pop() if waiting else _load(sample_rate), waiting
+
+
+def give_back(model: Model, waiting: list[Model]) -> None:
+    """It is not used any more."""
     if len(waiting) < POOL_MODELS:
         model.reset()
         waiting.append(model)

@@ -34,6 +34,7 @@ from .settings import (
     PreemptiveSettings,
     SessionSettings,
 )
+from .snapshot import SessionSnapshot
 from .speech import SpeechHandle
 from .states import ALLOWED, State, diagram
 from .step import step
@@ -61,6 +62,7 @@ __all__ = [
     "SessionErrorTold",
     "SessionEvent",
     "SessionSettings",
+    "SessionSnapshot",
     "SessionSummary",
     "SpeechHandle",
     "SpeechIgnored",

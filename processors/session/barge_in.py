@@ -169,7 +169,8 @@ def _decide(st: Step, text: str, utterance: Utterance | None, *, final: bool, au
     s = st.s
     response = s.response
     assert response is not None
-    gate = judge(s.settings.interruption, text, _speech_ms(st))
+    words = " ".join(filter(None, [*(said for said, _ in s.pieces), text]))
+    gate = judge(s.settings.interruption, words, _speech_ms(st))
     unheard = response.begun_ns is None
     if gate in (Gate.SHORT, Gate.FEW) and unheard:
         # The bot has not said anything: the user is not over it, their turn goes on.
@@ -177,7 +178,8 @@ def _decide(st: Step, text: str, utterance: Utterance | None, *, final: bool, au
     match gate:
         case Gate.REQUEST | Gate.SPEECH:
             kind = InterruptionKind.REQUEST if gate is Gate.REQUEST and not unheard else InterruptionKind.SPEECH
-            confirm(st, kind, text, utterance.onset_ns if utterance is not None else None)
+            confirm(st, kind, words, utterance.onset_ns if utterance is not None else None)
+            take_pieces(st)
             if final:
                 s.final_ns = st.now
                 turns.add(st, text, audio_ms=audio_ms)
@@ -185,8 +187,29 @@ def _decide(st: Step, text: str, utterance: Utterance | None, *, final: bool, au
             dismiss(st)
             if text:
                 _ignore(st, text, gate.value)
+        case _ if final and text:
+            # More is to come: it may be the beginning of something.
+            s.pieces = (*s.pieces, (text, audio_ms))
         case _:
             pass
+
+
+def take_pieces(st: Step) -> None:
+    """What was said over the bot so far is the user's turn: the bot is cut, or was done before it was decided."""
+    s = st.s
+    pieces, s.pieces = s.pieces, ()
+    for text, audio_ms in pieces:
+        s.final_ns = st.now
+        turns.add(st, text, audio_ms=audio_ms)
+
+
+def ignore_pieces(st: Step) -> None:
+    """It is nothing."""
+    s = st.s
+    pieces, s.pieces = s.pieces, ()
+    gate = judge(s.settings.interruption, " ".join(text for text, _ in pieces), _speech_ms(st))
+    for text, _ in pieces:
+        _ignore(st, text, gate.value)
 
 
 def _speech_ms(st: Step) -> float | None:
@@ -225,6 +248,7 @@ REASONS = {
 def dismiss(st: Step) -> None:
     """It was none: the bot goes on where it was silenced."""
     s = st.s
+    ignore_pieces(st)
     if s.tentative is None:
         return
     s.counts = replace(s.counts, false_interruptions=s.counts.false_interruptions + 1)

@@ -47,6 +47,7 @@ from .link import Link
 from .orders import ORDERS, NewsFrame, OpenedFrame, SessionFrame, StartFrame, StopFrame, TimeFrame
 from .session import Session
 from .settings import EndpointingSettings, SessionSettings
+from .snapshot import SessionSnapshot, restored
 from .step import step
 from .stepping import Ask, Button, Cancel, Commit, Effect, End, KeepAlive, Listen, Pause, Resolve, Say, Tell
 
@@ -63,6 +64,7 @@ class SessionController(FrameProcessor):
     Stands between STT and LLM. `session` is for code outside of the pipeline: state, events, `say`, `close` and the
     rest. ``settings``: a `SessionSettings`, or its fields by name. ``mute``: names as in the settings, and strategies
     of your own. ``endpointing``: as in the settings, or a strategy of your own in the place of the named ones.
+    ``resume``: a `Session.snapshot`, whose history this session goes on with (and whose settings, if none are given).
 
     Raises `SettingsError` for settings that cannot be.
     """
@@ -73,14 +75,18 @@ class SessionController(FrameProcessor):
         *,
         mute: Sequence[Mute | str] = (),
         endpointing: Endpointing | EndpointingSettings | Mapping[str, Any] | None = None,
+        resume: SessionSnapshot | None = None,
         **fields: Any,
     ) -> None:
+        if settings is None and resume is not None:
+            settings = resume.settings
         if named := [one for one in mute if isinstance(one, str)]:
             fields["mute"] = named
         if endpointing is not None and not callable(endpointing):
             fields["endpointing"], endpointing = endpointing, None
         settings = SessionSettings(**fields) if settings is None else settings.changed(**fields)
-        self._link = Link(SessionData(settings, tuple(one for one in mute if callable(one)), endpointing))
+        data = SessionData(settings, tuple(one for one in mute if callable(one)), endpointing)
+        self._link = Link(data if resume is None else restored(resume, data))
         self.session = Session(self._link)
         """The session, for code outside of the pipeline."""
         self._timer: TimerHandle | None = None

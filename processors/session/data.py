@@ -319,6 +319,8 @@ class SessionData:
     user_speaking: bool = False
     utterances: tuple[Utterance, ...] = ()
     turn: OpenTurn = field(default_factory=OpenTurn)
+    pieces: tuple[tuple[str, float], ...] = ()
+    """What was said over the bot while it is not decided what that means: texts, with their length in ms."""
     barged_in: bool = False
     """The bot was cut, and the words for it are not complete."""
     interim: str = ""

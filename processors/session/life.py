@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import bot, turns
+from . import barge_in, bot, turns
 from .data import Ending, Fate, OpenTurn, Speech, SpeechKind, SpeechOutcome
 from .stepping import End, Listen, Step
 
@@ -58,7 +58,7 @@ def _forget_user(st: Step) -> None:
     s = st.s
     st.resolve(s.turn.handles, SpeechOutcome.DROPPED)
     s.turn, s.utterances, s.user_speaking, s.barged_in, s.interim = OpenTurn(), (), False, False, ""
-    s.tentative = None
+    s.tentative, s.pieces = None, ()
 
 
 # --- pausing, and listening ------------------------------------------------------------------------------------------
@@ -124,6 +124,7 @@ def _stop_hearing(st: Step) -> None:
         s.speech_end_ns = st.now
         if not s.turn and not s.awaited:
             turns.forget(st)
+    barge_in.ignore_pieces(st)
     s.tentative = None
 
 

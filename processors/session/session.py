@@ -24,6 +24,7 @@ from .events import SessionEvent, StateChanged, UserSaid
 from .link import Link
 from .listeners import Cleanup, EventStream, Hook
 from .settings import SessionSettings
+from .snapshot import SessionSnapshot, diagnostics_of, snapshot_of
 from .speech import SpeechHandle
 from .states import ACTIVE, OPEN, OVER, State
 from .summary import SessionSummary, Statistics, statistics_of, summary_of
@@ -96,7 +97,19 @@ class Session:
 
     def summary(self) -> SessionSummary:
         """All that is counted, for a person (``str``) and as JSON (``to_json()``)."""
-        return summary_of(self.data, self.data.since_ns if self._link.clock is None else self._link.clock.now_ns())
+        return summary_of(self.data, self._now_ns)
+
+    def snapshot(self) -> SessionSnapshot:
+        """Its records and settings, to go on with in another process: ``SessionController(resume=snapshot)``."""
+        return snapshot_of(self.data)
+
+    def diagnostics(self) -> dict[str, Any]:
+        """What it is doing, what it waits for and what is due when: for a log, without a word of what was said."""
+        return diagnostics_of(self.data, self._now_ns)
+
+    @property
+    def _now_ns(self) -> int:
+        return self.data.since_ns if self._link.clock is None else self._link.clock.now_ns()
 
     # --- asking for something -----------------------------------------------------------------------------------------
 
@@ -188,9 +201,7 @@ class Session:
 
         take_back = self._link.hooks.watch(see)
         try:
-            await self._link.until(
-                lambda: bool(reached), f"to be {' or '.join(one.name for one in states)}", timeout_s
-            )
+            await self._link.until(lambda: bool(reached), f"to be {' or '.join(one.name for one in states)}", timeout_s)
         finally:
             take_back()
         return reached[0]

@@ -60,6 +60,9 @@ def _next(st: Step) -> bool:
             return True
         return False
     guessing = s.response is not None and s.response.guess is not None
+    if s.pieces and (s.response is None or guessing):
+        barge_in.take_pieces(st)
+        return True
     if not s.free and not guessing:
         return False
     over_ns = turns.over_ns(s) if s.ending is None else None
@@ -164,7 +167,7 @@ def _typed(st: Step, text: str, handle: int, *, interrupt: bool) -> None:
         return
     st.active()
     s.idle_step = 0
-    if interrupt and s.response is not None:
+    if interrupt and s.response is not None and s.response.interruptible:
         barge_in.button(st, "the user typed")
     turns.add(st, text, typed=True, handle=handle)
 

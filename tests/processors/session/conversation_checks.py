@@ -113,7 +113,8 @@ class Checked(Driven):
             assert response.guess is None or not response.handles
         silenced = data.paused_ns is not None or data.tentative is not None
         guessing = response is not None and response.guess is not None
-        assert data.playout_paused is (data.closed_ns is None and (silenced or guessing)), self.story()
+        wanted = data.closed_ns is None and (silenced or guessing)
+        assert data.playout_paused is wanted or (data.playout_paused and data.cut is not None), self.story()
         if data.tentative is not None:
             assert response is not None
             assert data.tentative.response == response.number
@@ -183,6 +184,9 @@ class Checked(Driven):
         turn = self.data.turn
         over = [text for number, text in self.user_said.items() if turn.again is None or turn.again.id != number]
         found = Counter(
-            word for text in [*over, *self.ignored, *turn.words] for word in text.split() if word.startswith("#")
+            word
+            for text in [*over, *self.ignored, *turn.words, *(text for text, _ in self.data.pieces)]
+            for word in text.split()
+            if word.startswith("#")
         )
         assert found == Counter(self.tokens), f"{found} {self.tokens}\n{self.story()}"

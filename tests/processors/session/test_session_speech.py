@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 from voxline.pipeline import (
     ErrorFrame,
     Frame,
     FrameProcessor,
+    LifecycleError,
     OutputAudioFrame,
     Pipeline,
     PipelineWorker,
@@ -38,7 +40,7 @@ class Waiter:
     def __init__(self, handle: SpeechHandle) -> None:
         self.outcomes: list[SpeechOutcome] = []
         self._handle = handle
-        self._task = spawn(self._wait())
+        self._task = spawn(self._wait(), "a waiter")
 
     async def _wait(self) -> None:
         self.outcomes.append(await self._handle)
@@ -78,7 +80,7 @@ async def test_what_is_cut_is_interrupted_and_tells_what_was_heard():
 
 
 async def test_what_a_service_fails_to_say_is_failed():
-    class Mute(FrameProcessor):
+    class Mute(ScriptedTTS):
         @handles(TextFrame)
         async def speak(self, frame: TextFrame) -> AsyncIterator[Frame]:
             raise RuntimeError("no voice")
@@ -96,7 +98,7 @@ async def test_what_a_service_fails_to_say_is_failed():
         outcomes.append(await controller.session.say("Hello?"))
         controller.session.close()
 
-    task = spawn(go_on())
+    task = spawn(go_on(), "the caller")
     await worker.run()
     await task
     assert outcomes == [FAILED, FAILED]
@@ -194,7 +196,7 @@ async def test_one_handle_can_be_interrupted_and_the_others_go_on():
         second.interrupt()
         await bench.settle()
         assert [first.outcome, second.outcome, third.outcome] == [None, DROPPED, None]
-        await bench.quiet(1_100)
+        await bench.quiet(1_000)
         assert [first.outcome, third.outcome] == [PLAYED, None]
         await bench.quiet(500)
         assert third.outcome is PLAYED
@@ -328,7 +330,7 @@ async def test_whatever_ends_the_run_every_handle_ends(what: str, how: str):
         if how == "cancel":
             worker.cancel()
         elif how == "stop":
-            spawn(worker.stop())
+            spawn(worker.stop(), "the end")
         else:
             worker.post(ClientDisconnectedFrame())
 
@@ -377,8 +379,8 @@ async def test_a_pipeline_that_does_not_start_leaves_nobody_waiting():
     controller = SessionController()
     handle = controller.session.say("Hello.")
     worker = PipelineWorker(Pipeline([controller, Broken()]), clock=VirtualClock())
-    outcome = await worker.run()
-    assert outcome.reason == "failed"
+    with pytest.raises(LifecycleError, match="no licence"):
+        await worker.run()
     assert handle.outcome is DROPPED
     assert controller.session.state is State.FAILED
 
@@ -512,18 +514,16 @@ async def test_an_interruption_that_was_undecided_at_a_pause_is_over_after_it():
 
 
 async def test_words_with_times_are_heard_to_the_word_at_a_real_output():
-    class Voice(FrameProcessor):
+    class Voice(ScriptedTTS):
         """100 ms for each word, and says so."""
 
         @handles(TextFrame)
         async def speak(self, frame: TextFrame) -> AsyncIterator[Frame]:
-            import numpy as np
-
             for word in frame.text.split():
                 yield OutputAudioFrame(np.full(1_600, 7, np.int16), 16_000, (SpokenWord(word, 0.0),))
 
         @handles(ResponseEndFrame)
-        async def end(self, frame: ResponseEndFrame) -> None:
+        async def finish(self, frame: ResponseEndFrame) -> None:
             await self.push(frame)
 
     transport = MemoryTransport()
