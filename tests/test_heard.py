@@ -96,7 +96,7 @@ async def test_the_recording_has_what_the_ledger_says_was_heard(tmp_path: Path):
     worker.add_tap(watch)
     await worker.run()
     samples, rate = soundfile.read(tmp_path / "talk.wav", dtype="int16")
-    bot = samples[:, 1]
+    bot = samples[:, 1].astype(np.int16)
     assert rate == RATE
 
     sounded = np.zeros(len(bot), bool)
