@@ -24,8 +24,11 @@ SCENARIOS = {
     "interruption": scenarios.interruption,
     "capacity": capacity.capacity,
 }
-ENDURANCE = ("interruptions", "starts", "hour", "voice")
-"""Of ours alone: `endurance.py`, which imports voxline."""
+OURS_ALONE = {
+    **dict.fromkeys(("interruptions", "starts", "hour", "voice"), "endurance"),
+    **dict.fromkeys(("conversations", "day", "guesses", "silence"), "sessions"),
+}
+"""Where the scenarios are that import voxline."""
 
 # A scenario that takes longer has lost a frame, and waits for it.
 TIMEOUT_S = 240.0
@@ -36,7 +39,8 @@ async def run(name: str, config: str, scenario: str, parameters: dict[str, Any])
     await side.open()
     failed = 1
     try:
-        call = getattr(importlib.import_module("endurance"), scenario) if scenario in ENDURANCE else SCENARIOS[scenario]
+        home = OURS_ALONE.get(scenario)
+        call = SCENARIOS[scenario] if home is None else getattr(importlib.import_module(home), scenario)
         numbers = await asyncio.wait_for(call(side, **parameters), TIMEOUT_S)
         measure.emit(side=name, config=config, scenario=scenario, version=side.version, **numbers)
         failed = 0

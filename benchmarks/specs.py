@@ -345,4 +345,67 @@ def _endurance() -> list[Bench]:
     ]
 
 
-BENCHES = (*_per_frame(), *_capacity(), *_rest(), *_endurance())
+def _sessions() -> list[Bench]:
+    return [
+        Bench(
+            "conversations",
+            "1,000 random conversations",
+            "A minute each in virtual time, interruptions at any moment, and faults of model, voice and recogniser. "
+            "*Broken*: those in which a sample of a cut response was written after the cut, an older response was "
+            "heard after a newer, an interruption had not exactly one record, or the history was not what was heard.",
+            "conversations",
+            (MINE,),
+            "broken",
+            "broken",
+            {"rounds": 1_000},
+            {"rounds": 100},
+            more=(("interruptions", "interruptions"), ("minutes", "minutes"), ("heard_minutes", "minutes heard")),
+            targets=(Target("at_most", OURS, 0),),
+        ),
+        Bench(
+            "day",
+            "A day of sessions: 1,000 calls with time-outs, in virtual time",
+            "Callers who talk, and then say nothing more (the idle ladder closes the call) or hang up. Memory is the "
+            "growth of what Python has allocated for each call, over the second half of 500 more.",
+            "day",
+            (MINE,),
+            "wall_s",
+            "s",
+            quick={"sessions": 200},
+            more=(("hours", "virtual hours"), ("left", "tasks left"), ("bytes_each", "bytes each")),
+            targets=(
+                Target("at_most", OURS, 60),
+                Target("at_most", OURS, 0, "left"),
+                Target("at_most", OURS, 64, "bytes_each"),
+            ),
+        ),
+        Bench(
+            "guesses",
+            "What a guess gains: voice to voice with and without preemptive generation",
+            "In virtual time: 700 ms endpointing, a model that takes 500 ms, a recogniser that streams with 200 ms of "
+            "lag. From the end of the caller's speech to the bot's first sample, medians of 50 turns. "
+            "`python benchmarks/sessions.py` prints other delays and models.",
+            "guesses",
+            (MINE,),
+            "with_ms",
+            "ms",
+            quick={"turns": 10},
+            more=(("without_ms", "without, ms"), ("gain_ms", "gained, ms")),
+        ),
+        Bench(
+            "silence",
+            "From the detected start of speech to silence",
+            "Speech that begins at a random moment of the bot's answer: ms of audio that are still heard after the "
+            "frame was taken. Virtual time, 200 runs.",
+            "silence",
+            (MINE,),
+            "worst_ms",
+            "ms",
+            quick={"rounds": 50},
+            more=(("median_ms", "median, ms"), ("runs", "runs")),
+            targets=(Target("at_most", OURS, 20),),
+        ),
+    ]
+
+
+BENCHES = (*_per_frame(), *_capacity(), *_rest(), *_endurance(), *_sessions())

@@ -21,7 +21,7 @@ it says a word every ``word_ms``, and tells what was heard as an output does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -52,6 +52,7 @@ from .scripted import ScriptedLLM
 from .session.controller import SessionController
 from .session.events import SessionEvent
 from .session.session import Session
+from .session.speech import SpeechHandle
 from .session.states import State
 
 __all__ = ["ScriptedPlayout", "SessionBench"]
@@ -280,6 +281,25 @@ class SessionBench:
     async def quiet(self, ms: float) -> None:
         """Let time pass."""
         await self._bench.advance(ms)
+
+    async def until(self, wanted: State | SpeechHandle | Callable[[], bool], within_ms: float = 60_000) -> None:
+        """Let time pass until the session stands in a state, a speech is decided, or a function says True.
+
+        Fails after ``within_ms`` of virtual time. (``await handle`` and `Session.wait_for` only wait, and nobody would
+        move the clock.)
+        """
+        __tracebackhide__ = True
+        limit_ms = self.now_ms + within_ms
+        while not self._is_there(wanted):
+            due_ns = self._bench.clock.next_ns
+            if due_ns is None or due_ns / NS_PER_MS > limit_ms:
+                raise self._bench.failure(f"There was no {wanted} within {within_ms:g} ms; {self.session.state}.")
+            await self.quiet(max(0.0, due_ns / NS_PER_MS - self.now_ms))
+
+    def _is_there(self, wanted: State | SpeechHandle | Callable[[], bool]) -> bool:
+        if isinstance(wanted, State):
+            return self.session.state is wanted
+        return wanted.done if isinstance(wanted, SpeechHandle) else wanted()
 
     async def user_starts(self) -> None:
         """The user speaks; the detector is sure ``start_ms`` later, which is when this returns."""

@@ -6,7 +6,6 @@ which is cut.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -46,7 +45,7 @@ class Heard:
     def audio(self) -> Samples:
         """All that was made of it, at the output's rate."""
         resampler = StreamResampler(self.made[0].sample_rate, RATE)
-        parts = [resampler.push(cast(Samples, frame.samples)) for frame in self.made]
+        parts = [resampler.push(frame.samples) for frame in self.made]
         return np.concatenate([*parts, resampler.flush()])
 
 

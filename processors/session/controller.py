@@ -44,7 +44,7 @@ from .data import SessionData
 from .endpointing import Endpointing
 from .limits import Due
 from .link import Link
-from .orders import ORDERS, NewsFrame, OpenedFrame, SessionFrame, StartFrame, StopFrame, TimeFrame
+from .orders import ORDERS, CutElsewhereFrame, NewsFrame, OpenedFrame, SessionFrame, StartFrame, StopFrame, TimeFrame
 from .session import Session
 from .settings import EndpointingSettings, SessionSettings
 from .snapshot import SessionSnapshot, restored
@@ -124,8 +124,11 @@ class SessionController(FrameProcessor):
     )
     async def hear(self, frame: Frame) -> None:
         """Of the user."""
-        if not isinstance(frame, CancelFrame):
-            await self.push(frame)
+        if isinstance(frame, CancelFrame):
+            # Decided when all have seen it: what follows must not be at the output before it is.
+            self.post(CutElsewhereFrame(frame.response, frame.reason))
+            return
+        await self.push(frame)
         await self._decide(frame)
 
     @handles(
@@ -144,12 +147,21 @@ class SessionController(FrameProcessor):
         await self.push(frame, UPSTREAM)
         await self._decide(frame)
 
+    @handles(CutElsewhereFrame)
+    async def admit(self, frame: CutElsewhereFrame) -> None:
+        """Somebody else has cut the bot."""
+        await self._decide(CancelFrame(frame.response, frame.reason))
+
     @handles(*ORDERS)
     async def obey(self, frame: SessionFrame) -> None:
         """What is asked from outside, and what is due."""
         if isinstance(frame, TimeFrame):
             self._timer = self._due_ns = None
         await self._decide(frame)
+
+    @handles(NewsFrame)
+    async def keep_news(self, frame: NewsFrame) -> None:
+        """It is for the stream beside, and for nobody else."""
 
     @streams(NewsFrame)
     async def run_hooks(self, frames: Stream[NewsFrame]) -> AsyncIterator[Frame]:

@@ -366,15 +366,23 @@ class SessionData:
     def muted(self) -> bool:
         """Whether the user is not listened to, by a mute strategy or because the bot may not be interrupted."""
         response = self.response
-        if response is not None and response.guess is None and not response.interruptible:
-            return True
         mute = self.settings.mute
         return (
-            ("first_speech" in mute and not self.bot_spoke)
+            self._uninterruptible
+            or ("first_speech" in mute and not self.bot_spoke)
             or ("tools" in mute and bool(self.tools))
             or ("speaking" in mute and response is not None and response.begun_ns is not None)
             or any(strategy(self) for strategy in self.mutes)
         )
+
+    @property
+    def _uninterruptible(self) -> bool:
+        """Whether something is said that may not be interrupted."""
+        response = self.response
+        if response is None or response.guess is not None or response.interruptible:
+            return False
+        # As long as nothing is heard of an answer, the user does not interrupt it: their turn goes on.
+        return response.speech is not None or response.begun_ns is not None
 
     @property
     def hears(self) -> bool:

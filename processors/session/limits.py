@@ -83,7 +83,7 @@ def _of_the_user(s: SessionData) -> Iterator[tuple[int, Due]]:
     begun = (turn and not turn.forced) or s.user_speaking
     if start_ns is not None and ends.turn_timeout_s is not None and not over_bot and begun:
         yield start_ns + _s(ends.turn_timeout_s), Due.TURN
-    elif s.barged_in and ends.turn_timeout_s is not None:
+    elif s.barged_in and not turn and ends.turn_timeout_s is not None:
         yield s.since_ns + _s(ends.turn_timeout_s), Due.TURN
     waiting = [one.stopped_ns for one in s.utterances if one.stopped_ns is not None and one.fate is not Fate.LATE]
     if waiting and not s.user_speaking:

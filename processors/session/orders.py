@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...pipeline.frames import InputFrame
+from ...pipeline.frames import InputFrame, UrgentFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,14 @@ class StopFrame(SessionFrame):
 
     reason: str
     failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CutElsewhereFrame(UrgentFrame):
+    """Somebody else has cut the bot, and by now every processor has seen the cancel frame."""
+
+    response: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

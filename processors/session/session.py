@@ -14,7 +14,7 @@ What is asked here enters the pipeline by its inbox, in order, and is recorded t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from ...pipeline.clock import NS_PER_S
 from ...pipeline.frames import Message
@@ -28,6 +28,8 @@ from .snapshot import SessionSnapshot, diagnostics_of, snapshot_of
 from .speech import SpeechHandle
 from .states import ACTIVE, OPEN, OVER, State
 from .summary import SessionSummary, Statistics, statistics_of, summary_of
+
+E = TypeVar("E", bound=SessionEvent)
 
 
 class Session:
@@ -62,7 +64,7 @@ class Session:
 
     @property
     def can_accept_input(self) -> bool:
-        """Whether what the user says or types now is taken."""
+        """Whether what the user says now is taken. What they type is, muted or not, while a conversation goes on."""
         return self.state in OPEN and not self.data.muted
 
     @property
@@ -169,6 +171,14 @@ class Session:
         self._link.order(orders.CloseFrame(reason, goodbye, now))
 
     # --- being told ---------------------------------------------------------------------------------------------------
+
+    @overload
+    def on(
+        self, what: State | tuple[State, State], hook: Callable[[StateChanged], object], *, once: bool = False
+    ) -> Callable[[], None]: ...
+
+    @overload
+    def on(self, what: type[E], hook: Callable[[E], object], *, once: bool = False) -> Callable[[], None]: ...
 
     def on(
         self, what: State | tuple[State, State] | type[SessionEvent], hook: Hook, *, once: bool = False

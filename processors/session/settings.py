@@ -14,9 +14,9 @@ import tomllib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...pipeline.errors import MissingExtraError, SettingsError
 
@@ -37,6 +37,21 @@ class Section(BaseModel):
     """A frozen model that allows no field it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _understand(cls, values: Any) -> Any:
+        """One text is a list of one; "none" is None where that is allowed, for TOML has no other way to say it."""
+        if not isinstance(values, dict):
+            return values
+        given: dict[str, Any] = dict(values)  # pyright: ignore[reportUnknownArgumentType]
+        for name, value in given.items():
+            kind = cls.model_fields[name].annotation if name in cls.model_fields else None
+            if isinstance(value, str) and get_origin(kind) is tuple:
+                given[name] = (value,)
+            elif value == "none" and type(None) in get_args(kind):
+                given[name] = None
+        return given
 
 
 class InterruptionSettings(Section):
@@ -73,7 +88,7 @@ class EndpointingSettings(Section):
     ``text``: there is no speech.
     """
     min_delay_ms: float = Field(default=500, ge=0)
-    """From the end of speech, which a detector may take all of to be sure: see `SileroVAD`'s ``stop_ms``."""
+    """From the end of speech, and not from when the detector is sure of it: `SileroVAD`'s ``stop_ms`` is part of it."""
     max_delay_ms: float = Field(default=3_000, gt=0)
     transcript_delay_ms: float = Field(default=0, ge=0)
     """``transcript``: from the final transcript."""
@@ -84,6 +99,15 @@ class EndpointingSettings(Section):
     turn_words: int | None = Field(default=None, gt=0)
     """The same, in words."""
 
+    @model_validator(mode="after")
+    def _check_delays(self) -> Self:
+        if self.max_delay_ms < self.min_delay_ms and self.strategy in ("model", "dynamic"):
+            raise ValueError(
+                f"max_delay_ms is {self.max_delay_ms:g}, and should be at least min_delay_ms, "
+                f"which is {self.min_delay_ms:g}"
+            )
+        return self
+
 
 class PreemptiveSettings(Section):
     """Begin the answer before the user's turn is over, on a guess of what they will have said."""
@@ -92,7 +116,7 @@ class PreemptiveSettings(Section):
     stable_ms: float = Field(default=200, ge=0)
     """An interim transcript that has not changed for so long is worth a guess."""
     max_tries: int = Field(default=3, gt=0)
-    """In one turn."""
+    """In one turn; the last of them when the user is silent."""
     max_speech_s: float = Field(default=10, gt=0)
     """Longer turns are not guessed."""
     agreement: float = Field(default=0.9, gt=0, le=1)
@@ -224,7 +248,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         *sections, key = name.removeprefix(ENVIRONMENT).lower().split("__")
         place = values
         for section in sections:
-            place = place.setdefault(section, {})
+            if not isinstance(place.setdefault(section, {}), dict):
+                raise SettingsError(
+                    f"{name} leads into {section}, which {ENVIRONMENT}{section.upper()} says is no section."
+                )
+            place = place[section]
         place[key] = _plain(text)
     return values
 
@@ -251,6 +279,10 @@ def _sentence(field: str, error: Any) -> str:
     if error["type"] == "extra_forbidden":
         allowed = _allowed(error["loc"])
         return f"SessionSettings has no {field}; what there is: {allowed}."
+    if error["type"] == "value_error":
+        return f"SessionSettings.{field}: {str(error['msg']).removeprefix('Value error, ')}."
+    if error["type"] == "missing":
+        return f"SessionSettings.{field} is missing, and is needed."
     value = error.get("input")
     message = str(error["msg"]).removeprefix("Input ").removeprefix("should ")
     return f"SessionSettings.{field} is {value!r}, and should {message}."

@@ -146,7 +146,9 @@ def _(event: frames.TranscriptionFrame, st: Step) -> None:
 
 @happened.register
 def _(event: frames.TurnProbabilityFrame, st: Step) -> None:
-    st.s.probability = min(1.0, max(0.0, event.probability))
+    if not st.s.user_speaking:
+        # Else it is about a silence that is over.
+        st.s.probability = min(1.0, max(0.0, event.probability))
 
 
 @happened.register

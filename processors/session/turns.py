@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import bot
-from .data import Counts, Fate, InterruptionKind, OpenTurn, Response, SessionData, SpeechOutcome, Turn, TurnKind
+from .data import Counts, Fate, InterruptionKind, OpenTurn, Response, SessionData, Turn, TurnKind
 from .endpointing import STRATEGIES, Evidence
 from .events import UserSaid
 from .gates import agreement
@@ -47,7 +47,6 @@ def forget(st: Step) -> None:
     """There is no turn after all."""
     s = st.s
     drop_guess(st)
-    st.resolve(s.turn.handles, SpeechOutcome.DROPPED)
     s.turn, s.interim, s.barged_in = OpenTurn(), "", False
     st.quiet()
 
@@ -164,7 +163,8 @@ def guessable(s: SessionData) -> str | None:
         or s.queue
         or not s.hears
         or s.muted
-        or turn.tries >= rules.max_tries
+        # The last one is for when they are silent: it is the one that comes true.
+        or turn.tries >= rules.max_tries - s.user_speaking
         or turn.typed
     ):
         return None

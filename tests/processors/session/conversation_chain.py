@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from voxline.pipeline.clock import NS_PER_MS, NS_PER_S, VirtualClock
-
 from voxline.pipeline.frames import (
     UPSTREAM,
     CancelFrame,

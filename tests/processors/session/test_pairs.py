@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import pytest
 from voxline.pipeline import frames
 from voxline.pipeline.clock import NS_PER_MS
 from voxline.pipeline.frames import Frame
 from voxline.processors.session import limits, orders
-from voxline.processors.session.data import SessionData, SpeechOutcome
+from voxline.processors.session.data import SessionData, SpeechOutcome, TurnKind
+from voxline.processors.session.events import SpeechIgnored
 from voxline.processors.session.states import ALLOWED, OVER, State
 from voxline.processors.session.step import happened, step
-from voxline.processors.session.stepping import Ask, Resolve
+from voxline.processors.session.stepping import Ask, Effect, Pause, Resolve, Tell
 from voxline.tests.processors.session.conversation import Driven
 
 # --- the states, and how a session comes to stand in them ------------------------------------------------------------
@@ -516,3 +517,36 @@ def test_an_output_that_says_late_that_it_is_silent():
     after, _ = step(after, frames.BotStoppedSpeakingFrame(1), session.now_ns)
     after, _ = step(after, frames.BotStartedSpeakingFrame(1), session.now_ns)
     assert after.state is State.SPEAKING
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_the_first_piece_of_what_is_said_over_the_bot_is_not_lost(cuts: bool):
+    session = Driven(interruption={"min_words": 3})
+    session.happens(orders.MessageFrame("hello", handle=1))
+    session.plays()
+    session.passes(1_000)
+    session.happens(frames.UserStartedSpeakingFrame(200))
+    session.passes(400)
+    session.happens(frames.TranscriptionFrame("tell me"))
+    assert session.data.state is State.INTERRUPTED
+    session.passes(600)
+    session.happens(frames.UserStoppedSpeakingFrame(300))
+    session.happens(frames.TranscriptionFrame("something else" if cuts else ""))
+    session.passes(1_000)
+    said = [turn.text for turn in session.data.turns if turn.kind is TurnKind.USER_AUDIO]
+    ignored = [effect.event.text for effect in session.effects if _ignored(effect)]
+    assert (said, ignored) == ((["tell me something else"], []) if cuts else ([], ["tell me"]))
+
+
+def _ignored(effect: Effect) -> TypeGuard[Any]:
+    return isinstance(effect, Tell) and isinstance(effect.event, SpeechIgnored)
+
+
+def test_the_output_is_not_told_to_go_on_before_it_has_answered_a_cut():
+    """Its answer comes first, and may lead to a guess, which must not be heard."""
+    session = tentative()
+    after, effects = step(session.data, orders.InterruptOrderFrame(), session.now_ns)
+    assert after.cut is not None
+    assert not any(isinstance(effect, Pause) for effect in effects)
+    after, effects = step(after, frames.ResponseCutFrame(1, 1_000, "once upon"), session.now_ns)
+    assert Pause(False) in effects

@@ -20,17 +20,20 @@ from voxline.pipeline import (
     UserStoppedSpeakingFrame,
     handles,
 )
-from voxline.pipeline.frames import InterimTranscriptionFrame, PausePlayoutFrame, ResumePlayoutFrame
+from voxline.pipeline.frames import InputTextFrame, InterimTranscriptionFrame, PausePlayoutFrame, ResumePlayoutFrame
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import ScriptedLLM, SessionController, SpeechOutcome, State
 from voxline.processors.session import (
     Interrupted,
     InterruptionDismissed,
     InterruptionKind,
+    SessionData,
     SessionErrorTold,
     SpeechIgnored,
     TurnKind,
+    step,
 )
+from voxline.processors.session.orders import OpenedFrame, StartFrame
 from voxline.processors.testing import SessionBench
 
 STORY = "Once upon a time there was a rover far away on Mars."
@@ -205,6 +208,20 @@ async def test_words_that_come_after_the_bot_went_on_still_cut_it():
             ("assistant", "Very well."),
         ]
         assert len(bench.session.interruptions) == 1
+
+
+async def test_a_backchannel_whose_words_are_there_before_the_silence_holds_the_bot_up_no_longer():
+    async with SessionBench([STORY]) as bench:
+        await story(bench)
+        await bench.user_starts()
+        await bench.quiet(400)
+        await bench.send(TranscriptionFrame("yeah"))
+        await bench.quiet(200)
+        await bench.send(STOPPED)
+        assert bench.session.state is State.SPEAKING
+        await bench.quiet(10_000)
+        assert bench.said[-1] == ("assistant", STORY)
+        assert not [event for event in bench.events if isinstance(event, SessionErrorTold)], "the STT is alive"
 
 
 async def test_speech_that_lasts_cuts_the_bot_before_a_word_of_it_is_known():
@@ -522,6 +539,16 @@ async def test_a_response_that_somebody_else_cut_is_over_and_recorded_once(harne
     await bench.send(ResponseCutFrame(1, 300, "Once"), direction=UPSTREAM)
     assert controller.session.state is State.LISTENING
     assert [one.kind for one in controller.session.interruptions] == [InterruptionKind.MANUAL]
+
+
+def test_a_cut_that_is_told_before_the_next_response_has_its_number_is_not_of_that():
+    data = SessionData()
+    for event in (StartFrame(0), InputTextFrame("one"), OpenedFrame(1), InputTextFrame("two"), CancelFrame(1)):
+        data, _ = step(data, event, 0)
+    assert data.response is not None
+    data, _ = step(data, OpenedFrame(2), 0)
+    assert data.response is not None
+    assert data.response.number == 2
 
 
 async def test_an_answer_to_the_utterance_before_is_not_played_over_the_new_one():

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from voxline.pipeline import UPSTREAM, BotStartedSpeakingFrame, TranscriptionFrame
+from voxline.pipeline import (
+    UPSTREAM,
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    ResponseCutFrame,
+    TranscriptionFrame,
+)
 from voxline.pipeline.frames import (
     ClientConnectedFrame,
     KeepAliveFrame,
@@ -213,6 +219,34 @@ async def test_an_answer_that_stops_in_its_middle_is_given_up_after_a_while():
         await bench.quiet(2)
         assert bench.session.state is State.LISTENING
         assert bench.said == [("user", "count"), ("assistant", "Once....")]
+
+
+async def test_an_answer_that_is_given_up_is_not_told_as_an_interruption_meanwhile(harness: Harness):
+    controller = SessionController(response_timeout_s=5)
+    bench = await harness(controller)
+    controller.session.say(STORY)
+    await bench.settle()
+    await bench.send(BotStartedSpeakingFrame(1), BotStoppedSpeakingFrame(1), direction=UPSTREAM)
+    await bench.advance(5_000)
+    # The output has not said yet what was heard.
+    assert controller.session.state is State.LISTENING
+    await bench.advance(5_000)
+    assert State.INTERRUPTED not in [one.after for one in controller.session.transitions]
+
+
+async def test_a_turn_that_is_ended_while_a_cut_is_not_accounted_for_waits_for_that(harness: Harness):
+    controller = SessionController(endpointing={"turn_timeout_s": 0.8}, interruption={"grace_ms": 0})
+    bench = await harness(controller)
+    controller.session.say(STORY)
+    await bench.settle()
+    await bench.send(BotStartedSpeakingFrame(1), direction=UPSTREAM)
+    await bench.send(UserStartedSpeakingFrame(0))
+    await bench.advance(700)
+    await bench.send(TranscriptionFrame("tell me more"))
+    await bench.advance(900)
+    assert controller.session.turns == ()
+    await bench.send(ResponseCutFrame(1, 100, "Once"), direction=UPSTREAM)
+    assert [turn.text for turn in controller.session.turns] == ["Once", "tell me more"]
 
 
 async def test_a_response_that_takes_long_to_say_is_not_given_up():

@@ -121,7 +121,10 @@ async def test_a_strategy_of_one_s_own_is_a_function_of_the_session():
 async def test_named_and_own_strategies_hold_together():
     muted = [True]
 
-    async with SessionBench(["Hi.", "Ho."], greeting="Hello.", mute=["first_speech", lambda _: muted[0]]) as bench:
+    def asked(data: SessionData) -> bool:
+        return muted[0]
+
+    async with SessionBench(["Hi.", "Ho."], greeting="Hello.", mute=["first_speech", asked]) as bench:
         await bench.quiet(1_000)
         assert bench.session.settings.mute == ("first_speech",)
         await bench.user_says("hello")

@@ -12,6 +12,7 @@ from voxline.pipeline import (
     Frame,
     FrameProcessor,
     LifecycleError,
+    Outcome,
     OutputAudioFrame,
     Pipeline,
     PipelineWorker,
@@ -89,9 +90,7 @@ async def test_what_a_service_fails_to_say_is_failed():
     transport = MemoryTransport()
     controller = SessionController()
     outcomes: list[SpeechOutcome] = []
-    worker = PipelineWorker(
-        Pipeline([transport.input(), controller, Mute(), transport.output()]), clock=VirtualClock()
-    )
+    worker = PipelineWorker(Pipeline([transport.input(), controller, Mute(), transport.output()]), clock=VirtualClock())
 
     async def go_on() -> None:
         outcomes.append(await controller.session.say("Hello."))
@@ -322,6 +321,7 @@ async def test_whatever_ends_the_run_every_handle_ends(what: str, how: str):
         Pipeline([controller, ScriptedLLM([STORY], delay_ms=5_000), ScriptedPlayout()]), clock=VirtualClock()
     )
     found: list[SpeechHandle] = []
+    ending: list[asyncio.Future[Outcome]] = []
 
     def ask() -> None:
         found.extend(_asked(session, what))
@@ -330,7 +330,7 @@ async def test_whatever_ends_the_run_every_handle_ends(what: str, how: str):
         if how == "cancel":
             worker.cancel()
         elif how == "stop":
-            spawn(worker.stop(), "the end")
+            ending.append(asyncio.ensure_future(worker.stop()))
         else:
             worker.post(ClientDisconnectedFrame())
 

@@ -308,6 +308,34 @@ async def test_a_long_utterance_loses_no_word_at_a_seam():
         assert bench.session.turns[0].audio_ms == 10_000
 
 
+async def test_a_recogniser_that_is_quicker_than_the_detector_is_not_waited_for():
+    async with SessionBench(["Hi."]) as bench:
+        await bench.user_starts()
+        await bench.quiet(500 + 300)
+        await bench.send(TranscriptionFrame("hello"))
+        assert asked(bench) == []
+        await bench.quiet(200)
+        await bench.send(UserStoppedSpeakingFrame(500))
+        assert asked(bench) == [["hello"]]
+        await bench.quiet(10_000)
+        assert told_errors(bench) == []
+
+
+async def test_late_words_of_one_utterance_are_not_taken_for_those_of_the_next():
+    async with SessionBench(["Hi."]) as bench:
+        await bench.user_starts()
+        await bench.user_stops()
+        await bench.user_starts()
+        await bench.quiet(300 + 100)
+        # The user is silent again, which the detector does not know yet.
+        await bench.send(TranscriptionFrame("go forward"))
+        await bench.quiet(400)
+        await bench.send(UserStoppedSpeakingFrame(500))
+        assert asked(bench) == []
+        await bench.send(TranscriptionFrame("ten meters"))
+        assert asked(bench) == [["go forward ten meters"]]
+
+
 async def test_words_of_an_utterance_that_come_while_the_next_is_spoken_join_its_turn():
     async with SessionBench(["Hi."]) as bench:
         await bench.user_starts()
