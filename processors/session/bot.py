@@ -193,7 +193,7 @@ def failed(st: Step, number: int) -> None:
     """An error was told of, while a response was made; 0: nobody knows for which."""
     response = st.s.response
     if response is not None and number in (0, response.number):
-        st.s.response = replace(response, failed=True)
+        st.s.response = replace(response, failed=True, since_ns=st.now)
 
 
 def goodbye(st: Step, text: str) -> None:

@@ -62,8 +62,8 @@ def deadlines(s: SessionData) -> Iterator[tuple[int, Due]]:
 def _of_the_bot(s: SessionData) -> Iterator[tuple[int, Due]]:
     rules, response = s.settings, s.response
     waits = response is not None and not response.playing and response.guess is None and s.tentative is None
-    if response is not None and waits and rules.response_timeout_s is not None:
-        yield response.since_ns + _s(rules.response_timeout_s), Due.RESPONSE
+    if response is not None and waits and (limit_s := _patience_s(s)) is not None:
+        yield response.since_ns + _s(limit_s), Due.RESPONSE
     silent = s.free and not s.turn and not s.user_speaking and not s.awaited and not s.queue
     if silent and s.ending is None:
         ladder = rules.idle_ladder
@@ -71,6 +71,15 @@ def _of_the_bot(s: SessionData) -> Iterator[tuple[int, Due]]:
             yield s.idle_ns + _s(ladder[s.idle_step].after_s), Due.IDLE
         elif rules.idle_timeout_s is not None:
             yield s.idle_ns + _s(rules.idle_timeout_s), Due.IDLE
+
+
+def _patience_s(s: SessionData) -> float | None:
+    """How long nothing may be heard of the response under way. Less where something has failed in it."""
+    rules = s.settings
+    limits_s = [rules.response_timeout_s]
+    if s.response is not None and s.response.failed:
+        limits_s.append(rules.error_timeout_s)
+    return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
 
 
 def _of_the_user(s: SessionData) -> Iterator[tuple[int, Due]]:
@@ -185,7 +194,7 @@ def _no_response(st: Step) -> None:
     s = st.s
     response = s.response
     assert response is not None
-    st.error(f"Nothing was heard of response {response.number} for {s.settings.response_timeout_s:g} s.")
+    st.error(f"Nothing was heard of response {response.number} for {_patience_s(s) or 0:g} s.")
     bot.give_up(st, "response time-out", failed=True)
     # A tool that it waited for may never return.
     s.tools = ()

@@ -64,7 +64,7 @@ class InterruptionSettings(Section):
     allow: bool = True
     """False: what is said over the bot is ignored. `Session.say` can say otherwise for what it says."""
     min_words: int = Field(default=1, ge=0)
-    """So many words cut the bot. 0: speech of ``min_speech_ms`` does, whatever is said."""
+    """So many words cut the bot. 0: speech of ``min_speech_ms`` does, understood or not."""
     min_speech_ms: float = Field(default=500, ge=0)
     """Shorter speech is none, but for a keyword."""
     speech_alone_ms: float = Field(default=1_500, gt=0)
@@ -156,6 +156,8 @@ class SessionSettings(Section):
     """Messages of the user and of the bot together. The exchange that reaches it is completed."""
     response_timeout_s: float | None = Field(default=30, gt=0)
     """An answer of which nothing is heard for so long is given up."""
+    error_timeout_s: float | None = Field(default=3, gt=0)
+    """The same, from an error in it on."""
     response_timeout_say: str = ""
     wait_for_client: bool = False
     """True: connected is when `ClientConnectedFrame` says so. False: when the pipeline runs."""

@@ -407,3 +407,18 @@ async def test_time_outs_of_a_day_of_sessions_leave_nothing_behind():
             await bench.quiet(90_000)
             assert ended(bench) == (State.CLOSED, "idle")
             assert limits.next_ns(bench.session.data) is None
+
+
+async def test_an_answer_that_has_failed_is_not_waited_for_as_long_as_one_that_is_slow():
+    answers = [ConnectionError("the model is away"), "Here I am."]
+    async with SessionBench(answers, response_timeout_say="Sorry, say that again.") as bench:
+        await bench.user_says("are you there")
+        await bench.quiet(200)
+        assert [error.error for error in bench.errors] == ["ConnectionError"]
+        await bench.quiet(2_900)
+        assert bench.session.state is State.PROCESSING
+        await bench.quiet(3_000)
+        assert bench.said[-1] == ("assistant", "Sorry, say that again.")
+        await bench.user_says("are you there now")
+        await bench.quiet(3_000)
+        assert bench.said[-1] == ("assistant", "Here I am.")
