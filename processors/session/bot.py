@@ -107,9 +107,8 @@ def _written(st: Step, response: Response, end_ns: int, heard_ms: float, heard_t
         latencies=counts.latencies + (latency is not None),
         answers_cut=counts.answers_cut + interrupted,
     )
-    turn = Turn(
-        0, TurnKind.ASSISTANT, begun_ns, st.now, heard_text, heard_ms, interrupted, response.number, latency
-    )  # fmt: skip
+    end_ns = max(begun_ns, end_ns)
+    turn = Turn(0, TurnKind.ASSISTANT, begun_ns, end_ns, heard_text, heard_ms, interrupted, response.number, latency)
     st.tell(BotSaid(st.now, st.write(turn)))
 
 

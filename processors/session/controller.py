@@ -175,15 +175,18 @@ class SessionController(FrameProcessor):
 
     async def _decide(self, event: Frame, *, over: bool = False) -> None:
         link = self._link
-        link.data, effects = step(link.data, event, self.now_ns)
-        for effect in effects:
-            if over:
-                self._tell(effect)
-            else:
-                await self._do(effect)
-        if not over:
-            link.changed()
-            self._set_timer()
+        try:
+            link.data, effects = step(link.data, event, self.now_ns)
+            for effect in effects:
+                if over:
+                    self._tell(effect)
+                else:
+                    await self._do(effect)
+        finally:
+            # Also where a rule is broken: a session without its timer would stand still, and say nothing.
+            if not over:
+                link.changed()
+                self._set_timer()
 
     async def _do(self, effect: Effect) -> None:
         match effect:

@@ -612,3 +612,13 @@ async def test_interims_are_no_words_of_a_turn():
         await bench.quiet(500)
         await bench.user_stops("hello brother")
         assert asked(bench) == [["hello brother"]]
+
+
+async def test_a_turn_of_the_bot_that_is_cut_ends_when_it_was_silenced():
+    async with SessionBench(["Once upon a time there was a rover."], model_ms=0, word_ms=300) as bench:
+        await bench.user_says("tell me a story")
+        await bench.quiet(600)
+        await bench.user_says("no tell me another one")
+        bot = next(turn for turn in bench.session.turns if turn.kind is TurnKind.ASSISTANT)
+        # 200 ms after the user began; and not when their words were there.
+        assert (bot.end_ns - bot.start_ns) / 1_000_000 == 800 == bot.audio_ms
