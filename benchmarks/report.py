@@ -154,20 +154,23 @@ def write(
 ) -> None:
     """The page for people."""
     kept = "one core each" if core is not None else "no core of their own (this system cannot pin)"
+    beside = any(row.side != "ours" for bench in benches for row in bench.rows)
     parts = [
         "# Benchmarks\n",
         "voxline beside pipecat-ai, the framework most people know, and beside a bare chain of awaited "
-        "calls. Made by `make bench`, in one run.\n",
+        "calls. Made by `make bench`, in one run.\n"
+        if beside
+        else "What sessions promise, measured. Made by `make bench`.\n",
         *(["> Only a part, or a quick look: not a result.\n"] if not whole else []),
         f"- machine: {_machine()}; measured processes had {kept}\n"
         f"- versions: {_versions(results)}; commit {_commit()}\n"
         f"- {time.strftime('%Y-%m-%d')}; {repeats} interleaved repeats; {took_s / 60:.0f} minutes\n",
-        "A figure is the median of the repeats, with the least and the greatest in brackets. *voxline is "
-        "better by* is the ratio within each repeat, again with its extremes.\n",
+        "A figure is the median of the repeats, with the least and the greatest in brackets."
+        + (" *voxline is better by* is the ratio within each repeat, again with its extremes." * beside)
+        + "\n",
         "## What was to be reached\n",
         verdicts(benches, results) + "\n",
-        "## How it was made fair\n",
-        FAIRNESS.read_text(encoding="utf-8"),
+        *(["## How it was made fair\n", FAIRNESS.read_text(encoding="utf-8")] if beside else []),
     ]
     for bench in benches:
         if bench.name in results:

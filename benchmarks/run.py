@@ -1,10 +1,10 @@
-"""`make bench`: measures voxline beside a bare chain of calls and beside pipecat-ai, and writes RESULTS.md.
+"""`make bench`: measures voxline beside a bare chain of calls and beside pipecat-ai, and writes the RESULTS pages.
 
     python benchmarks/run.py [--only NAME] [--repeats N] [--quick] [--no-peer] [--core N]
 
 Each row of each benchmark is a process of its own on one core; rows are interleaved, in alternating order.
-Only a whole run writes `benchmarks/RESULTS.md`; a part (`--only`, `--quick`, ...) writes
-`build/bench/RESULTS.md`.
+A page in `benchmarks/` is written by a run of all that stands on it (`--only` can name just that); a part, or a
+quick look, writes to `build/bench/`.
 """
 
 from __future__ import annotations
@@ -109,13 +109,17 @@ def main() -> None:
         print(f"\n[{place}/{len(chosen)}] {bench.name}: {bench.title}", flush=True)
         results[bench.name] = run_bench(bench, rows, pythons, core, repeats, asked.quick)
         print(table(bench, results[bench.name]), flush=True)
-    whole = not (asked.only or asked.quick or left_out) and repeats >= LEAST_REPEATS
-    where = HERE / "RESULTS.md" if whole else ROOT / "build" / "bench" / "RESULTS.md"
-    where.parent.mkdir(parents=True, exist_ok=True)
-    (ROOT / "build" / "bench").mkdir(parents=True, exist_ok=True)
-    (ROOT / "build" / "bench" / "raw.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    write(where, chosen, results, repeats=repeats, core=core, took_s=time.time() - began, whole=whole)
-    print(f"\nwritten: {where.relative_to(ROOT)} (every number: build/bench/raw.json)")
+    build = ROOT / "build" / "bench"
+    build.mkdir(parents=True, exist_ok=True)
+    (build / "raw.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    for page in dict.fromkeys(bench.page for bench in chosen):
+        benches = [bench for bench in chosen if bench.page == page]
+        rows = {row.side for bench in benches for row in bench.rows}
+        all_of_it = benches == [bench for bench in BENCHES if bench.page == page] and not rows & left_out
+        whole = all_of_it and not asked.quick and repeats >= LEAST_REPEATS
+        where = (HERE if whole else build) / page
+        write(where, benches, results, repeats=repeats, core=core, took_s=time.time() - began, whole=whole)
+        print(f"\nwritten: {where.relative_to(ROOT)} (every number: build/bench/raw.json)")
 
 
 if __name__ == "__main__":

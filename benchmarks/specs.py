@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Parameters = dict[str, Any]
@@ -59,6 +59,8 @@ class Bench:
     targets: tuple[Target, ...] = ()
     carries: str = ""
     """A parameter that the next repeat takes from this one's figure (where a search should begin)."""
+    page: str = "RESULTS.md"
+    """Where its results stand."""
 
 
 MINE = Row(OURS, "ours", "tapped")
@@ -345,8 +347,11 @@ def _endurance() -> list[Bench]:
     ]
 
 
+SESSIONS = "RESULTS-sessions.md"
+
+
 def _sessions() -> list[Bench]:
-    return [
+    benches = [
         Bench(
             "conversations",
             "1,000 random conversations",
@@ -406,6 +411,7 @@ def _sessions() -> list[Bench]:
             targets=(Target("at_most", OURS, 20),),
         ),
     ]
+    return [replace(bench, page=SESSIONS) for bench in benches]
 
 
 BENCHES = (*_per_frame(), *_capacity(), *_rest(), *_endurance(), *_sessions())

@@ -74,7 +74,7 @@ class SessionController(FrameProcessor):
         settings: SessionSettings | None = None,
         *,
         mute: Sequence[Mute | str] = (),
-        endpointing: Endpointing | EndpointingSettings | Mapping[str, Any] | None = None,
+        endpointing: Endpointing | EndpointingSettings | Mapping[str, Any] | str | None = None,
         resume: SessionSnapshot | None = None,
         **fields: Any,
     ) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from ...pipeline.clock import Wait
+from ...pipeline.errors import SessionError
 from .events import EventsLost, SessionClosed, SessionEvent, StateChanged
 from .states import State
 
@@ -30,7 +31,11 @@ class Hooks:
         self._calls: deque[tuple[Hook, SessionEvent]] = deque()  # bound: HOOK_BOUND, then the oldest goes
 
     def add(self, what: What, hook: Hook, *, once: bool) -> Callable[[], None]:
-        """Register a hook; returns what takes it back."""
+        """Register a hook; returns what takes it back. Raises `SessionError` for what nobody can wait for."""
+        if not _can_be_wanted(what):
+            raise SessionError(
+                f"on() takes a State, a pair of them (before, after) or a class of SessionEvent, not {what!r}."
+            )
         entry = (what, hook, once)
         self._hooks.append(entry)
 
@@ -68,6 +73,14 @@ class Hooks:
         while self._calls:
             hook, event = self._calls.popleft()
             await _call(f"A hook for {type(event).__name__}", lambda hook=hook, event=event: hook(event))
+
+
+def _can_be_wanted(what: object) -> bool:
+    match what:
+        case State() | (State(), State()):
+            return True
+        case _:
+            return isinstance(what, type) and issubclass(what, SessionEvent)
 
 
 def _wants(what: What, event: SessionEvent) -> bool:

@@ -12,6 +12,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -42,6 +43,8 @@ class Section(BaseModel):
     @classmethod
     def _understand(cls, values: Any) -> Any:
         """One text is a list of one; "none" is None where that is allowed, for TOML has no other way to say it."""
+        if isinstance(values, str) and cls is EndpointingSettings:
+            return {"strategy": values}
         if not isinstance(values, dict):
             return values
         given: dict[str, Any] = dict(values)  # pyright: ignore[reportUnknownArgumentType]
@@ -280,22 +283,24 @@ def _explain(error: ValidationError) -> str:
 def _sentence(field: str, error: Any) -> str:
     if error["type"] == "extra_forbidden":
         allowed = _allowed(error["loc"])
-        return f"SessionSettings has no {field}; what there is: {allowed}."
+        meant = get_close_matches(str(error["loc"][-1]), allowed, n=1)
+        hint = f" Did you mean {meant[0]}?" if meant else ""
+        return f"SessionSettings has no {field}.{hint} What there is: {', '.join(allowed)}."
     if error["type"] == "value_error":
         return f"SessionSettings.{field}: {str(error['msg']).removeprefix('Value error, ')}."
     if error["type"] == "missing":
         return f"SessionSettings.{field} is missing, and is needed."
     value = error.get("input")
-    message = str(error["msg"]).removeprefix("Input ").removeprefix("should ")
+    message = str(error["msg"]).removeprefix("Input ").removeprefix("String ").removeprefix("should ")
     return f"SessionSettings.{field} is {value!r}, and should {message}."
 
 
-def _allowed(where: tuple[int | str, ...]) -> str:
+def _allowed(where: tuple[int | str, ...]) -> list[str]:
     model: Any = SessionSettings
     for name in where[:-1]:
         if isinstance(name, str):
             model = SECTIONS.get(name, model)
-    return ", ".join(sorted(model.model_fields))
+    return sorted(model.model_fields)
 
 
 SECTIONS: Mapping[str, type[Section]] = {

@@ -630,3 +630,9 @@ async def test_a_recorded_session_replays_to_the_same_history_without_its_caller
     assert replayed.session.interruptions == session.interruptions
     assert replayed.session.transitions == session.transitions
     assert replayed.session.statistics == session.statistics
+
+
+async def test_what_nobody_can_wait_for_is_told():
+    async with SessionBench() as bench:
+        with pytest.raises(SessionError, match=r"on\(\) takes a State, a pair .* not 'speaking'"):
+            bench.session.on("speaking", print)  # pyright: ignore[reportArgumentType, reportCallIssue]

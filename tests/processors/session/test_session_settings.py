@@ -93,13 +93,13 @@ def test_the_defaults_are_the_published_ones():
             {"endpointing": {"strategy": "guess"}},
             r"endpointing\.strategy is 'guess', and should be 'vad', 'transcript', 'model', 'dynamic', 'push_to_talk' ",
         ),
-        ({"idle_timeout": 20}, r"SessionSettings has no idle_timeout; what there is: .*idle_timeout_s"),
+        ({"idle_timeout": 20}, r"SessionSettings has no idle_timeout\..* What there is: .*idle_timeout_s"),
         (
             {"interruption": {"words": 2}},
-            r"SessionSettings has no interruption\.words; what there is: allow, backchannels, .*min_words",
+            r"SessionSettings has no interruption\.words\..* What there is: allow, backchannels, .*min_words",
         ),
-        ({"endpointing": {"delay_ms": 2}}, r"no endpointing\.delay_ms; what there is: .*min_delay_ms"),
-        ({"idle_ladder": [{"after_s": 5, "says": "x", "say": "x"}]}, r"what there is: after_s, say\."),
+        ({"endpointing": {"delay_ms": 2}}, r"no endpointing\.delay_ms\..* What there is: .*min_delay_ms"),
+        ({"idle_ladder": [{"after_s": 5, "says": "x", "say": "x"}]}, r"What there is: after_s, say\."),
     ],
 )
 def test_an_error_names_the_field_and_what_is_allowed(fields: dict[str, Any], message: str):
@@ -272,8 +272,8 @@ def test_the_process_s_own_environment_is_read(monkeypatch: pytest.MonkeyPatch):
     ("environment", "message"),
     [
         ({"VOXLINE_SESSION_MAX_MESSAGES": "many"}, r"SessionSettings\.max_messages is 'many'"),
-        ({"VOXLINE_SESSION_IDLE": "1"}, r"SessionSettings has no idle; what there is"),
-        ({"VOXLINE_SESSION_INTERRUPTION__WORDS": "1"}, r"has no interruption\.words; what there is: allow"),
+        ({"VOXLINE_SESSION_IDLE": "1"}, r"SessionSettings has no idle\..* What there is"),
+        ({"VOXLINE_SESSION_INTERRUPTION__WORDS": "1"}, r"has no interruption\.words\..* What there is: allow"),
         (
             {"VOXLINE_SESSION_GREETING": "a", "VOXLINE_SESSION_GREETING__X": "1"},
             "GREETING__X leads into greeting, which",
@@ -293,3 +293,31 @@ def test_a_section_as_json_and_a_field_of_it_go_together():
         }
     )
     assert (settings.interruption.min_words, settings.interruption.grace_ms) == (5, 0)
+
+
+def test_a_strategy_can_be_named_for_its_section():
+    assert SessionSettings(endpointing="dynamic").endpointing.strategy == "dynamic"
+    assert SessionController(endpointing="dynamic").session.settings.endpointing.strategy == "dynamic"
+
+
+def test_who_mistypes_a_field_is_told_which_was_meant():
+    with pytest.raises(
+        SettingsError, match=r"has no greting\. Did you mean greeting\? What there is: answer_unclear, "
+    ):
+        SessionSettings(greting="Hello.")
+
+
+def test_one_text_is_a_list_of_one():
+    assert SessionSettings(farewells="good bye").farewells == ("good bye",)
+    assert SessionSettings(interruption={"keywords": "halt"}).interruption.keywords == ("halt",)
+
+
+def test_none_can_be_written_where_it_is_allowed(tmp_path: Path):
+    (tmp_path / "session.toml").write_text('idle_timeout_s = "none"\ngreeting = "none"\n')
+    settings = SessionSettings.load(tmp_path / "session.toml", {})
+    assert (settings.idle_timeout_s, settings.greeting) == (None, "none")
+
+
+def test_delays_that_contradict_each_other_are_told():
+    with pytest.raises(SettingsError, match="max_delay_ms is 3000, and should be at least min_delay_ms, which is 5000"):
+        SessionSettings(endpointing={"strategy": "model", "min_delay_ms": 5_000})
