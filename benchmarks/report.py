@@ -75,6 +75,9 @@ def table(bench: Bench, rounds: Rounds) -> str:
                 *(_spread(_figures(rounds, row.label, key)) for key, _ in bench.more),
             ]
         )
+    if not any(line[2] for line in lines[2:]):
+        # Nothing stands beside ours.
+        lines = [line[:2] + line[3:] for line in lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
