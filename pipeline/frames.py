@@ -294,6 +294,8 @@ class TranscriptionFrame(InputFrame):
     """Length of the speech it was made from."""
     decode_ms: float = 0.0
     """How long the recogniser worked after it had all of the audio."""
+    more: bool = False
+    """A piece of a long utterance, of which there is more to come."""
 
 
 @dataclass(frozen=True, slots=True)

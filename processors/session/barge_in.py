@@ -38,6 +38,7 @@ def speech_began(st: Step, onset_ms: float) -> None:
     if s.speech_end_ns is not None and s.turn:
         _learn_pause(s, s.speech_end_ns, onset_ns)
     s.speech_end_ns = s.probability = None
+    s.interim = ""
     response = s.response
     if response is None or response.guess is not None:
         s.turn = replace(s.turn, start_ns=onset_ns if s.turn.start_ns is None else s.turn.start_ns)
@@ -92,7 +93,7 @@ def speech_ended(st: Step, silence_ms: float) -> None:
 def interim(st: Step, text: str) -> None:
     """What the user seems to be saying. Enough to know that they want the turn, or to begin a guess."""
     s = st.s
-    utterance = s.utterances[0] if s.utterances else None
+    utterance = next((one for one in s.utterances if one.fate is not Fate.LATE), None)
     if not s.hears or s.muted or (utterance is not None and utterance.fate is not Fate.KEPT):
         return
     if text != s.interim:
@@ -103,10 +104,10 @@ def interim(st: Step, text: str) -> None:
         turns.check_guess(st)
 
 
-def transcript(st: Step, text: str, audio_ms: float) -> None:
-    """What the user said."""
+def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> None:
+    """What the user said. ``more``: that is a piece, and there is more of the same utterance to come."""
     s = st.s
-    utterance = _take_utterance(st)
+    utterance = _take_utterance(st, more=more)
     fate = utterance.fate if utterance is not None else None
     if fate is Fate.LATE:
         if text and s.ending is None:
@@ -131,12 +132,17 @@ def transcript(st: Step, text: str, audio_ms: float) -> None:
         _not_understood(st)
 
 
-def _take_utterance(st: Step) -> Utterance | None:
+def _take_utterance(st: Step, *, more: bool) -> Utterance | None:
     """The utterance whose words have come; None where nobody detects speech."""
     s = st.s
+    # What is so late will not come any more: these are the words of another one.
+    late_ns = st.now - round(2 * s.settings.endpointing.transcript_timeout_ms * NS_PER_MS)
+    s.utterances = tuple(one for one in s.utterances if one.late_ns is None or one.late_ns >= late_ns)
     if not s.utterances:
         return None
     first = s.utterances[0]
+    if more:
+        return first
     if first.stopped_ns is not None or first.fate is Fate.LATE:
         s.utterances = s.utterances[1:]
     else:
@@ -172,7 +178,7 @@ def _decide(st: Step, text: str, utterance: Utterance | None, *, final: bool, au
     words = " ".join(filter(None, [*(said for said, _ in s.pieces), text]))
     gate = judge(s.settings.interruption, words, _speech_ms(st))
     unheard = response.begun_ns is None
-    if gate in (Gate.SHORT, Gate.FEW) and unheard:
+    if unheard and (gate in (Gate.SHORT, Gate.FEW) or (gate is Gate.BACKCHANNEL and final)):
         # The bot has not said anything: the user is not over it, their turn goes on.
         gate = Gate.SPEECH
     match gate:
@@ -249,6 +255,7 @@ def dismiss(st: Step) -> None:
     """It was none: the bot goes on where it was silenced."""
     s = st.s
     ignore_pieces(st)
+    s.interim = ""
     if s.tentative is None:
         return
     s.counts = replace(s.counts, false_interruptions=s.counts.false_interruptions + 1)

@@ -148,7 +148,8 @@ def _cut(
     response = s.response
     assert response is not None
     silent_ns = st.now if s.tentative is None else s.tentative.since_ns
-    s.response, s.tentative = None, None
+    # A tool that was called for it may never return.
+    s.response, s.tentative, s.tools = None, None, ()
     if not done:
         st.do(Cancel(response.number, reason))
     s.cut = Cut(response, kind, st.now, silent_ns, text, outcome)

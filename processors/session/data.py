@@ -189,6 +189,8 @@ class Utterance:
     fate: Fate
     onset_ns: int
     stopped_ns: int | None = None
+    late_ns: int | None = None
+    """When its turn was ended without its words."""
     words_ns: int | None = None
     """When a piece of it came while it went on."""
 

@@ -57,6 +57,9 @@ def disconnect(st: Step, reason: str) -> None:
 def _forget_user(st: Step) -> None:
     s = st.s
     st.resolve(s.turn.handles, SpeechOutcome.DROPPED)
+    if s.turn.words:
+        # Nobody will answer it, but it was said.
+        turns.write_down(st)
     s.turn, s.utterances, s.user_speaking, s.barged_in, s.interim = OpenTurn(), (), False, False, ""
     s.tentative, s.pieces = None, ()
 

@@ -196,8 +196,6 @@ def _no_response(st: Step) -> None:
     assert response is not None
     st.error(f"Nothing was heard of response {response.number} for {_patience_s(s) or 0:g} s.")
     bot.give_up(st, "response time-out", failed=True)
-    # A tool that it waited for may never return.
-    s.tools = ()
     apology = s.settings.response_timeout_say
     if apology and s.ending is None and (response.speech is None or response.speech.kind is not SpeechKind.APOLOGY):
         s.queue = (Speech(SpeechKind.APOLOGY, apology), *s.queue)

@@ -30,7 +30,10 @@ class SpeechHandle:
         return self.outcome is not None
 
     def interrupt(self) -> None:
-        """Cut it, or take it back where it has not begun; nothing else is cut."""
+        """Cut it, or take it back where it has not begun; nothing else is cut.
+
+        A message that waits for the bot is the user's turn already, and is not taken back.
+        """
         if not self.done:
             self._interrupt(self._number)
 

@@ -141,7 +141,7 @@ def _(event: frames.InterimTranscriptionFrame, st: Step) -> None:
 
 @happened.register
 def _(event: frames.TranscriptionFrame, st: Step) -> None:
-    barge_in.transcript(st, event.text, event.audio_ms)
+    barge_in.transcript(st, event.text, event.audio_ms, more=event.more)
 
 
 @happened.register

@@ -35,6 +35,7 @@ class Statistics:
     input_tokens: int
     output_tokens: int
     errors: int
+    """That the session knows of. Those of STT and VAD travel upstream, and do not pass it."""
     guesses: int
     """Answers that were begun before the user's turn was over."""
     guesses_played: int

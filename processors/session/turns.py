@@ -34,13 +34,22 @@ def force(st: Step) -> None:
     """The turn has gone on for too long: it is over, with the words that are there."""
     s = st.s
     s.user_speaking = False
+    # What was not taken is over with the turn, too: its words are not waited for in the next.
+    s.utterances = tuple(
+        one
+        if one.fate is Fate.KEPT or one.stopped_ns is not None
+        else replace(one, fate=Fate.DROPPED, stopped_ns=st.now)
+        for one in s.utterances
+    )
     if not s.turn.words and not s.settings.answer_unclear:
         # Whatever comes of it later begins a turn of its own.
         s.utterances = tuple(one for one in s.utterances if one.fate is not Fate.KEPT)
         forget(st)
         return
     s.turn = replace(s.turn, forced=True, unclear=True)
-    s.utterances = tuple(replace(one, fate=Fate.LATE) if one.fate is Fate.KEPT else one for one in s.utterances)
+    s.utterances = tuple(
+        replace(one, fate=Fate.LATE, late_ns=st.now) if one.fate is Fate.KEPT else one for one in s.utterances
+    )
 
 
 def forget(st: Step) -> None:
@@ -120,8 +129,8 @@ def over_ns(s: SessionData) -> int | None:
     return strategy(s.settings.endpointing, evidence)
 
 
-def end(st: Step) -> None:
-    """The user's turn is over: write it down, and ask for the answer."""
+def write_down(st: Step) -> int:
+    """The user's turn is over: write it down. Returns when it ended, in ns."""
     s, turn = st.s, st.s.turn
     kind = TurnKind.USER_TEXT if turn.typed else TurnKind.USER_AUDIO
     start_ns = st.now if turn.start_ns is None else turn.start_ns
@@ -135,11 +144,17 @@ def end(st: Step) -> None:
     )
     written = Turn(number, kind, start_ns, max(start_ns, end_ns), turn.text, turn.audio_ms)
     st.tell(UserSaid(st.now, st.write(written)))
-    asked_ns = written.end_ns
     if s.barged_in and s.interruptions:
         s.interruptions = (*s.interruptions[:-1], replace(s.interruptions[-1], user_text=turn.text))
     s.turn, s.interim, s.barged_in = OpenTurn(), "", False
     s.final_ns = s.probability = None
+    return written.end_ns
+
+
+def end(st: Step) -> None:
+    """The user's turn is over: write it down, and ask for the answer."""
+    s, turn = st.s, st.s.turn
+    asked_ns = write_down(st)
     guess = s.response
     if guess is not None and guess.guess is not None:
         if not guess.failed and agreement(guess.guess, turn.text) >= s.settings.preemptive.agreement:

@@ -138,7 +138,8 @@ class PocketSphinxSTT(FrameProcessor):
     async def _words(self, ears: _Ears, *, last: bool = True) -> TranscriptionFrame:
         asked_ns = self.clock.now_ns()
         text = await ears.finish(last=last)
-        return TranscriptionFrame(text, ears.audio_ms, (self.clock.now_ns() - asked_ns) / NS_PER_MS)
+        decode_ms = (self.clock.now_ns() - asked_ns) / NS_PER_MS
+        return TranscriptionFrame(text, ears.audio_ms, decode_ms, more=not last)
 
 
 class _Ears:
