@@ -39,8 +39,8 @@ def speech_began(st: Step, onset_ms: float) -> None:
         _learn_pause(s, s.speech_end_ns, onset_ns)
     s.speech_end_ns = s.probability = None
     s.interim = ""
-    response = s.response
-    if response is None or response.guess is not None:
+    response = s.answer
+    if response is None:
         s.turn = replace(s.turn, start_ns=onset_ns if s.turn.start_ns is None else s.turn.start_ns)
         return
     if response.playing and response.begun_ns is not None:
@@ -98,7 +98,7 @@ def interim(st: Step, text: str) -> None:
         return
     if text != s.interim:
         s.interim, s.interim_ns = text, st.now
-    if _over_the_bot(s):
+    if s.answer is not None:
         _decide(st, text, utterance, final=False)
     else:
         turns.check_guess(st)
@@ -120,9 +120,9 @@ def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> N
     s.interim = ""
     st.active()
     s.idle_step = 0
-    if utterance is not None and text and s.turn.start_ns is None and not _over_the_bot(s):
+    if utterance is not None and text and s.turn.start_ns is None and s.answer is None:
         s.turn = replace(s.turn, start_ns=utterance.onset_ns)
-    if _over_the_bot(s):
+    if s.answer is not None:
         _decide(st, text, utterance, final=True, audio_ms=audio_ms)
     elif text:
         s.final_ns = st.now
@@ -161,10 +161,6 @@ def _not_understood(st: Step) -> None:
         s.turn = replace(s.turn, unclear=True, start_ns=st.now if s.turn.start_ns is None else s.turn.start_ns)
     else:
         turns.forget(st)
-
-
-def _over_the_bot(s: SessionData) -> bool:
-    return s.response is not None and s.response.guess is None
 
 
 # --- the decision ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from .data import (
     InterruptionKind,
     Response,
     Speech,
-    SpeechKind,
     SpeechOutcome,
     Turn,
     TurnKind,
@@ -115,18 +114,17 @@ def _written(st: Step, response: Response, end_ns: int, heard_ms: float, heard_t
 # --- cutting ---------------------------------------------------------------------------------------------------------
 
 
-def cut(st: Step, kind: InterruptionKind, reason: str, user_text: str = "", *, done: bool = False) -> None:
+def cut(
+    st: Step, kind: InterruptionKind, reason: str, user_text: str = "", *, done: bool = False, alone: bool = False
+) -> None:
     """Interrupt the response under way, and what waits to be said after it. ``done``: somebody else cut it already.
+    ``alone``: what waits is said.
 
     Where nothing of it was heard, that is the record; where something was, the ledger's answer is waited for.
     """
-    st.drop_queue()
+    if not alone:
+        st.drop_queue()
     _cut(st, kind, reason, user_text, SpeechOutcome.INTERRUPTED, done=done)
-
-
-def cut_it(st: Step, kind: InterruptionKind, reason: str) -> None:
-    """Interrupt the response under way; what waits to be said after it is said."""
-    _cut(st, kind, reason, "", SpeechOutcome.INTERRUPTED)
 
 
 def give_up(st: Step, reason: str, *, failed: bool = False) -> None:
@@ -189,13 +187,7 @@ def cut_elsewhere(st: Step, through: int, reason: str) -> None:
         cut(st, InterruptionKind.MANUAL, reason, done=True)
 
 
-def failed(st: Step, number: int) -> None:
-    """An error was told of, while a response was made; 0: nobody knows for which."""
-    response = st.s.response
-    if response is not None and number in (0, response.number):
-        st.s.response = replace(response, failed=True, since_ns=st.now)
-
-
-def goodbye(st: Step, text: str) -> None:
-    """The last words."""
-    say(st, Speech(SpeechKind.GOODBYE, text, interruptible=False))
+def failed(st: Step) -> None:
+    """An error was told of while a response was made; nobody knows for which."""
+    if st.s.response is not None:
+        st.s.response = replace(st.s.response, failed=True, since_ns=st.now)

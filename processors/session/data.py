@@ -365,6 +365,16 @@ class SessionData:
         return tuple(found)
 
     @property
+    def answer(self) -> Response | None:
+        """The response under way, if it is meant to be heard."""
+        return None if self.response is None or self.response.guess is not None else self.response
+
+    @property
+    def guessed(self) -> Response | None:
+        """The response under way, if it is a guess."""
+        return None if self.response is None or self.response.guess is None else self.response
+
+    @property
     def muted(self) -> bool:
         """Whether the user is not listened to, by a mute strategy or because the bot may not be interrupted."""
         response = self.response
@@ -380,8 +390,8 @@ class SessionData:
     @property
     def _uninterruptible(self) -> bool:
         """Whether something is said that may not be interrupted."""
-        response = self.response
-        if response is None or response.guess is not None or response.interruptible:
+        response = self.answer
+        if response is None or response.interruptible:
             return False
         # As long as nothing is heard of an answer, the user does not interrupt it: their turn goes on.
         return response.speech is not None or response.begun_ns is not None

@@ -166,10 +166,7 @@ def stop(st: Step, reason: str, *, failed: bool = False) -> None:
 def finish(st: Step) -> None:
     """It is over. Whoever waits for a speech is told."""
     s = st.s
-    if s.closed_ns is not None:
-        return
-    if s.ending is None:
-        s.ending = Ending("ended", st.now)
+    assert s.ending is not None
     bot.give_up(st, s.ending.reason)
     if s.cut is not None:
         # Nobody will tell any more what was heard of it.

@@ -60,8 +60,8 @@ def deadlines(s: SessionData) -> Iterator[tuple[int, Due]]:
 
 
 def _of_the_bot(s: SessionData) -> Iterator[tuple[int, Due]]:
-    rules, response = s.settings, s.response
-    waits = response is not None and not response.playing and response.guess is None and s.tentative is None
+    rules, response = s.settings, s.answer
+    waits = response is not None and not response.playing and s.tentative is None
     if response is not None and waits and (limit_s := _patience_s(s)) is not None:
         yield response.since_ns + _s(limit_s), Due.RESPONSE
     silent = s.free and not s.turn and not s.user_speaking and not s.awaited and not s.queue
@@ -84,7 +84,7 @@ def _patience_s(s: SessionData) -> float | None:
 
 def _of_the_user(s: SessionData) -> Iterator[tuple[int, Due]]:
     ends, turn = s.settings.endpointing, s.turn
-    over_bot = s.response is not None and s.response.guess is None
+    over_bot = s.answer is not None
     start_ns = turn.start_ns
     if start_ns is None and s.user_speaking and s.utterances:
         # It began over the bot, or while nobody listened, and goes on.
@@ -213,7 +213,7 @@ def _no_transcript(st: Step) -> None:
     kept = any(one.fate is Fate.KEPT for one in overdue)
     if kept:
         st.error(f"The STT has said nothing within {timeout_ms:g} ms after the user spoke. Is it alive?")
-    over_bot = s.response is not None and s.response.guess is None
+    over_bot = s.answer is not None
     if kept and not over_bot and (s.turn.words or s.settings.answer_unclear):
         # Should they come nevertheless, they join their turn.
         turns.force(st)

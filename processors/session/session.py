@@ -55,7 +55,7 @@ class Session:
     @property
     def time_in_state_s(self) -> float:
         """For how long."""
-        return 0.0 if self._link.clock is None else (self._link.clock.now_ns() - self.data.since_ns) / NS_PER_S
+        return (self._now_ns - self.data.since_ns) / NS_PER_S
 
     @property
     def is_active(self) -> bool:
@@ -202,28 +202,29 @@ class Session:
 
         Raises `TimeoutError`, and `SessionError` where the session is over and will not get there.
         """
-        reached = [self.state] if self.state in states else []
-
-        def see(event: SessionEvent) -> None:
-            # It may have left the state again before whoever waits runs.
-            if isinstance(event, StateChanged) and event.after in states:
-                reached.append(event.after)
-
-        take_back = self._link.hooks.watch(see)
-        try:
-            await self._link.until(lambda: bool(reached), f"to be {' or '.join(one.name for one in states)}", timeout_s)
-        finally:
-            take_back()
-        return reached[0]
+        if self.state in states:
+            return self.state
+        names = " or ".join(one.name for one in states)
+        # It may have left the state again before whoever waits runs.
+        changed = await self._next(StateChanged, lambda event: event.after in states, f"to be {names}", timeout_s)
+        return changed.after
 
     async def wait_for_input(self, timeout_s: float | None = None) -> Turn:
         """Wait for the user's next turn. Raises as `wait_for` does."""
-        found: list[Turn] = []
-        take_back = self._link.hooks.watch(
-            lambda event: found.append(event.turn) if isinstance(event, UserSaid) else None
-        )
+        said = await self._next(UserSaid, lambda event: True, "to hear the user", timeout_s)
+        return said.turn
+
+    async def _next(self, kind: type[E], wanted: Callable[[E], bool], what: str, timeout_s: float | None) -> E:
+        """Wait for the first event of a kind that is wanted."""
+        found: list[E] = []
+
+        def see(event: SessionEvent) -> None:
+            if isinstance(event, kind) and wanted(event):
+                found.append(event)
+
+        take_back = self._link.hooks.watch(see)
         try:
-            await self._link.until(lambda: bool(found), "to hear the user", timeout_s)
+            await self._link.until(lambda: bool(found), what, timeout_s)
         finally:
             take_back()
         return found[0]

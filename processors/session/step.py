@@ -59,7 +59,7 @@ def _next(st: Step) -> bool:
             life.finish(st)
             return True
         return False
-    guessing = s.response is not None and s.response.guess is not None
+    guessing = s.guessed is not None
     if s.pieces and (s.response is None or guessing):
         barge_in.take_pieces(st)
         return True
@@ -101,7 +101,7 @@ def _end(st: Step) -> None:
     words = s.ending.goodbye
     if words:
         s.ending = replace(s.ending, goodbye="")
-        bot.goodbye(st, words)
+        bot.say(st, Speech(SpeechKind.GOODBYE, words, interruptible=False))
     else:
         life.finish(st)
 
@@ -232,7 +232,7 @@ def _(event: frames.CancelFrame, st: Step) -> None:
 @happened.register
 def _(event: frames.ErrorFrame, st: Step) -> None:
     st.error(event.message, event.processor or "?")
-    bot.failed(st, 0)
+    bot.failed(st)
 
 
 @happened.register
@@ -305,7 +305,7 @@ def _(event: orders.InterruptOrderFrame, st: Step) -> None:
         barge_in.button(st, event.reason)
     elif s.response is not None and event.handle in s.response.handles:
         # That, and nothing else: what waits is said.
-        bot.cut_it(st, InterruptionKind.MANUAL, event.reason)
+        bot.cut(st, InterruptionKind.MANUAL, event.reason, alone=True)
     else:
         st.resolve([one.handle for one in s.queue if one.handle == event.handle], SpeechOutcome.DROPPED)
         s.queue = tuple(one for one in s.queue if one.handle != event.handle)

@@ -176,8 +176,8 @@ class Step:
     def pace_output(self) -> None:
         """Silence the output while something is undecided, and let it go on afterwards."""
         s = self.s
-        guessing = s.response is not None and s.response.guess is not None
-        wanted = s.closed_ns is None and (s.paused_ns is not None or s.tentative is not None or guessing)
+        undecided = s.tentative is not None or s.guessed is not None
+        wanted = s.closed_ns is None and (s.paused_ns is not None or undecided)
         if s.cut is not None and not wanted:
             # It is silent as it is. What its answer to the cut leads to is done before the rest of this step.
             return
@@ -200,7 +200,7 @@ def _state(s: SessionData) -> State:
         return State.PAUSED
     if s.tentative is not None or s.barged_in or (s.cut is not None and s.cut.kind is not None):
         return State.INTERRUPTED
-    if s.response is not None and s.response.guess is None:
+    if s.answer is not None:
         # An output that is further away says later that it is silent.
-        return State.SPEAKING if s.response.playing and not s.playout_paused else State.PROCESSING
+        return State.SPEAKING if s.answer.playing and not s.playout_paused else State.PROCESSING
     return State.LISTENING if s.hears else State.WAITING_FOR_INPUT

@@ -94,8 +94,8 @@ def _uncounted(s: SessionData, turn: Turn) -> Counts:
 def join(st: Step, text: str) -> None:
     """Words that come after their turn was ended without them: they belong to it, and not to the next."""
     s = st.s
-    response = s.response
-    if response is not None and response.guess is None and response.begun_ns is None and reopen(st, response):
+    response = s.answer
+    if response is not None and response.begun_ns is None and reopen(st, response):
         bot.cut(st, InterruptionKind.SPEECH, "the turn went on", text)
         add(st, text)
         return
@@ -216,8 +216,8 @@ def check_guess(st: Step) -> None:
 
 def drop_guess(st: Step) -> None:
     """The guess was wrong, or is not needed: nothing of it was heard, and nothing of it is told."""
-    response = st.s.response
-    if response is not None and response.guess is not None:
+    response = st.s.guessed
+    if response is not None:
         st.s.response = None
         st.do(Cancel(response.number, FORGET))
 
