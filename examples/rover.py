@@ -18,12 +18,12 @@ grammar rover;
 
 public <command> = <move> | <turn> | <question> | stop | good bye;
 
-<move> = go (forward | back | backward | backwards) <number> (meter | meters);
+<move> = go (forward | back | backward | backwards) (one meter | <many> meters);
 <turn> = turn (left | right | around);
 <question> = where are you | what can you do;
 
-<number> = <digit> | <teen> | <tens> [<digit>] | [one | a] hundred;
-<digit> = one | two | three | four | five | six | seven | eight | nine;
+<many> = <few> | <teen> | <tens> [one | <few>] | [one | a] hundred;
+<few> = two | three | four | five | six | seven | eight | nine;
 <teen> = ten | eleven | twelve | thirteen | fourteen | fifteen | sixteen | seventeen | eighteen | nineteen;
 <tens> = twenty | thirty | forty | fifty | sixty | seventy | eighty | ninety;
 """

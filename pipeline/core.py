@@ -43,7 +43,7 @@ that returns soonest (a third of a finished future's time)."""
 next(cast(Generator[Any, None, None], DONE), None)
 
 _NOWHERE = Spot("(kernel)")
-OUTPUT, DROP_OLDEST = Lane.OUTPUT, AtBound.DROP_OLDEST
+INPUT, OUTPUT, DROP_OLDEST = Lane.INPUT, Lane.OUTPUT, AtBound.DROP_OLDEST
 MORE = Hop("", _NOWHERE, DOWNSTREAM, _nothing)
 """In `Host.next`: the pushes of the running handler are in the list."""
 CLOSED = Hop("", _NOWHERE, DOWNSTREAM, _nothing)
@@ -147,7 +147,7 @@ class Core(Host):
             if len(queue) >= inbox.bound:
                 inbox.make_room(queue, hop, frame)
         if response:
-            if frame.lane is not OUTPUT:
+            if frame.lane is INPUT:
                 response = 0
             elif response <= self.cancelled:
                 if not frame.survives:
@@ -239,6 +239,7 @@ class Core(Host):
         self._failed(
             station,
             ErrorFrame(str(error) or type(error).__name__, station.path, type(frame).__name__, type(error).__name__),
+            self.response,
         )
 
     def overflowed(self, station: Station, frame: Frame, error: QueueOverflowError) -> None:
@@ -248,9 +249,9 @@ class Core(Host):
             message = ErrorFrame(str(error), station.path, type(frame).__name__, type(error).__name__)
             self.put(station.routes(UPSTREAM)[ErrorFrame], message)
 
-    def _failed(self, station: Station, error: ErrorFrame) -> None:
+    def _failed(self, station: Station, error: ErrorFrame, response: int) -> None:
         hop = station.routes(UPSTREAM)[ErrorFrame]
-        self._more = [(hop, error, 0, None), *self._pending()]
+        self._more = [(hop, error, response, None), *self._pending()]
         self.next = MORE
         if self.on_failure is not None:
             self.on_failure(station)

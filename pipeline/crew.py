@@ -311,8 +311,8 @@ class Crew:
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    def dismiss(self, station: Station, number: int) -> str:
-        """A job has ended, as the inbox says. Returns the class name of the frame that it had."""
+    def dismiss(self, station: Station, number: int) -> Job | None:
+        """A job has ended, as the inbox says. Returns it."""
         job = self.jobs.pop(number, None)
         if job is not None:
             if job in station.running:
@@ -323,7 +323,7 @@ class Crew:
                     self.sources.discard(job)
                     if not self.sources:
                         self._boss.sources_ended()
-        return "" if job is None else job.frame
+        return job
 
     def close(self, through: int, stations: dict[Any, Station]) -> None:
         """Close the jobs of responses up to ``through``, and drop what streams hold of them."""

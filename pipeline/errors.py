@@ -10,6 +10,12 @@
     ├── LifecycleError         a start or stop failed, or passed its deadline
     ├── MissingExtraError      an optional package is not installed (also an ImportError)
     ├── ServiceError           a process, a model or a network service failed
+    │   ├── AuthenticationError    the service does not accept who asks: no key, a wrong one, no rights
+    │   ├── RateLimitError         asked too often; `wait_s` says for how long, where the service does
+    │   ├── ServiceTimeout         no answer by the deadline
+    │   ├── BadRequestError        the service does not do what it was asked for: no such model, a text too long
+    │   ├── ServiceDownError       it cannot be reached, or failed by itself
+    │   └── BadAnswerError         it answered what nobody understands
     ├── SettingsError          a setting that cannot be (also a ValueError)
     ├── SessionError           a session is over, or does not run, and cannot do what is asked
     ├── TransportError         a file, a device or a connection that cannot be used
@@ -19,6 +25,8 @@ A message says what happened, where, what is allowed, and what to do.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 
 class VoxlineError(Exception):
@@ -54,7 +62,47 @@ class LifecycleError(VoxlineError):
 
 
 class ServiceError(VoxlineError):
-    """A process, a model or a network service failed."""
+    """A process, a model or a network service failed.
+
+    The message says what to do, and has no secret and nothing that a user said.
+    """
+
+    retryable: ClassVar[bool] = True
+    """Whether the same question may have an answer the next time."""
+    wait_s: float | None = None
+    """How long the service asks to wait before that, in s; None where it did not say."""
+
+
+class AuthenticationError(ServiceError):
+    """The service does not accept who asks: no key, a wrong one, or no rights."""
+
+    retryable = False
+
+
+class RateLimitError(ServiceError):
+    """It was asked too often, or too much."""
+
+    def __init__(self, message: str, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class ServiceTimeout(ServiceError):
+    """No answer came by the deadline."""
+
+
+class BadRequestError(ServiceError):
+    """The service does not do what it was asked for: there is no such model, the text is too long."""
+
+    retryable = False
+
+
+class ServiceDownError(ServiceError):
+    """The service cannot be reached, or failed by itself."""
+
+
+class BadAnswerError(ServiceError):
+    """The service answered what nobody understands."""
 
 
 class SettingsError(VoxlineError, ValueError):

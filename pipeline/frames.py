@@ -286,6 +286,15 @@ class InterimTranscriptionFrame(InputFrame):
 
 
 @dataclass(frozen=True, slots=True)
+class HeardWord:
+    """A word that the user said, in ms from the beginning of the audio that it was understood from."""
+
+    text: str
+    start_ms: float
+    end_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class TranscriptionFrame(InputFrame):
     """What the user said. An empty text says that speech was heard and no word understood."""
 
@@ -296,6 +305,10 @@ class TranscriptionFrame(InputFrame):
     """How long the recogniser worked after it had all of the audio."""
     more: bool = False
     """A piece of a long utterance, of which there is more to come."""
+    words: tuple[HeardWord, ...] = ()
+    """When they were said, where the recogniser tells."""
+    failed: bool = False
+    """No recogniser could be asked: the words, if there were any, are lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,17 +378,50 @@ class UsageFrame(InputFrame):
     output_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceMetricsFrame(InputFrame):
+    """How one request to a service went; travels upstream. Of those that were interrupted there is none."""
+
+    service: str
+    """Which one gave the answer: the name of an STT, LLM or TTS; empty where none did."""
+    kind: str
+    """stt, llm or tts."""
+    response: int
+    """For which response; 0 for what the user said."""
+    first_ms: float | None
+    """From the question (of an STT: from the end of the speech) to the first of the answer. None: there was none."""
+    total_ms: float
+    """To the last of it; an output that is full holds it up."""
+    amount: float
+    """STT: ms of audio heard. LLM: characters written. TTS: characters spoken."""
+    errors: tuple[str, ...] = ()
+    """Class names of the errors on the way, in order: so many attempts were in vain."""
+
+
 # --- output ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A language model wants a tool to run. ``arguments`` is JSON."""
+
+    call_id: str
+    name: str
+    arguments: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One entry of a conversation's history: who (``user``, ``assistant``, ``system``) and what."""
+    """One entry of a conversation's history: who (``user``, ``assistant``, ``system``, ``tool``) and what."""
 
     role: str
     text: str
     cut: bool = False
     """True where the bot was interrupted: ``text`` is then what was heard."""
+    calls: tuple[ToolCall, ...] = ()
+    """Of an assistant: the tools that it wanted to run."""
+    call_id: str = ""
+    """Of a tool: the call that ``text`` is the result of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,12 +449,14 @@ class ResponseEndFrame(OutputFrame):
 class SpokenWord:
     """A word in an `OutputAudioFrame`: it begins ``start_ms`` after the frame's first sample.
 
-    Joined with spaces, the words of a response are its text. A voice that does not tell when its words begin gives
-    all of a sentence as one: what was heard of that is interpolated.
+    Joined with spaces, the words of a response are its text; one that is ``glued`` follows the one before it without
+    a space, as in languages that write none. A voice that does not tell when its words begin gives all of a sentence
+    as one: what was heard of that is interpolated.
     """
 
     text: str
     start_ms: float
+    glued: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -234,9 +234,10 @@ class Kernel(Desk):
 
     def job_ended(self, station: Station, frame: JobEndedFrame) -> None:
         """A job has ended: what waited behind it goes on."""
-        had = self.crew.dismiss(station, frame.job)
+        job = self.crew.dismiss(station, frame.job)
         if frame.error:
-            self._failed(station, ErrorFrame(frame.message, station.path, had, frame.error))
+            had, response = ("", 0) if job is None else (job.frame, job.response)
+            self._failed(station, ErrorFrame(frame.message, station.path, had, frame.error), response)
             # What waits goes on when the error has been dealt with, and not before what comes of that.
             self._push_more((self._release_hop(station), RELEASE, 0, None))
         else:

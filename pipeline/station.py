@@ -101,7 +101,8 @@ class Station:
 
     def _blocked(self, lane: Lane, *, is_job: bool) -> bool:
         if is_job:
-            return len(self.running) >= self.processor.max_jobs
+            # What urgent frames began has never waited, and nobody waits for it: a tool may run for long.
+            return sum(job.lane is not Lane.URGENT for job in self.running) >= self.processor.max_jobs
         return any(job.lane is lane for job in self.running)
 
     @property

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 
-from ..pipeline.errors import MissingExtraError, ServiceError
+from ..pipeline.errors import MissingExtraError, ServiceDownError, ServiceError
 from .child_link import Link
 from .child_wire import Message, encode
 
@@ -31,7 +31,7 @@ EXIT_GRACE_S = 0.5
 _STDERR_LINES = 6
 
 
-class ServiceCrashed(ServiceError):
+class ServiceCrashed(ServiceDownError):
     """The service's process ended by itself, or spoke nonsense and was ended. `start()` makes a new one."""
 
 

@@ -56,6 +56,8 @@ class ChildHost:
 
     def __init__(self) -> None:
         self.cancelled_up_to = 0
+        self.on_cancel: Callable[[], None] | None = None
+        """Called in the reader's thread after each cancel, and before a newer request is begun: to stop a library."""
         self._input = os.dup(0)
         self._output = os.dup(1)
         null = os.open(os.devnull, os.O_RDONLY)
@@ -109,6 +111,8 @@ class ChildHost:
             for message in messages:
                 if "cancel" in message.header:
                     self.cancelled_up_to = max(self.cancelled_up_to, int(message.number("cancel")))
+                    if self.on_cancel is not None:
+                        self.on_cancel()
                 else:
                     self._requests.put(message)
         # The parent closed the pipe or is gone. Nothing here is worth saving, and the main thread may be deep

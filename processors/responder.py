@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Callable
 
-from ..pipeline.frames import Frame, LLMRequestFrame, ResponseEndFrame, TextFrame
+from ..pipeline.frames import UPSTREAM, ErrorFrame, Frame, LLMRequestFrame, ResponseEndFrame, TextFrame
 from ..pipeline.processor import handles
 from .commitment import AwaitsCommitment
+
+log = logging.getLogger("voxline")
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -16,8 +19,8 @@ class RuleResponder(AwaitsCommitment):
     """Answers with what ``reply`` makes of the user's last words, a `TextFrame` for each sentence.
 
     ``reply`` is an ordinary function: words in, answer out, quickly. It may do something, so it is called when the
-    user's turn is over, and not for a guess. Where it raises, the response ends without a word and the error goes
-    upstream as an `ErrorFrame`. No apology is made up.
+    user's turn is over, and not for a guess. Where it raises, the error goes upstream as an `ErrorFrame`, and the
+    response ends: see `SessionSettings.apology`.
     """
 
     def __init__(self, reply: Callable[[str], str]) -> None:
@@ -32,7 +35,9 @@ class RuleResponder(AwaitsCommitment):
             for sentence in _SENTENCE_END.split(self._reply(words).strip()):
                 if sentence:
                     yield TextFrame(sentence)
-        except Exception:
-            yield ResponseEndFrame()
-            raise
+        except Exception as error:
+            # Before the end of the response: who hears of that has to know that it has failed.
+            log.warning("%s: reply() raised %s", self.path, type(error).__name__)
+            log.debug("%s: reply()", self.path, exc_info=error)
+            await self.push(ErrorFrame(str(error), self.path, type(frame).__name__, type(error).__name__), UPSTREAM)
         yield ResponseEndFrame()

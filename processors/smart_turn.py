@@ -3,7 +3,10 @@
 The file is not ours and not shipped: `smart-turn-v3.*-cpu.onnx` (8.7 MB, BSD-2) is published by pipecat-ai. It takes
 ``input_features``, float32 of shape (1, 80, 800), and gives one probability (its name is "logits", but the sigmoid is
 in the model). What it was trained on are the features of OpenAI's Whisper over 8 s, the user's last sound at the end
-and zeros in front, after that window was brought to mean 0 and variance 1.
+and zeros in front, after that window was brought to mean 0 and variance 1. The steps are those of the publisher's own
+code (`local_smart_turn_v3.py` in pipecat, `onnx/` in smart-turn), read in November 2026, and the features agree with
+them to 4e-6; the file itself was never run here. Version 2 (raw audio of 16 s, an attention mask) and files that have
+the features built in (`audio`, 128,000 samples) are other models, and refused as such.
 
 The model runs in a thread of onnxruntime's own (`InferenceSession.run_async`), so the event loop goes on meanwhile;
 one such thread serves all conversations, one after another. Only the features are computed in the event loop.
@@ -47,7 +50,7 @@ _SHAPE = (1, BANDS, FRAMES)
 
 
 def log_mel(audio: Floats) -> Floats:
-    """Whisper's features of the last 8 s: shape ``(80, 800)``, float32; the newest at the end. 3 ms.
+    """Whisper's features of the last 8 s: shape ``(80, 800)``, float32; the newest at the end. 3-9 ms.
 
     ``audio``: shape ``(n,)``, mono at 16 kHz. What is missing to 8 s is filled up in front with zeros, and what is
     more is left out. Values lie within 2 of each other: 8 decades of power, divided by 4.

@@ -253,8 +253,9 @@ class SessionBench:
 
     @property
     def said(self) -> list[tuple[str, str]]:
-        """The history as (role, text); what was cut ends with "...": ``("assistant", "Once upon...")``."""
-        return [(one.role, one.text + "..." * one.cut) for one in self.session.history]
+        """What was said, as (role, text); what was cut ends with "...": ``("assistant", "Once upon...")``."""
+        said = [one for one in self.session.history if one.role != "tool" and not one.calls]
+        return [(one.role, one.text + "..." * one.cut) for one in said]
 
     @property
     def now_ms(self) -> float:
@@ -270,9 +271,9 @@ class SessionBench:
         """Any frame, at the controller."""
         await self._bench.send(*frames)
 
-    async def tell(self, *frames: Frame) -> None:
-        """Any frame from the bot's side: a tool, usage, an error."""
-        await self._bench.send(*frames, direction=UPSTREAM)
+    async def tell(self, *frames: Frame, response: int = 0) -> None:
+        """Any frame from the bot's side: a tool, usage, an error; ``response``: of which response it is."""
+        await self._bench.send(*frames, direction=UPSTREAM, response=response)
 
     async def settle(self) -> None:
         """After something was asked of the session: return when nothing is left to do at this moment."""

@@ -1,18 +1,20 @@
 """Turn models: was that all that the user wanted to say, or do they only draw breath?
 
 A voice detector knows that the user is silent. A model that has listened to how they spoke knows more, and so a bot
-need not wait as long after "yes" as it does after "I would like". `TurnDetector` asks such a model in each silence.
+need not wait as long after "yes" as it does after "I would like". `TurnDetector` asks such a model in each silence, or
+one after the other of several (`FallbackTurnModel`), and waits for an answer no longer than it is worth something.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..pipeline.errors import ServiceError, ServiceTimeout, SettingsError
 from ..pipeline.frames import (
     UPSTREAM,
     BotStartedSpeakingFrame,
@@ -25,6 +27,8 @@ from ..pipeline.frames import (
 )
 from ..pipeline.jobs import Stream
 from ..pipeline.processor import AudioFormat, FrameProcessor, handles, streams
+from .chain import Chain
+from .deadline import Deadline
 
 SAMPLE_RATE = 16_000
 HEARD_SAMPLES = 8 * SAMPLE_RATE
@@ -42,6 +46,19 @@ class TurnModel(Protocol):
         ...
 
 
+class FallbackTurnModel:
+    """Several turn models for a `TurnDetector`, the best first: where one fails, or is late, the next is asked.
+
+    It rests then, at first for a second, and is asked again after that. Which of them work is known for each
+    `TurnDetector`. Raises `SettingsError` where there is none.
+    """
+
+    def __init__(self, models: Sequence[TurnModel]) -> None:
+        if not models:
+            raise SettingsError("FallbackTurnModel: give it at least one model, the best first.")
+        self.models = tuple(models)
+
+
 class TurnDetector(FrameProcessor):
     """Asks a turn model whenever the user has stopped, and tells its answer as a `TurnProbabilityFrame`.
 
@@ -49,11 +66,18 @@ class TurnDetector(FrameProcessor):
     in order; the answer comes behind them when it is there, unless the user speaks again by then.
 
     The model hears the last 8 s of the user's side, from the bot's last answer on: what was said before that belongs
-    to another turn. Where it fails, an `ErrorFrame` says so, and there is no answer.
+    to another turn. Where it fails, or gives no answer within ``deadline_ms``, the session waits as it does without a
+    model, and an `ErrorFrame` says so, once until it works again. Of a `FallbackTurnModel` each member has that long,
+    and the `ErrorFrame` comes when all have failed.
     """
 
-    def __init__(self, model: TurnModel) -> None:
-        self._model = model
+    def __init__(self, model: TurnModel | FallbackTurnModel, *, deadline_ms: float = 500) -> None:
+        if not deadline_ms > 0:
+            raise SettingsError(f"deadline_ms is how long an answer may take, above 0, not {deadline_ms}.")
+        self._models = model.models if isinstance(model, FallbackTurnModel) else (model,)
+        self._deadline_ms = deadline_ms
+        names = [type(model).__name__ for model in self._models]
+        self._chain = Chain(names, "Nothing is known of whether the user's turn is over.", steady=1)
         self._last: Frame | None = None
         """The last that the voice detector said."""
         self._answers = 0
@@ -87,9 +111,29 @@ class TurnDetector(FrameProcessor):
             if isinstance(frame, InputAudioFrame):
                 heard.add(frame.samples)
             elif frame is self._last:
-                probability = await self._model.probability(heard.audio())
-                if frame is self._last:
+                probability = await self._ask(heard.audio(), frame)
+                if probability is not None and frame is self._last:
                     yield TurnProbabilityFrame(probability)
+
+    async def _ask(self, audio: npt.NDArray[np.float32], frame: Frame) -> float | None:
+        """The first answer that there is. None where nobody gives one, or it is not wanted any more."""
+        for index in self._chain.health.order(self.clock.now_ns()):
+            if frame is not self._last:
+                return None
+            late = ServiceTimeout(f"it gave no answer within {self._deadline_ms:g} ms.")
+            try:
+                with Deadline(self.clock, self._deadline_ms / 1000, lambda late=late: late):
+                    probability = await self._models[index].probability(audio)
+                if not 0 <= probability <= 1:
+                    raise ServiceError(f"it gave {probability}, which is no probability.")
+            except Exception as error:
+                self._chain.fail(self, index, error, self.clock.now_ns())
+            else:
+                self._chain.well(index)
+                return probability
+        if complaint := self._chain.complaint(self, type(frame).__name__):
+            await self.push(complaint, UPSTREAM)
+        return None
 
 
 class _Heard:

@@ -1,8 +1,8 @@
 """Voice activity detection: when the user speaks, and when not.
 
-`SileroVAD` hands the audio on as it is, and puts `UserStartedSpeakingFrame` and `UserStoppedSpeakingFrame`
-behind the frame in which it became sure. The model gives a probability of speech for every 32 ms;
-`SpeechRule`, which is pure, makes the two events of it.
+A `VAD` hands the audio on as it is, and puts `UserStartedSpeakingFrame` and `UserStoppedSpeakingFrame`
+behind the frame in which it became sure. Its model (a `SpeechModel`) gives a probability of speech for every 32 ms;
+`SpeechRule`, which is pure, makes the two events of it. `SileroVAD` and `EnergyVAD` bring a model with them.
 
 Two things that others know reach it from downstream: that the bot is heard (then speech may be asked to be clearer),
 and whether the session wants the user to be listened to at all.
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..pipeline.errors import FrameError
+from ..pipeline.errors import FrameError, SettingsError
 from ..pipeline.frames import (
     UPSTREAM,
     BotStartedSpeakingFrame,
@@ -28,7 +28,8 @@ from ..pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from ..pipeline.processor import AudioFormat, FrameProcessor, handles
-from .vad_models import WINDOW_MS, Window, give_back, take, warm
+from .energy_model import EnergyModel
+from .vad_models import WINDOW_MS, SpeechModel, Window, give_back, take, warm
 
 HYSTERESIS = 0.15
 """Silence is a probability below the threshold less this. From `VADIterator` in snakers4/silero-vad
@@ -97,22 +98,21 @@ class SpeechRule:
         return silent
 
 
-class SileroVAD(FrameProcessor):
-    """Silero's model: which package runs it, and what that costs, is told in `vad_models.py`.
+class VAD(FrameProcessor):
+    """A voice detector with a ``model`` of yours: one object for each conversation.
 
-    ``start_ms`` of speech make a start, ``stop_ms`` of silence an end. Takes mono audio at ``sample_rate``
-    (16,000 or 8,000 Hz), in frames of any length; 90-120 µs for every 32 ms. Where the input ends while the
-    user speaks, the end of speech comes first. `warm` loads models before the first call comes in.
+    ``start_ms`` of speech make a start, ``stop_ms`` of silence an end. Takes mono audio at ``sample_rate`` (Hz), in
+    frames of any length, and asks the model about every 32 ms of it. Where the input ends while the user speaks, the
+    end of speech comes first.
 
     ``threshold_while_speaking``, which is higher, takes the place of ``threshold`` while the bot is heard: what is
     left of its voice in the microphone is no user. Speech that began before keeps the lower one to its end.
     A `ListenFrame` from downstream stops it: no audio passes, none is judged, and speech that is under way ends.
-
-    Raises `MissingExtraError` where the package is missing.
     """
 
     def __init__(
         self,
+        model: SpeechModel,
         *,
         start_ms: float = 200,
         stop_ms: float = 500,
@@ -121,24 +121,21 @@ class SileroVAD(FrameProcessor):
         sample_rate: int = 16_000,
     ) -> None:
         if threshold_while_speaking is not None and not threshold < threshold_while_speaking < 1:
-            raise ValueError(
+            raise SettingsError(
                 f"threshold_while_speaking is a probability above threshold ({threshold}) and below 1, "
                 f"not {threshold_while_speaking}."
             )
+        if sample_rate < 1000 / WINDOW_MS:
+            raise SettingsError(f"sample_rate is a rate in Hz, as 16000, not {sample_rate}.")
+        self._start_ms, self._stop_ms = start_ms, stop_ms
         self._threshold = threshold
         self._threshold_while_speaking = threshold_while_speaking or threshold
         self._listens = True
         self._rate = sample_rate
         self._rule = SpeechRule(start_ms=start_ms, stop_ms=stop_ms, threshold=threshold)
-        self._model, waiting = take(sample_rate)
+        self._model = model
         self._window: Window = np.zeros(WINDOW_MS * sample_rate // 1000, np.float32)
         self._filled = 0
-        weakref.finalize(self, give_back, self._model, waiting).atexit = False
-
-    @staticmethod
-    def warm(count: int = 1, sample_rate: int = 16_000) -> None:
-        """Load models, until ``count`` stand ready. For a server, before the first call."""
-        warm(count, sample_rate)
 
     def accepts(self) -> Mapping[type[Frame], AudioFormat]:
         """Mono, at its rate."""
@@ -187,20 +184,87 @@ class SileroVAD(FrameProcessor):
         self._rule.move(self._threshold_while_speaking if heard else self._threshold)
         await self.push(frame, UPSTREAM)
 
+    def _ask(self, window: Window) -> float:
+        """The probability of speech in a window."""
+        return self._model.probability(window)
+
+    def _reset(self) -> None:
+        """Another stream begins."""
+        self._model.reset()
+
     async def _forget(self) -> None:
         """End speech that is under way, and forget all that was heard."""
         speaking = self._rule.speaking
         silent = self._rule.stop()
         self._filled = 0
-        self._model.reset()
+        self._reset()
         if speaking:
             await self.push(UserStoppedSpeakingFrame(silent * WINDOW_MS))
 
     async def _judge(self, samples_after: int) -> None:
         """Ask the model about a full window; ``samples_after`` of the frame under way come after it."""
-        windows = self._rule.hear(self._model.probability(self._window))
+        windows = self._rule.hear(self._ask(self._window))
         if windows:
             # Counted to the end of the frame, because that is when anybody can know.
             since_ms = windows * WINDOW_MS + samples_after * 1000 / self._rate
             event = UserStartedSpeakingFrame if self._rule.speaking else UserStoppedSpeakingFrame
             await self.push(event(since_ms))
+
+
+class SileroVAD(VAD):
+    """`VAD` with Silero's model: which package runs it, and what that costs, is told in `vad_models.py`.
+
+    At 16,000 or 8,000 Hz; 90-120 µs for every 32 ms. `warm` loads models before the first call comes in.
+
+    Raises `MissingExtraError` where the package is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        start_ms: float = 200,
+        stop_ms: float = 500,
+        threshold: float = 0.5,
+        threshold_while_speaking: float | None = None,
+        sample_rate: int = 16_000,
+    ) -> None:
+        model, waiting = take(sample_rate)
+        weakref.finalize(self, give_back, model, waiting).atexit = False
+        super().__init__(
+            model,
+            start_ms=start_ms,
+            stop_ms=stop_ms,
+            threshold=threshold,
+            threshold_while_speaking=threshold_while_speaking,
+            sample_rate=sample_rate,
+        )
+
+    @staticmethod
+    def warm(count: int = 1, sample_rate: int = 16_000) -> None:
+        """Load models, until ``count`` stand ready. For a server, before the first call."""
+        warm(count, sample_rate)
+
+
+class EnergyVAD(VAD):
+    """`VAD` with `EnergyModel`: needs no package, and takes whatever stands out of the noise for speech.
+
+    For a `Fallback`, or where nobody else is in the room. Rates from 8,000 Hz on.
+    """
+
+    def __init__(
+        self,
+        *,
+        start_ms: float = 200,
+        stop_ms: float = 500,
+        threshold: float = 0.5,
+        threshold_while_speaking: float | None = None,
+        sample_rate: int = 16_000,
+    ) -> None:
+        super().__init__(
+            EnergyModel(sample_rate),
+            start_ms=start_ms,
+            stop_ms=stop_ms,
+            threshold=threshold,
+            threshold_while_speaking=threshold_while_speaking,
+            sample_rate=sample_rate,
+        )

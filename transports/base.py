@@ -350,7 +350,7 @@ class OutputTransport(FrameProcessor):
         resampler = self._resampler[1]
         # What the resampler still holds comes out before this frame's own samples.
         late_ms = resampler.held_ms
-        words = tuple(SpokenWord(word.text, word.start_ms + late_ms) for word in frame.words)
+        words = tuple(SpokenWord(word.text, word.start_ms + late_ms, word.glued) for word in frame.words)
         return resampler.push(samples), words
 
     def _flush_resampler(self, unless: tuple[int, int] | None = None) -> None:

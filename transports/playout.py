@@ -43,12 +43,12 @@ class _Response:
     played: int = 0
     waiting: deque[Samples] = field(default_factory=deque[Samples])
     """What is not played yet."""
-    words: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    """First sample and text of each."""
+    words: list[tuple[int, str, bool]] = field(default_factory=list[tuple[int, str, bool]])
+    """First sample and text of each, and whether it is glued to the one before."""
 
     def append(self, samples: Samples, words: Sequence[SpokenWord], rate: int) -> None:
         for word in words:
-            self.words.append((self.appended + round(word.start_ms * rate / 1000), word.text))
+            self.words.append((self.appended + round(word.start_ms * rate / 1000), word.text, word.glued))
         if len(samples):
             self.waiting.append(samples)
             self.appended += len(samples)
@@ -63,23 +63,30 @@ class _Response:
         return samples
 
     def text(self) -> str:
-        return " ".join(text for _, text in self.words)
+        return _joined([(text, glued) for _, text, glued in self.words])
 
     def heard_text(self, rate: int) -> str:
         """The words that have begun to sound. Several in one `SpokenWord` share the time until the next begins."""
         if not self.words:
             return ""
-        start, text = self.words[-1]
+        start, text, _ = self.words[-1]
         end = self.appended
         if not self.ended:
             # Its audio is still coming, so there may be more of it than is here.
             end = max(end, start + round(len(text) * rate / CHARACTERS_PER_S))
-        ends = [*(start for start, _ in self.words[1:]), end]
-        return " ".join(
-            _begun(text, self.played - start, end - start)
-            for (start, text), end in zip(self.words, ends, strict=True)
-            if start < self.played
+        ends = [*(start for start, _, _ in self.words[1:]), end]
+        return _joined(
+            [
+                (_begun(text, self.played - start, end - start), glued)
+                for (start, text, glued), end in zip(self.words, ends, strict=True)
+                if start < self.played
+            ]
         )
+
+
+def _joined(words: list[tuple[str, bool]]) -> str:
+    """Words as a text; a word may be glued to the one before."""
+    return "".join(text if glued or not number else f" {text}" for number, (text, glued) in enumerate(words))
 
 
 def _begun(text: str, played: int, length: int) -> str:

@@ -13,6 +13,7 @@ from .data import (
     InterruptionKind,
     Response,
     Speech,
+    SpeechKind,
     SpeechOutcome,
     Turn,
     TurnKind,
@@ -40,7 +41,8 @@ def say(st: Step, speech: Speech) -> None:
     """Say something that no model made."""
     interruptible = speech.interruptible and st.s.settings.interruption.allow and st.s.ending is None
     st.s.response = Response(0, st.now, speech, (speech.handle,), interruptible)
-    st.do(Say(speech.text))
+    recorded = st.s.settings.apology_file if speech.kind is SpeechKind.APOLOGY else None
+    st.do(Say(speech.text, recorded))
 
 
 def opened(st: Step, number: int) -> None:
@@ -89,6 +91,8 @@ def played(st: Step, number: int, heard_ms: float, heard_text: str) -> None:
     st.quiet()
     if heard_ms:
         st.active()
+    if response.failed:
+        apologise(st, response)
 
 
 def _written(st: Step, response: Response, end_ns: int, heard_ms: float, heard_text: str, *, interrupted: bool) -> None:
@@ -187,7 +191,18 @@ def cut_elsewhere(st: Step, through: int, reason: str) -> None:
         cut(st, InterruptionKind.MANUAL, reason, done=True)
 
 
-def failed(st: Step) -> None:
-    """An error was told of while a response was made; nobody knows for which."""
-    if st.s.response is not None:
-        st.s.response = replace(st.s.response, failed=True, since_ns=st.now)
+def failed(st: Step, number: int) -> None:
+    """An error was told of a response."""
+    response = st.s.response
+    if response is not None and response.number == number:
+        st.s.response = replace(response, failed=True, since_ns=st.now)
+
+
+def apologise(st: Step, response: Response | None = None) -> None:
+    """Something was lost: an answer, or what the user said. Say so next, if that is wanted; never twice for one."""
+    s = st.s
+    wanted = s.settings.apology or s.settings.apology_file is not None
+    again = response is not None and response.speech is not None and response.speech.kind is SpeechKind.APOLOGY
+    waits = any(speech.kind is SpeechKind.APOLOGY for speech in s.queue)
+    if wanted and s.ending is None and not again and not waits:
+        s.queue = (Speech(SpeechKind.APOLOGY, s.settings.apology), *s.queue)

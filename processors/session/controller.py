@@ -44,7 +44,18 @@ from .data import SessionData
 from .endpointing import Endpointing
 from .limits import Due
 from .link import Link
-from .orders import ORDERS, CutElsewhereFrame, NewsFrame, OpenedFrame, SessionFrame, StartFrame, StopFrame, TimeFrame
+from .orders import (
+    ORDERS,
+    CutElsewhereFrame,
+    FailedFrame,
+    NewsFrame,
+    OpenedFrame,
+    SessionFrame,
+    StartFrame,
+    StopFrame,
+    TimeFrame,
+)
+from .recordings import Recordings
 from .session import Session
 from .settings import EndpointingSettings, SessionSettings
 from .snapshot import SessionSnapshot, restored
@@ -89,6 +100,7 @@ class SessionController(FrameProcessor):
         self._link = Link(data if resume is None else restored(resume, data))
         self.session = Session(self._link)
         """The session, for code outside of the pipeline."""
+        self._recordings = Recordings()
         self._timer: TimerHandle | None = None
         self._due_ns: int | None = None
 
@@ -145,6 +157,8 @@ class SessionController(FrameProcessor):
     async def learn(self, frame: Frame) -> None:
         """Of the bot's side."""
         await self.push(frame, UPSTREAM)
+        if isinstance(frame, ErrorFrame):
+            frame = FailedFrame(frame.message, frame.processor or "?", self.response)
         await self._decide(frame)
 
     @handles(CutElsewhereFrame)
@@ -194,9 +208,10 @@ class SessionController(FrameProcessor):
                 self.interrupt(reason, response=response)
             case Ask(messages, speculative):
                 await self.push(LLMRequestFrame(messages, speculative), response=await self._open())
-            case Say(text):
+            case Say(text, recorded):
                 response = await self._open()
-                await self.push(TextFrame(text), response=response)
+                said = TextFrame(text) if recorded is None else self._recordings.frame(recorded, text)
+                await self.push(said, response=response)
                 await self.push(ResponseEndFrame(), response=response)
             case Commit(response):
                 await self.push(ResponseCommittedFrame(response))

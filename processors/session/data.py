@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ...pipeline.frames import Message
+from ...pipeline.frames import Message, ToolCall
 from .endpointing import Endpointing
 from .pauses import Pauses
 from .settings import SessionSettings
@@ -355,13 +355,18 @@ class SessionData:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The history, as a model is told it: what was said, and of the bot what was heard."""
+        """The history, as a model is told it: what was said, of the bot what was heard, and what tools gave."""
         found = [Message("system", self.settings.instructions)] if self.settings.instructions else []
         for turn in self.turns:
             if turn.kind in (TurnKind.USER_AUDIO, TurnKind.USER_TEXT):
                 found.append(Message("user", turn.text))
             elif turn.kind is TurnKind.ASSISTANT and turn.text:
                 found.append(Message("assistant", turn.text, cut=turn.interrupted))
+            elif turn.kind is TurnKind.TOOL_CALL:
+                name, _, arguments = turn.text.partition(" ")
+                found.append(Message("assistant", "", calls=(ToolCall(turn.call_id, name, arguments),)))
+            elif turn.kind is TurnKind.TOOL_RESULT:
+                found.append(Message("tool", turn.text, call_id=turn.call_id))
         return tuple(found)
 
     @property

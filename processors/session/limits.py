@@ -196,9 +196,7 @@ def _no_response(st: Step) -> None:
     assert response is not None
     st.error(f"Nothing was heard of response {response.number} for {_patience_s(s) or 0:g} s.")
     bot.give_up(st, "response time-out", failed=True)
-    apology = s.settings.response_timeout_say
-    if apology and s.ending is None and (response.speech is None or response.speech.kind is not SpeechKind.APOLOGY):
-        s.queue = (Speech(SpeechKind.APOLOGY, apology), *s.queue)
+    bot.apologise(st, response)
 
 
 def _no_transcript(st: Step) -> None:

@@ -23,6 +23,15 @@ class StartFrame(SessionFrame):
 
 
 @dataclass(frozen=True, slots=True)
+class FailedFrame(SessionFrame):
+    """An error was told of; ``response`` is the one that it happened to, 0 for none."""
+
+    message: str
+    source: str
+    response: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimeFrame(SessionFrame):
     """Something of the session's is due."""
 

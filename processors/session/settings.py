@@ -17,9 +17,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...pipeline.errors import MissingExtraError, SettingsError
+from .recordings import check_recording
 
 ENVIRONMENT = "VOXLINE_SESSION_"
 """What the names of variables begin with; two underscores lead into a section: ``..._INTERRUPTION__MIN_WORDS``."""
@@ -161,7 +162,10 @@ class SessionSettings(Section):
     """An answer of which nothing is heard for so long is given up."""
     error_timeout_s: float | None = Field(default=3, gt=0)
     """The same, from an error in it on."""
-    response_timeout_say: str = ""
+    apology: str = ""
+    """What the bot says where an answer was lost, in whole or in part, or what the user said: services failed."""
+    apology_file: Path | None = None
+    """The same as a recording, for the case that the voice has failed too; ``apology`` is what is said in it."""
     wait_for_client: bool = False
     """True: connected is when `ClientConnectedFrame` says so. False: when the pipeline runs."""
     connection_timeout_s: float = Field(default=10, gt=0)
@@ -172,6 +176,13 @@ class SessionSettings(Section):
     interruption: InterruptionSettings = InterruptionSettings()
     endpointing: EndpointingSettings = EndpointingSettings()
     preemptive: PreemptiveSettings = PreemptiveSettings()
+
+    @field_validator("apology_file")
+    @classmethod
+    def _can_be_said(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            check_recording(value)
+        return value
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -142,6 +142,8 @@ def _(event: frames.InterimTranscriptionFrame, st: Step) -> None:
 @happened.register
 def _(event: frames.TranscriptionFrame, st: Step) -> None:
     barge_in.transcript(st, event.text, event.audio_ms, more=event.more)
+    if event.failed:
+        turns.lost(st)
 
 
 @happened.register
@@ -230,9 +232,9 @@ def _(event: frames.CancelFrame, st: Step) -> None:
 
 
 @happened.register
-def _(event: frames.ErrorFrame, st: Step) -> None:
-    st.error(event.message, event.processor or "?")
-    bot.failed(st)
+def _(event: orders.FailedFrame, st: Step) -> None:
+    st.error(event.message, event.source)
+    bot.failed(st, event.response)
 
 
 @happened.register

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ...pipeline.clock import NS_PER_MS
 from ...pipeline.frames import Message
@@ -33,9 +34,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Open a response, and say this."""
+    """Open a response, and say this. ``recorded``: a file that is played in the place of a voice."""
 
     text: str
+    recorded: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

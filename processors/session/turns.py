@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import bot
-from .data import Counts, Fate, InterruptionKind, OpenTurn, Response, SessionData, Turn, TurnKind
+from .data import Counts, Fate, InterruptionKind, OpenTurn, Response, SessionData, SpeechKind, Turn, TurnKind
 from .endpointing import STRATEGIES, Evidence
 from .events import UserSaid
 from .gates import agreement
@@ -58,6 +58,18 @@ def forget(st: Step) -> None:
     drop_guess(st)
     s.turn, s.interim, s.barged_in = OpenTurn(), "", False
     st.quiet()
+
+
+def lost(st: Step) -> None:
+    """No recogniser could be asked what the user said."""
+    s = st.s
+    st.error("What the user said is lost: no speech recogniser could be asked.", "STT")
+    if s.turn.text or s.muted or not s.hears:
+        return
+    bot.apologise(st)
+    if s.turn and not s.user_speaking and any(speech.kind is SpeechKind.APOLOGY for speech in s.queue):
+        # It is answered with that, and the model is not asked about nothing.
+        forget(st)
 
 
 def reopen(st: Step, response: Response) -> bool:

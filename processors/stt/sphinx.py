@@ -10,15 +10,14 @@ It holds the GIL for 3-10 ms in every 32 ms of speech, hence the process. One ut
 two callers takes two processes. Cancelling any of its methods is safe: the next `begin()` starts afresh.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from ...pipeline.errors import ServiceError
 from ..child import ChildProcess, Sleep, require_package
 from ..child_wire import Message
 from .jsgf import GrammarError, Word, check_grammar
+from .likeness import is_believed, likeness
 
 SAMPLE_RATE = 16_000
 
@@ -29,18 +28,15 @@ The decoder's own (40, 3, -1, 0, ...) costs words until it has heard some second
 "ten meters". Learned from four recordings of the CMU Sphinx test data.
 """
 
-AGREEMENT = 0.5
-"""The share of words that both decoders must have heard before a grammar's answer is believed."""
-
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """What was heard in one utterance.
 
-    `text` is the grammar's sentence where it is believed, else what the language model heard; empty for no
-    speech. `in_grammar` is None without a grammar. `agreement` is the share of words (0 to 1) that grammar
-    and language model have in common, None without a grammar; the decoder's own posterior says little (1e-4
-    for right answers). `audio_ms` is what was fed; `decode_ms` the CPU time that it took in the process.
+    `text` is the grammar's sentence where it is believed (see `likeness.py`), else what the language model heard;
+    empty for no speech. `in_grammar` is None without a grammar. `agreement` is how alike (0 to 1) what the grammar
+    and what the language model heard is pronounced, None without a grammar; the decoder's own posterior says
+    little (1e-4 for right answers). `audio_ms` is what was fed; `decode_ms` the CPU time that it took in the process.
     """
 
     text: str
@@ -144,33 +140,15 @@ class SphinxProcess:
             raise ServiceError(f"PocketSphinx: {what}() without an utterance: call begin() first")
 
 
-def agreement(grammar_text: str, lm_text: str) -> float:
-    """The share of words, 0 to 1, that two hypotheses have in common, measured on the longer one.
-
-    A word that one hears as two counts as those two: "goodbye" is "good bye".
-    """
-    ours, theirs = grammar_text.split(), lm_text.split()
-    ours, theirs = _split_like(ours, theirs), _split_like(theirs, ours)
-    longer = max(len(ours), len(theirs))
-    return (Counter(ours) & Counter(theirs)).total() / longer if longer else 1.0
-
-
-def _split_like(words: list[str], other: list[str]) -> list[str]:
-    pairs = {first + second: (first, second) for first, second in pairwise(other)}
-    return [part for word in words for part in pairs.get(word, (word,))]
-
-
 def _judge(answer: Message) -> tuple[str, bool | None, float | None]:
-    """The text to believe, whether it is the grammar's, and how far the two decoders agree."""
+    """The text to believe, whether it is the grammar's, and how alike the two decoders heard."""
     lm_text = answer.text("lm")
     if "grammar" not in answer.header:
         return lm_text, None, None
-    grammar_text = answer.text("grammar")
-    share = agreement(grammar_text, lm_text)
-    # Only the rule was right 12 times of 12: a grammar by itself never rejects.
-    if grammar_text and share >= AGREEMENT:
-        return grammar_text, True, share
-    return lm_text, False, share if grammar_text else 0.0
+    ours, theirs = (answer.text(f"{name}_phones").split() for name in ("grammar", "lm"))
+    if is_believed(ours, theirs):
+        return answer.text("grammar"), True, likeness(ours, theirs)
+    return lm_text, False, likeness(ours, theirs) if ours else 0.0
 
 
 def _explain(error: ServiceError, words: Sequence[Word]) -> Exception:

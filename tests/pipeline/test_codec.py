@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from voxline.pipeline import (
     ErrorFrame,
     Frame,
+    HeardWord,
     InputAudioFrame,
     InputFrame,
     LLMRequestFrame,
@@ -251,4 +252,10 @@ def _example(hint: Any) -> Any:
         return (Message("user", "hi"),)
     if hint == tuple[SpokenWord, ...]:
         return (SpokenWord("hi", 1.0),)
+    if hint == tuple[HeardWord, ...]:
+        return (HeardWord("hi", 1.0, 2.0),)
+    if hint == tuple[str, ...]:
+        return ("x",)
+    if hint == float | None:
+        return 0.5
     return np.arange(100, dtype=np.int16)

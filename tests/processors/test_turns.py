@@ -12,12 +12,16 @@ from voxline.pipeline import (
     FormatError,
     InputAudioFrame,
     Pipeline,
+    SettingsError,
     TurnProbabilityFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import SmartTurn, TurnDetector
+from voxline.processors.fallback_models import FallbackVAD, fallback_of
+from voxline.processors.turns import FallbackTurnModel
+from voxline.processors.vad import EnergyVAD
 from voxline.tests.processors.onnx_file import mean_model
 from voxline.transports.memory import MemoryTransport
 
@@ -140,10 +144,159 @@ class Broken:
 async def test_a_model_that_fails_is_told_and_asked_again_the_next_time(harness: Harness):
     bench = await harness(TurnDetector(Broken()))
     await bench.send(audio(1), STARTED, STOPPED)
-    bench.expect_error("the service hung up", error="ConnectionError", processor="TurnDetector")
+    error = bench.expect_error(r"^Broken failed \(ConnectionError\)", error="ConnectionError", processor="TurnDetector")
+    assert "hung up" not in error.message
     assert bench.down == [audio(1), STARTED, STOPPED]
     await bench.send(audio(1), STARTED, UserStoppedSpeakingFrame(100))
     assert bench.down[-1] == TurnProbabilityFrame(0.7)
+
+
+async def test_after_a_failure_what_was_said_before_is_still_known(harness: Harness):
+    model = Slow(5_000, 0)
+    bench = await harness(TurnDetector(model))
+    model.bench = bench
+    await bench.send(audio(1), STARTED, STOPPED)
+    await bench.advance(ms=500)
+    bench.expect_error("gave no answer within 500 ms")
+    await bench.send(audio(2), STARTED, UserStoppedSpeakingFrame(100))
+    assert [len(heard) for heard in model.heard] == [320, 640]
+
+
+# --- deadlines and the next in line --------------------------------------------------------------------------
+
+
+class Slow:
+    """Takes so long for each answer, of the bench's time; the last counts for all that follow."""
+
+    def __init__(self, *takes_ms: float, says: float = 0.6) -> None:
+        self.takes_ms = [*takes_ms]
+        self.says = says
+        self.heard: list[npt.NDArray[np.float32]] = []
+        self.cut = 0
+        self.bench: Bench | None = None
+
+    async def probability(self, audio: npt.NDArray[np.float32]) -> float:
+        self.heard.append(audio)
+        takes_ms = self.takes_ms.pop(0) if len(self.takes_ms) > 1 else self.takes_ms[0]
+        try:
+            if self.bench is not None and takes_ms:
+                await self.bench.clock.sleep(takes_ms / 1_000)
+        except asyncio.CancelledError:
+            self.cut += 1
+            raise
+        return self.says
+
+
+async def detector(harness: Harness, *models: Slow, deadline_ms: float = 500) -> Bench:
+    bench = await harness(TurnDetector(FallbackTurnModel(models), deadline_ms=deadline_ms))
+    for model in models:
+        model.bench = bench
+    return bench
+
+
+def answers(bench: Bench) -> list[float]:
+    return [frame.probability for frame in bench.down if isinstance(frame, TurnProbabilityFrame)]
+
+
+async def ask(bench: Bench) -> None:
+    await bench.send(UserStartedSpeakingFrame(200))
+    await bench.send(UserStoppedSpeakingFrame(200))
+
+
+async def test_an_answer_that_comes_too_late_is_none(harness: Harness):
+    model = Slow(300, 301)
+    bench = await harness(TurnDetector(model, deadline_ms=300.5))
+    model.bench = bench
+    await ask(bench)
+    await bench.advance(ms=300)
+    assert answers(bench) == [0.6]
+    await ask(bench)
+    await bench.advance(ms=300)
+    assert bench.errors == []
+    await bench.advance(ms=1)
+    error = bench.expect_error(r"Slow failed \(ServiceTimeout: it gave no answer within 300\.5 ms\)")
+    assert error.error == "ServiceTimeout"
+    assert model.cut == 1
+    await bench.advance(ms=10_000)
+    assert answers(bench) == [0.6]
+
+
+async def test_the_next_model_answers_where_the_first_is_late_and_is_asked_first_until_that_has_rested(
+    harness: Harness,
+):
+    first, second = Slow(10_000, 10_000, 0), Slow(20, says=0.2)
+    bench = await detector(harness, first, second)
+    await ask(bench)
+    await bench.advance(ms=500)
+    assert answers(bench) == []
+    await bench.advance(ms=20)
+    assert answers(bench) == [0.2]
+    # It rests for a second from its deadline on.
+    await bench.advance(ms=979)
+    await ask(bench)
+    await bench.advance(ms=20)
+    assert answers(bench) == [0.2, 0.2]
+    assert len(first.heard) == 1
+    await ask(bench)
+    await bench.advance(ms=520)
+    assert (len(first.heard), answers(bench)) == (2, [0.2, 0.2, 0.2])
+    await bench.advance(ms=1_980)
+    await ask(bench)
+    assert answers(bench) == [0.2, 0.2, 0.2, 0.6]
+    assert bench.errors == []
+
+
+async def test_where_all_fail_one_error_says_so_until_one_works_again(harness: Harness):
+    late = Slow(*[600] * 6, 0, 600)
+    bench = await detector(harness, late, deadline_ms=100)
+    for _ in range(4):
+        await ask(bench)
+        await bench.advance(ms=400)
+        assert len(bench.errors) == 1
+    (error,) = bench.errors
+    assert "Nothing is known of whether the user's turn is over." in error.message
+    assert error.frame == "UserStoppedSpeakingFrame"
+    for _ in range(3):
+        await ask(bench)
+        await bench.advance(ms=400)
+    assert answers(bench) == [0.6]
+    assert bench.errors == [error]
+    await ask(bench)
+    await bench.advance(ms=100)
+    assert bench.errors == [error, error]
+
+
+async def test_who_speaks_again_is_not_asked_about_by_the_next(harness: Harness):
+    first, second = Slow(10_000), Slow(0)
+    bench = await detector(harness, first, second)
+    await ask(bench)
+    await bench.advance(ms=400)
+    await bench.send(UserStartedSpeakingFrame(200))
+    await bench.advance(ms=1_000)
+    assert (len(first.heard), len(second.heard), answers(bench)) == (1, 0, [])
+
+
+@pytest.mark.parametrize("says", [float("nan"), -0.01, 1.01])
+async def test_what_is_no_probability_is_a_failure(harness: Harness, says: float):
+    bench = await detector(harness, Slow(0, says=says), Slow(0, says=0.4))
+    await ask(bench)
+    assert answers(bench) == [0.4]
+    assert bench.errors == []
+
+
+def test_settings_that_cannot_be_are_told_at_once():
+    for deadline_ms in (0, -1, float("nan")):
+        with pytest.raises(SettingsError, match="deadline_ms is how long an answer may take"):
+            TurnDetector(Slow(0), deadline_ms=deadline_ms)
+    with pytest.raises(SettingsError, match="at least one model"):
+        FallbackTurnModel([])
+
+
+def test_what_a_fallback_is_of_is_seen_by_its_members():
+    assert isinstance(fallback_of([Slow(0), Broken()]), FallbackTurnModel)
+    assert isinstance(fallback_of([EnergyVAD(), EnergyVAD()]), FallbackVAD)
+    assert fallback_of([EnergyVAD(), Slow(0)]) is None
+    assert fallback_of([]) is None
 
 
 async def test_with_the_real_runtime_it_takes_no_virtual_time(harness: Harness, tmp_path: Path):

@@ -22,12 +22,14 @@ from voxline.pipeline import (
     ListenFrame,
     MissingExtraError,
     Pipeline,
+    SettingsError,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import SileroVAD
-from voxline.processors.vad import SpeechRule
+from voxline.processors.fallback_models import FallbackVAD
+from voxline.processors.vad import VAD, EnergyVAD, SpeechRule
 from voxline.processors.vad_models import _POOL, WINDOW_MS, Window
 from voxline.transports.memory import MemoryTransport
 
@@ -161,8 +163,8 @@ class Loudness:
 
 
 async def vad_of(harness: Harness, **settings: float) -> tuple[Bench, Loudness]:
-    vad = SileroVAD(start_ms=96, stop_ms=96, **settings)  # pyright: ignore[reportArgumentType]
-    vad._model = model = Loudness()
+    model = Loudness()
+    vad = VAD(model, start_ms=96, stop_ms=96, **settings)  # pyright: ignore[reportArgumentType]
     return await harness(vad), model
 
 
@@ -260,6 +262,181 @@ async def test_to_listen_who_listens_already_changes_nothing(harness: Harness):
     await listen(bench, at(0.9, 1))
     assert events(bench) == ["started"]
     assert model.resets == 0
+
+
+# --- one after the other -------------------------------------------------------------------------------------
+
+
+class Failing(Loudness):
+    """Fails in these of its windows; gives ``says`` in the others."""
+
+    def __init__(self, *fails_at: int, says: float | None = None) -> None:
+        super().__init__()
+        self.fails_at = fails_at
+        self.says = says
+        self.bench: Bench | None = None
+
+    def probability(self, window: Window) -> float:
+        loudness = super().probability(window)
+        if self.windows - 1 in self.fails_at:
+            if self.bench is None:
+                raise RuntimeError("out of order")
+            self.bench.clock.set(self.bench.clock.now_ns() + 21_000_000)
+        return loudness if self.says is None else self.says
+
+
+async def fallback_of(harness: Harness, *models: Loudness) -> Bench:
+    return await harness(FallbackVAD([VAD(model, start_ms=96, stop_ms=96) for model in models]))
+
+
+async def test_the_next_detector_takes_over_in_mid_word_and_nothing_is_cut(harness: Harness):
+    first, second = Failing(5), Loudness()
+    bench = await fallback_of(harness, first, second)
+    await listen(bench, np.concatenate([at(0.9, 20), at(0.1, 3)]))
+    assert [name for name, _, _ in heard(bench)] == ["started", "stopped"]
+    assert heard(bench)[1][2] == pytest.approx(20 * WINDOW_MS, abs=20)
+    assert first.windows == 6
+    # It was told what was said before.
+    assert (second.resets, second.windows) == (1, 5 + 23 - 5)
+    assert bench.errors == []
+
+
+async def test_the_first_is_tried_again_after_a_second_and_hears_the_last_half_second_first(harness: Harness):
+    first, second = Failing(0, 16 + 1), Loudness()
+    bench = await fallback_of(harness, first, second)
+    await listen(bench, at(0.1, 20))
+    await bench.advance(ms=999)
+    await listen(bench, at(0.1, 5))
+    assert (first.windows, second.windows) == (1, 25)
+    await bench.advance(ms=1)
+    await listen(bench, at(0.1, 2))
+    # 15 of before, one that it judged, and one in which it fails again: for two seconds this time.
+    assert first.windows == 1 + 15 + 2
+    await bench.advance(ms=1_999)
+    await listen(bench, at(0.1, 2))
+    assert first.windows == 1 + 15 + 2
+    await bench.advance(ms=1)
+    await listen(bench, at(0.1, 2))
+    assert first.windows == 1 + 15 + 2 + 15 + 2
+
+
+async def test_where_all_have_failed_one_error_says_so_and_speech_ends(harness: Harness):
+    bench = await fallback_of(harness, Failing(*range(5, 99)), Failing(*range(99)))
+    samples = at(0.9, 30)
+    for frame in frames(samples):
+        await bench.send(frame)
+        assert len(bench.errors) <= 1
+    (error,) = bench.errors
+    assert error.message.startswith(
+        "VAD failed (RuntimeError); VAD failed (RuntimeError). Nobody is heard to speak. It is tried again"
+    )
+    assert (error.processor, error.frame, error.error) == ("FallbackVAD", "InputAudioFrame", "RuntimeError")
+    assert sum(len(frame.samples) for frame in bench.down if isinstance(frame, InputAudioFrame)) == len(samples)
+    assert [name for name, _, _ in heard(bench)] == ["started", "stopped"]
+    assert heard(bench)[1][2] == pytest.approx(5 * WINDOW_MS, abs=20)
+
+
+async def test_when_one_works_again_a_new_failure_of_all_is_told_anew(harness: Harness):
+    bench = await fallback_of(harness, Failing(0, 3))
+    await listen(bench, at(0.9, 1))
+    bench.expect_error("Nobody is heard to speak")
+    await bench.advance(ms=1_000)
+    await listen(bench, at(0.9, 1)[:500])
+    await listen(bench, at(0.9, 1))
+    await listen(bench, at(0.9, 1), frame_ms=32)
+    bench.expect_error("Nobody is heard to speak")
+
+
+async def test_a_detector_that_holds_everybody_up_three_times_has_failed(harness: Harness):
+    first, second = Failing(0, 1, 3, 4, 5), Loudness()
+    bench = await fallback_of(harness, first, second)
+    first.bench = bench
+    await listen(bench, at(0.1, 10))
+    assert (first.windows, second.windows) == (6, 6 + 4)
+
+
+@pytest.mark.parametrize("says", [float("nan"), -0.1, 1.5])
+async def test_what_is_no_probability_is_a_failure(harness: Harness, says: float):
+    bench = await fallback_of(harness, Failing(says=says), Loudness())
+    await listen(bench, at(0.9, 5))
+    assert [name for name, _, _ in heard(bench)] == ["started"]
+
+
+async def test_who_is_not_listened_to_is_forgotten_by_all(harness: Harness):
+    first, second = Failing(2), Loudness()
+    bench = await fallback_of(harness, first, second)
+    await listen(bench, at(0.9, 4))
+    await bench.send(ListenFrame(on=False), ListenFrame(on=True), direction=UPSTREAM)
+    await listen(bench, at(0.9, 1))
+    assert (second.resets, second.windows) == (2, 2 + 2 + 1)
+
+
+async def test_the_first_one_s_settings_hold_for_all(harness: Harness):
+    members = [VAD(Loudness(), start_ms=64, threshold=0.3, threshold_while_speaking=0.6), VAD(Loudness())]
+    bench = await harness(FallbackVAD([FallbackVAD(members), VAD(Loudness())]))
+    await listen(bench, at(0.4, 2))
+    assert [name for name, _, _ in heard(bench)] == ["started"]
+
+
+def test_members_that_do_not_fit_are_told_at_once():
+    with pytest.raises(SettingsError, match="the same sample_rate, not 8000 and 16000"):
+        FallbackVAD([VAD(Loudness()), VAD(Loudness(), sample_rate=8_000)])
+    with pytest.raises(SettingsError, match="at least one voice detector"):
+        FallbackVAD([])
+
+
+# --- energy --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [0, 30])
+async def test_by_its_energy_all_that_the_caller_s_voice_does_is_found(harness: Harness, noise: int):
+    bench = await harness(EnergyVAD())
+    hiss = np.random.default_rng(2).normal(0, noise, len(caller())).astype(np.int16)
+    await listen(bench, caller() + hiss)
+    found = heard(bench)
+    assert [name for name, _, _ in found] == ["started", "stopped"] * len(SOUNDS)
+    for turn, started, stopped in zip(SOUNDS, found[::2], found[1::2], strict=True):
+        assert -100 <= started[2] - turn["start_ms"] <= 300
+        assert -200 <= stopped[2] - turn["end_ms"] <= 200
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+async def test_noise_that_stays_is_silence_within_three_seconds(harness: Harness, rate: int):
+    bench = await harness(EnergyVAD(sample_rate=rate))
+    random = np.random.default_rng(5)
+    await listen(bench, random.normal(0, 20, rate).astype(np.int16), rate=rate)
+    assert heard(bench) == []
+    await listen(bench, random.normal(0, 1_000, rate * 5).astype(np.int16), rate=rate)
+    events = heard(bench)
+    assert [name for name, _, _ in events] == ["started", "stopped"]
+    assert events[1][2] - events[0][2] < 3_000
+
+
+async def test_digital_silence_and_its_last_bit_are_no_speech(harness: Harness):
+    bench = await harness(EnergyVAD())
+    await listen(bench, np.zeros(RATE * 2, np.int16))
+    await listen(bench, np.random.default_rng(6).integers(-1, 2, RATE * 2).astype(np.int16))
+    assert heard(bench) == []
+
+
+async def test_a_stream_that_begins_anew_knows_no_noise_of_the_old_one(harness: Harness):
+    vad = EnergyVAD()
+    bench = await harness(vad)
+    samples = caller(900, 3_000)
+    await listen(bench, np.concatenate([np.random.default_rng(7).normal(0, 3_000, RATE).astype(np.int16)]))
+    await bench.send(InputEndedFrame())
+    bench.clear()
+    await listen(bench, samples)
+    again = await harness(EnergyVAD())
+    await listen(again, samples)
+    assert heard(bench) == heard(again) != []
+
+
+def test_a_rate_too_low_is_told_at_once():
+    with pytest.raises(SettingsError, match="from 8000 Hz on, not 4000"):
+        EnergyVAD(sample_rate=4_000)
+    with pytest.raises(SettingsError, match="not 0"):
+        VAD(Loudness(), sample_rate=0)
 
 
 # --- the model -----------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ class Chain:
         choices: dict[str, list[Any]] = {
             "greeting": ["", "hello number zero"],
             "response_timeout_s": [3],
-            "response_timeout_say": ["", "sorry about that"],
+            "apology": ["", "sorry about that"],
             "idle_timeout_s": [300, 8],
             "idle_ladder": [(), ({"after_s": 3, "say": "are you there"},)],
             "max_messages": [None],

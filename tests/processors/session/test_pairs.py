@@ -187,7 +187,7 @@ EVENTS: dict[type[Frame], Callable[[Driven], Frame]] = {
     frames.ResponsePlayedFrame: lambda session: frames.ResponsePlayedFrame(_number(session), 1_000, "once upon"),
     frames.ResponseCutFrame: lambda session: frames.ResponseCutFrame(_number(session), 1_000, "once upon"),
     frames.CancelFrame: lambda session: frames.CancelFrame(_number(session)),
-    frames.ErrorFrame: lambda _: frames.ErrorFrame("it does not work"),
+    orders.FailedFrame: lambda session: orders.FailedFrame("it does not work", "TTS", _number(session)),
     frames.UsageFrame: lambda _: frames.UsageFrame(10, 20),
     frames.ToolCallFrame: lambda _: frames.ToolCallFrame("1", "weather"),
     frames.ToolResultFrame: lambda _: frames.ToolResultFrame("1", "rain"),

@@ -165,7 +165,7 @@ async def test_a_guess_that_failed_is_not_played_and_the_model_is_asked_again():
         await bench.user_starts()
         await bench.send(InterimTranscriptionFrame("what time is it"))
         await bench.quiet(250)
-        await bench.tell(ErrorFrame("the model is down", "ScriptedLLM"))
+        await bench.tell(ErrorFrame("the model is down", "ScriptedLLM"), response=1)
         await bench.user_stops("what time is it")
         await bench.quiet(2_000)
         assert [one for _, one in asked(bench)] == [True, False]

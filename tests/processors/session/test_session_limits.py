@@ -196,7 +196,7 @@ async def test_the_limit_that_is_reached_in_the_middle_of_an_answer_that_is_cut_
 
 async def test_a_model_that_says_nothing_is_given_up_and_the_user_is_told():
     async with SessionBench(
-        ["Too late.", "Hi."], model_ms=60_000, response_timeout_s=10, response_timeout_say="Sorry, please repeat."
+        ["Too late.", "Hi."], model_ms=60_000, response_timeout_s=10, apology="Sorry, please repeat."
     ) as bench:
         await bench.user_says("hello")
         await bench.quiet(9_999)
@@ -258,7 +258,7 @@ async def test_a_response_that_takes_long_to_say_is_not_given_up():
 
 
 async def test_an_apology_that_is_not_heard_is_not_apologised_for(harness: Harness):
-    controller = SessionController(response_timeout_s=5, response_timeout_say="Sorry.")
+    controller = SessionController(response_timeout_s=5, apology="Sorry.")
     bench = await harness(controller)
     await bench.send(TranscriptionFrame("hello"))
     await bench.advance(500 + 5_000 + 5_000 + 20_000)
@@ -411,7 +411,7 @@ async def test_time_outs_of_a_day_of_sessions_leave_nothing_behind():
 
 async def test_an_answer_that_has_failed_is_not_waited_for_as_long_as_one_that_is_slow():
     answers = [ConnectionError("the model is away"), "Here I am."]
-    async with SessionBench(answers, response_timeout_say="Sorry, say that again.") as bench:
+    async with SessionBench(answers, apology="Sorry, say that again.") as bench:
         await bench.user_says("are you there")
         await bench.quiet(200)
         assert [error.error for error in bench.errors] == ["ConnectionError"]

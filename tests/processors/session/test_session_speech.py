@@ -398,9 +398,11 @@ async def test_an_error_of_the_voice_is_of_the_response_under_way_and_not_of_the
     async with SessionBench() as bench:
         first = bench.session.say("One two.")
         await bench.quiet(100)
-        await bench.tell(ErrorFrame("a hiccup", "TTS"))
+        await bench.tell(ErrorFrame("a hiccup", "TTS"), response=1)
         await bench.quiet(1_000)
         second = bench.session.say("Three.")
+        await bench.quiet(100)
+        await bench.tell(ErrorFrame("late news", "TTS"), response=1)
         await bench.quiet(1_000)
         assert (first.outcome, second.outcome) == (FAILED, PLAYED)
 

@@ -1,0 +1,87 @@
+"""A model that the user brings, in a process of its own: what such services have in common.
+
+    model = ModelProcess("PiperTTS", "voxline.processors.tts.piper_child", sleep=clock.sleep)
+    facts = await model.start(model="voices/en.onnx", threads=2)
+    with model.ask("speak", text="Hello.") as replies: ...
+
+The child looks at the files, loads the model, and tries it once, all before `start` returns: so what is wrong with a
+model is said in one sentence, before the first frame flows, and nothing is left running.
+"""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+from pathlib import Path
+from typing import cast
+
+from ..pipeline.errors import BadRequestError, ServiceError
+from ..pipeline.frames import HeardWord
+from .child import ChildProcess, Replies, ServiceCrashed, Sleep
+from .child_wire import Message, WireError
+
+
+class ModelProcess:
+    """A process with one model. ``name``: what errors call it; ``module``: what runs in it; ``sleep``: the clock's."""
+
+    def __init__(self, name: str, module: str, *, sleep: Sleep) -> None:
+        self._name = name
+        self._child = ChildProcess(name, module, sleep=sleep)
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number while it runs, else None."""
+        return self._child.pid
+
+    async def start(self, *, model: str, **wanted: object) -> Message:
+        """Start the process, load the model, and try it; its answer has the facts of the model.
+
+        Raises `BadRequestError` for a model that cannot be, `ServiceCrashed` where the process is killed. If
+        cancelled, kills the process before it goes.
+        """
+        await self._child.start()
+        try:
+            return await self._child.request("start", model=model, **wanted)
+        except ServiceCrashed as error:
+            await self._child.close()
+            if any(signal in str(error) for signal in ("SIGKILL", "SIGTERM")):  # by others: not enough memory
+                raise
+            # Some libraries exit, or crash, where a file displeases them; what they said last is why.
+            why = str(error).rstrip().splitlines()[-1].strip().rstrip(".")
+            raise BadRequestError(
+                f"{self._name}: the model {model} cannot be loaded; its library ended the process, saying: {why}."
+            ) from error
+        except ServiceError as error:
+            await self._child.close()
+            raise BadRequestError(str(error)) from error
+        except BaseException:
+            self._child.kill()
+            raise
+
+    def ask(self, op: str, payload: bytes | memoryview = b"", **fields: object) -> Replies:
+        """Ask now, and read the answers as they come. A question that is still open is withdrawn."""
+        return self._child.stream(op, payload, **fields)
+
+    async def send(self, op: str, payload: bytes | memoryview = b"", **fields: object) -> None:
+        """Tell it something that has no answer. Waits while its pipe is full."""
+        await self._child.send(op, payload, **fields)
+
+    async def close(self) -> None:
+        """End the process and wait until it is gone. Does nothing if there is none."""
+        await self._child.close()
+
+
+def path_of(path: str | PathLike[str]) -> str:
+    """A path as it is kept in settings: whole, with a leading ``~`` as the user's home."""
+    return os.path.abspath(Path(path).expanduser()) if os.fspath(path) else ""
+
+
+def heard_words(told: Message, later_ms: float) -> tuple[HeardWord, ...]:
+    """The words that a recogniser has told as ``[text, start in ms, end in ms]``, so much later."""
+    words: list[HeardWord] = []
+    for item in told.items("words"):
+        if not isinstance(item, list) or len(cast(list[object], item)) != 3:
+            raise WireError("not a word with two times")
+        text, start_ms, end_ms = cast(tuple[str, float, float], item)
+        words.append(HeardWord(text, start_ms + later_ms, end_ms + later_ms))
+    return tuple(words)

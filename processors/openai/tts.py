@@ -1,0 +1,165 @@
+"""Text to speech by the OpenAI protocol: PCM as it is made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any, Unpack
+
+import numpy as np
+from pydantic import Field
+
+from ...pipeline.errors import BadAnswerError, ServiceError
+from ...pipeline.frames import Frame, OutputAudioFrame, Samples
+from ...pipeline.processor import AudioFormat
+from ..service import Limits, settings_of
+from ..tts.base import TTS
+from ..tts.script import SpeechChunk
+from .client import OpenAIServer, OpenAISettings
+from .errors import Asked, error_in, from_stream
+
+DEFAULT_MODEL = "gpt-4o-mini-tts"
+SAMPLE_RATE = 24_000
+"""Of the protocol's PCM: 16 bit, mono, the low byte first (OpenAI, "Create speech", response_format)."""
+CHUNK_MS = 100
+"""No chunk is longer: so much is lost or kept as a whole where the user interrupts."""
+_HEAD_BYTES = 16
+_FILES = {b"RIFF": "WAV", b"ID3": "MP3", b"OggS": "Ogg", b"fLaC": "FLAC"}
+"""How files begin that are no PCM."""
+_TEXTS = (b"<!doctype", b"<html", b'{"error"', b'{"detail"', b'{"message"', b'{"object"')
+
+
+class OpenAITTSSettings(OpenAISettings):
+    """What a voice can be told: see `OpenAITTS`."""
+
+    voice: str = Field(default="alloy", min_length=1)
+    speed: float | None = Field(default=None, ge=0.25, le=4.0)
+    instructions: str | None = None
+    sample_rate: int = Field(default=SAMPLE_RATE, ge=8_000, le=96_000)
+    extra_body: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class OpenAITTS(TTS[OpenAITTSSettings]):
+    """Speaks with OpenAI's voices, or with any server that speaks its protocol.
+
+    ``model``, ``base_url``, ``api_key``, ``headers``, ``http_client``, ``check``, ``extra_body``: as with `OpenAILLM`.
+    ``voice``: by its name at the server. ``speed``: 0.25 to 4; ``instructions``: how to speak, for models that
+    follow them; neither is sent where None. ``sample_rate``: of the PCM that the server gives, in Hz; the protocol
+    says 24,000, and no answer tells. It gives no times of words, so what was heard of a sentence is interpolated.
+    """
+
+    settings: OpenAITTSSettings
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        voice: str = "alloy",
+        *,
+        speed: float | None = None,
+        instructions: str | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        http_client: Any = None,
+        check: bool = True,
+        **limits: Unpack[Limits],
+    ) -> None:
+        self.settings = settings_of(
+            "OpenAITTS",
+            OpenAITTSSettings,
+            model=model,
+            voice=voice,
+            speed=speed,
+            instructions=instructions,
+            sample_rate=sample_rate,
+            extra_body=dict(extra_body or {}),
+            check=check,
+            **limits,
+        )
+        self._server = OpenAIServer(
+            "OpenAITTS", base_url=base_url, api_key=api_key, headers=headers, http_client=http_client
+        )
+
+    def makes(self) -> Mapping[type[Frame], AudioFormat]:
+        """Mono, at the rate that it was told."""
+        return {OutputAudioFrame: AudioFormat((self.settings.sample_rate,), (1,))}
+
+    async def connect(self) -> None:
+        """See that the server is there, takes the key and has the model."""
+        await self._server.open(self.label, self.settings.model, check=self.settings.check)
+
+    async def disconnect(self) -> None:
+        """Close the connections."""
+        await self._server.close()
+
+    async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
+        """Speak a text. Being closed, it closes the connection."""
+        rules = self.settings
+        asked = self._server.asked(self.label, rules.model)
+        request: dict[str, Any] = {"model": rules.model, "voice": rules.voice, "input": text, "response_format": "pcm"}
+        for name in ("speed", "instructions"):
+            if (value := getattr(rules, name)) is not None:
+                request[name] = value
+        if rules.extra_body:
+            request["extra_body"] = rules.extra_body
+        create = self._server.client.audio.speech.with_streaming_response.create
+        pcm = _PCM(asked, rules.sample_rate)
+        async with self._server.asking(asked), create(**request, extra_headers=self._server.extra) as response:
+            kind = str(response.headers.get("content-type", "")).lower()
+            if kind.startswith(("application/json", "text/")):
+                raise _not_audio(asked, await response.read())
+            async with aclosing(response.iter_bytes()) as body:
+                async for data in body:
+                    for samples in pcm.add(data, kind):
+                        yield SpeechChunk(samples, rules.sample_rate)
+            for samples in pcm.end(kind):
+                yield SpeechChunk(samples, rules.sample_rate)
+
+
+class _PCM:
+    """Bytes in, samples out; a sample may be cut in two by the network."""
+
+    def __init__(self, asked: Asked, sample_rate: int) -> None:
+        self._asked = asked
+        self._step = sample_rate * CHUNK_MS // 1000 * 2
+        self._rest: bytes = b""
+        self._begun = False
+
+    def add(self, data: bytes, kind: str) -> Iterator[Samples]:
+        """The samples that are complete now; the first bytes are looked at. Raises `BadAnswerError` for no PCM."""
+        data = self._rest + data
+        if not self._begun:
+            if len(data) < _HEAD_BYTES:
+                self._rest = data
+                return
+            self._look(data, kind)
+        whole = len(data) // 2 * 2
+        self._rest = data[whole:]
+        for at in range(0, whole, self._step):
+            yield np.frombuffer(data[at : min(at + self._step, whole)], "<i2").astype(np.int16, copy=False)
+
+    def end(self, kind: str) -> Iterator[Samples]:
+        """The answer has ended. Half a sample at its end is nothing."""
+        if not self._begun and self._rest:
+            self._look(self._rest, kind)
+            yield from self.add(b"", kind)
+
+    def _look(self, head: bytes, kind: str) -> None:
+        self._begun = True
+        who, host = self._asked.label, self._asked.host
+        file = next((name for magic, name in _FILES.items() if head.startswith(magic)), "")
+        if not file and "mpeg" in kind and head[0] == 0xFF and head[1:2] >= b"\xe0":
+            file = "MP3"
+        if file:
+            raise BadAnswerError(f"{who}: {host} gave {file} where PCM was asked for. Does it know response_format?")
+        if head.lstrip().lower().startswith(_TEXTS):
+            raise BadAnswerError(f"{who}: {host} gave a text in the place of audio.")
+
+
+def _not_audio(asked: Asked, body: bytes) -> ServiceError:
+    if (found := error_in(body)) is not None:
+        return from_stream(asked, found, or_else=BadAnswerError)
+    hint = "" if asked.versioned else " Does base_url end in /v1?"
+    return BadAnswerError(f"{asked.label}: {asked.host} gave a text in the place of audio.{hint}")

@@ -1,0 +1,166 @@
+"""Speech to text, offline: a streaming model for sherpa-onnx that you bring, in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from os import PathLike
+from typing import ClassVar, Literal, Unpack
+
+from pydantic import ConfigDict, Field
+
+from ...pipeline.frames import Samples
+from ..child import require_package
+from ..child_model import ModelProcess, heard_words, path_of
+from ..service import settings_of
+from .base import STT, STTLimits, STTSettings
+from .pieces import Cutter
+from .utterance import Transcript
+
+SAMPLE_RATE = 16_000
+BLOCK_MS = 200
+"""What is given to the process at once."""
+
+
+class SherpaSettings(STTSettings):
+    """What sherpa-onnx can be told: see `SherpaSTT`."""
+
+    model_config = ConfigDict(protected_namespaces=())  # "model_" is Pydantic's own before 2.10
+
+    connect_timeout_s: float = Field(default=30.0, gt=0)
+    model_path: str = Field(min_length=1)
+    method: Literal["greedy_search", "modified_beam_search"] = "greedy_search"
+    int8: bool = True
+    interim_ms: float = Field(default=300.0, ge=0)
+    piece_ms: float = Field(default=20_000.0, ge=1_000)
+    threads: int = Field(default=1, ge=1, le=64)
+
+
+class SherpaSTT(STT[SherpaSettings]):
+    """Turns what is said between "user started" and "user stopped" into `TranscriptionFrame`, while it is said.
+
+    ``model_path``: a folder with ``tokens.txt`` and a *streaming* model as they are published for sherpa-onnx: a
+    transducer (encoder, decoder, joiner: zipformer, conformer, LSTM, NeMo), or a CTC model (zipformer2, NeMo). It is
+    yours to bring; nothing is downloaded. ``int8``: where the folder has a model twice, take the one with 8-bit
+    weights. ``method``: "modified_beam_search" is slower and for transducers only. ``threads``: how many cores.
+
+    ``interim_ms``: after each so much speech it tells what it makes of it so far, as `InterimTranscriptionFrame`, where
+    that has changed; 0: never. ``piece_ms``: what is longer is told in pieces, cut at a quiet place, as with
+    `PocketSphinxSTT`. ``limits``: deadlines and attempts, see `STTSettings`.
+
+    Words come with the times of their tokens, which are exact to the model's frames (40 ms, mostly) and a little late;
+    the end of a word is estimated. A model whose tokens are bytes gives a text without times. Being stopped, it
+    decodes what it was given to its end, and that is what it is behind: some 200 ms.
+
+    The model is loaded and tried before the first frame flows. Raises `MissingExtraError` without the package,
+    `SettingsError`; and at the start `BadRequestError` for files that are no such model.
+    """
+
+    sample_rate: ClassVar[int] = SAMPLE_RATE
+    reconnect_for: ClassVar[frozenset[str]] = frozenset({"model_path", "method", "int8", "threads"})
+
+    def __init__(
+        self,
+        model_path: str | PathLike[str],
+        *,
+        method: Literal["greedy_search", "modified_beam_search"] = "greedy_search",
+        int8: bool = True,
+        interim_ms: float = 300.0,
+        piece_ms: float = 20_000.0,
+        threads: int = 1,
+        **limits: Unpack[STTLimits],
+    ) -> None:
+        require_package("SherpaSTT", "sherpa_onnx", "sherpa-onnx", "sherpa")
+        self.settings = settings_of(
+            "SherpaSTT",
+            SherpaSettings,
+            model_path=path_of(model_path),
+            method=method,
+            int8=int8,
+            interim_ms=interim_ms,
+            piece_ms=piece_ms,
+            threads=threads,
+            **limits,
+        )
+        self._model: ModelProcess | None = None
+
+    async def connect(self) -> None:
+        """Start the process, load the model, and try it."""
+        rules = self.settings
+        self._model = ModelProcess("SherpaSTT", "voxline.processors.stt.sherpa_child", sleep=self.clock.sleep)
+        await self._model.start(
+            model=rules.model_path, threads=rules.threads, int8=int(rules.int8), method=rules.method
+        )  # fmt: skip
+
+    async def disconnect(self) -> None:
+        """End the process."""
+        if self._model is not None:
+            await self._model.close()
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._model is not None and self._model.pid is not None
+
+    async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
+        """Hear one utterance."""
+        assert self._model is not None
+        rules = self.settings
+        cutter = Cutter(rules.piece_ms, SAMPLE_RATE)
+        ears = _Ears(self._model, rules.interim_ms)
+        await ears.begin()
+        async for samples in audio:
+            parts = cutter.add(samples)
+            for part in parts:
+                if part is not None:
+                    await ears.feed(part)
+                    continue
+                yield await ears.finish()
+                await ears.begin()
+            if parts and (text := await ears.interim()):
+                yield Transcript(text, final=False)
+        await ears.feed(cutter.end())
+        yield await ears.finish()
+
+
+class _Ears:
+    """The recogniser, and the utterance that it hears."""
+
+    def __init__(self, model: ModelProcess, interim_ms: float) -> None:
+        self._model = model
+        self._interim_ms = interim_ms
+        self._heard_ms = 0.0
+        self._begin_ms = 0.0
+        """Where the piece begins."""
+        self._asked_ms = 0.0
+        """How much of the audio was there when it was last asked what it had heard so far."""
+        self._interim = ""
+
+    async def begin(self) -> None:
+        """Begin an utterance, or the next piece of it."""
+        self._begin_ms = self._asked_ms = self._heard_ms
+        self._interim = ""
+        await self._model.send("begin")
+
+    async def feed(self, samples: Samples) -> None:
+        """Add audio to it."""
+        block = BLOCK_MS * SAMPLE_RATE // 1000
+        for start in range(0, len(samples), block):
+            await self._model.send("feed", samples[start : start + block].astype("<i2", copy=False).tobytes())
+        self._heard_ms += len(samples) * 1000 / SAMPLE_RATE
+
+    async def interim(self) -> str:
+        """What is heard so far; empty where it is too early to ask, and where nothing has changed."""
+        if not self._interim_ms or self._heard_ms - self._asked_ms < self._interim_ms:
+            return ""
+        self._asked_ms = self._heard_ms
+        with self._model.ask("partial") as replies:
+            text = (await replies.last()).text("text")
+        if text == self._interim:
+            return ""
+        self._interim = text
+        return text
+
+    async def finish(self) -> Transcript:
+        """End it, or a piece of it; what was understood."""
+        with self._model.ask("finish") as replies:
+            told = await replies.last()
+        return Transcript(told.text("text"), end_ms=self._heard_ms, words=heard_words(told, self._begin_ms))

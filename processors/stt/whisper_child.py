@@ -1,0 +1,187 @@
+"""The process that `whisper.WhisperSTT` talks to: one Whisper model through faster-whisper, one piece of audio at a time.
+
+It takes all the cores that it is given for seconds, and asks a hub for what it does not find: hence a process of its
+own, in which the hub is switched off, and a look at the folder first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ..child_host import ChildHost, Refused, Request
+from ..model_files import first_line, read_json, refuse_other, require_binary, require_file, require_folder
+
+SAMPLE_RATE = 16_000
+FOLDER = "a Whisper model for CTranslate2 (model.bin, config.json, tokenizer.json and a vocabulary)"
+_MODEL = "the model.bin of a Whisper model for CTranslate2"
+_TOKENIZER = "the tokenizer.json of a Whisper model"
+_SHORTEST_MS = 100
+"""What is shorter is no word, but Whisper would hear one."""
+
+
+class _Segment(Protocol):
+    """What is used of a segment of faster-whisper."""
+
+    text: str
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    words: Sequence[Any] | None
+
+
+class Rules(NamedTuple):
+    """When a segment is believed: see `WhisperSTT`."""
+
+    no_speech_threshold: float
+    log_prob_threshold: float
+    compression_ratio_threshold: float
+
+    def believe(self, segment: _Segment) -> bool:
+        """Whether it is what somebody said.
+
+        Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision (2022), section 4.5: silence is what
+        the model itself takes for none, where it is also unsure of its words; and a text that gzip makes much smaller
+        is a loop.
+        """
+        silent = segment.no_speech_prob > self.no_speech_threshold and segment.avg_logprob < self.log_prob_threshold
+        return not silent and segment.compression_ratio <= self.compression_ratio_threshold
+
+
+class _Recogniser:
+    """The operations. `begin` begins a piece, and drops one that is open."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        # bound: `piece_ms` of audio, which the parent sees to
+        self._audio: list[npt.NDArray[np.float32]] = []
+
+    def start(self, request: Request) -> Mapping[str, object]:
+        message = request.message
+        folder = Path(message.text("model"))
+        check_folder(folder)
+        package = cast(Any, import_module("faster_whisper"))
+        try:
+            self._model = package.WhisperModel(
+                str(folder),
+                device=message.text("device"),
+                compute_type=message.text("compute_type"),
+                cpu_threads=int(message.number("threads", 1)),
+                local_files_only=True,
+            )
+        except Exception as error:
+            refuse_other(folder, f"CTranslate2 says {first_line(error, folder)}", f"a folder with {FOLDER}")
+        _check_language(folder, message.header.get("language"), self._model.supported_languages)
+        try:
+            # What cannot work is found now, and the first question does not pay for it.
+            for _ in self._segments(request, np.zeros(SAMPLE_RATE, np.float32)):
+                pass
+        except Exception as error:
+            refuse_other(folder, f"a first second failed with {first_line(error, folder)}", f"a folder with {FOLDER}")
+        return {"languages": len(self._model.supported_languages)}
+
+    def begin(self, request: Request) -> None:
+        self._audio.clear()
+
+    def feed(self, request: Request) -> None:
+        self._audio.append(np.frombuffer(request.message.payload, "<i2").astype(np.float32) / 32_768)
+
+    def finish(self, request: Request) -> Mapping[str, object]:
+        message = request.message
+        audio = np.concatenate(self._audio) if self._audio else np.zeros(0, np.float32)
+        self._audio.clear()
+        if len(audio) * 1000 < _SHORTEST_MS * SAMPLE_RATE:
+            return {"text": "", "words": []}
+        rules = Rules(*(message.number(name) for name in Rules._fields))
+        texts: list[str] = []
+        words: list[tuple[str, float, float]] = []
+        try:
+            for segment in self._segments(request, audio):
+                if request.cancelled:
+                    return {}
+                if rules.believe(segment):
+                    texts.append(segment.text.strip())
+                    words += words_of(segment, len(audio) * 1000 / SAMPLE_RATE)
+        except Exception as error:
+            # Not its message: what was said may stand in there.
+            raise Refused(f"the model failed with {type(error).__name__}") from None
+        return {"text": " ".join(filter(None, texts)), "words": words}
+
+    def _segments(self, request: Request, audio: npt.NDArray[np.float32]) -> Any:
+        """The segments of some audio, each decoded when it is asked for."""
+        message = request.message
+        segments, _ = self._model.transcribe(
+            audio,
+            language=message.header.get("language"),
+            beam_size=int(message.number("beam_size", 1)),
+            best_of=1,
+            temperature=message.items("temperatures"),
+            no_speech_threshold=message.number("no_speech_threshold"),
+            log_prob_threshold=message.number("log_prob_threshold"),
+            compression_ratio_threshold=message.number("compression_ratio_threshold"),
+            initial_prompt=message.text("prompt") or None,
+            word_timestamps=bool(message.number("word_times")),
+            # With it, one loop becomes the next one's prompt.
+            condition_on_previous_text=False,
+            vad_filter=False,
+        )
+        return segments
+
+
+def words_of(segment: _Segment, audio_ms: float) -> list[tuple[str, float, float]]:
+    """Its words with their times in ms, none of them beyond the audio: Whisper pads it to 30 s."""
+    return [
+        (word.word.strip(), min(word.start * 1000, audio_ms), min(word.end * 1000, audio_ms))
+        for word in segment.words or ()
+        if word.word.strip()
+    ]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that has not what is needed: faster-whisper would ask a hub for the rest."""
+    require_folder(folder, FOLDER)
+    others = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*"), *folder.glob("*.pt")]
+    if others and not (folder / "model.bin").exists():
+        raise Refused(
+            f"{folder} has a Whisper model for PyTorch, and should hold {FOLDER}; "
+            "convert it with: ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json"
+        )
+    require_binary(folder / "model.bin", _MODEL)
+    read_json(folder / "config.json", "the config.json of a Whisper model for CTranslate2")
+    read_json(folder / "tokenizer.json", _TOKENIZER)
+    if (folder / "preprocessor_config.json").exists():
+        read_json(folder / "preprocessor_config.json", "the preprocessor_config.json of a Whisper model")
+    if not (folder / "vocabulary.txt").exists():
+        require_file(folder / "vocabulary.json", "the vocabulary of a Whisper model for CTranslate2")
+
+
+def _check_language(folder: Path, language: object, known: Sequence[str]) -> None:
+    """Refuse a language that the model does not know; an English one would hear English in everything."""
+    if language is not None and language not in known:
+        there = ", ".join(known) if len(known) < 4 else f"{len(known)}, such as {', '.join(known[:6])}"
+        raise Refused(f"the model in {folder} does not know the language {language!r}; it knows {there}.")
+
+
+def main() -> None:
+    """Serve until the parent goes away."""
+    host = ChildHost()
+    # What is said would be told there, and a crash tells the last lines.
+    logging.disable(logging.CRITICAL)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    # Threads that wait in a loop take the cores that the rest of the conversation needs.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    recogniser = _Recogniser()
+    host.serve(
+        {"start": recogniser.start, "begin": recogniser.begin, "feed": recogniser.feed, "finish": recogniser.finish}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The base of voices: text in, speech out.
+
+An adapter is `TTS.speak`: the text of a sentence in, chunks of audio out, with the places of the words where the voice
+tells them::
+
+    class Beeps(TTS):
+        async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
+            yield SpeechChunk(beep(len(text)), 16_000)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...pipeline.errors import BadAnswerError, ServiceError
+from ...pipeline.frames import Frame, OutputAudioFrame, TextFrame
+from ...pipeline.processor import AudioFormat, handles
+from ..service import Asking, S, Service
+from ..text.speakable import speakable
+from .script import Script, SpeechChunk
+
+
+class TTS(Service[S]):
+    """Speaks every `TextFrame`, as `OutputAudioFrame` with the words that begin there; an interruption stops it.
+
+    Markdown, emoji and links are made speakable first; the words of the frames are those that were written, so that
+    what was heard is told in them. Where a voice fails in the middle, the next attempt (or the next member of a
+    `Fallback`) goes on with the last word that was begun.
+    """
+
+    kind: ClassVar[str] = "tts"
+    language: str = "en"
+    """Of what is said in the place of what cannot be spoken: a block of code, for example."""
+    tells_words: ClassVar[bool] = False
+    """Whether its chunks say when words begin. If not, what was heard of a sentence is interpolated."""
+
+    def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
+        """Speak a text, which is plain and not empty: an async generator. Raises `ServiceError`.
+
+        Being closed, it stops at once.
+        """
+        raise NotImplementedError
+
+    def makes(self) -> Mapping[type[Frame], AudioFormat]:
+        """Mono; at what rate, an adapter may know."""
+        return {OutputAudioFrame: AudioFormat((), (1,))}
+
+    @handles(TextFrame)
+    async def speak_text(self, frame: TextFrame) -> AsyncIterator[Frame]:
+        """Answer a text with its speech."""
+        said = speakable(frame.text, language=self.language)
+        if not said.text.strip():
+            return
+        script = Script(said)
+
+        async def ask(member: TTS[Any]) -> AsyncGenerator[SpeechChunk]:
+            text = said.text[script.go_on(timed=member.tells_words) :]
+            # What has no letter ("...") may have no sound.
+            missing = any(map(str.isalnum, text))
+            async with aclosing(member.speak(text)) as chunks:
+                async for chunk in chunks:
+                    missing = missing and not len(_checked(chunk).samples)
+                    yield chunk
+            if missing:
+                raise BadAnswerError(f"{member.label} gave no audio for a text of {len(text)} characters.")
+
+        asking = Asking[SpeechChunk](self, ask)
+        response = self.response
+        rate = 0
+        try:
+            async with aclosing(asking.answer()) as answer:
+                async for chunk in answer:
+                    words = script.words_of(chunk)
+                    if len(chunk.samples):
+                        rate = chunk.sample_rate
+                        yield OutputAudioFrame(chunk.samples, rate, words)
+            if rate and (words := script.rest(1.0)):
+                # Words that no chunk told of, in 1 ms of silence: nothing is kept back to take them.
+                yield OutputAudioFrame(np.zeros(max(1, rate // 1000), np.int16), rate, words)
+        except ServiceError:
+            await self.tell(asking, script.spoken_chars, response)
+            raise
+        await self.tell(asking, len(said.text), response)
+
+
+def _checked(chunk: SpeechChunk) -> SpeechChunk:
+    samples: Any = chunk.samples
+    if not (isinstance(samples, np.ndarray) and samples.dtype == np.int16 and samples.ndim == 1):
+        raise BadAnswerError(
+            "A voice gave audio that is no array of int16 with shape (n,): "
+            f"{getattr(samples, 'dtype', type(samples).__name__)}, {getattr(samples, 'shape', '')}."
+        )
+    if chunk.sample_rate <= 0:
+        raise BadAnswerError(f"A voice gave audio with {chunk.sample_rate} Hz, which is no rate.")
+    return chunk

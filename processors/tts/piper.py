@@ -1,0 +1,116 @@
+"""Text to speech, offline: a Piper voice that you bring, in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from os import PathLike
+from typing import ClassVar, Unpack
+
+import numpy as np
+from pydantic import ConfigDict, Field
+
+from ...pipeline.frames import Frame, OutputAudioFrame
+from ...pipeline.processor import AudioFormat
+from ..child import require_package
+from ..child_model import ModelProcess, path_of
+from ..service import Limits, ServiceSettings, settings_of
+from .base import TTS
+from .script import SpeechChunk
+
+
+class PiperSettings(ServiceSettings):
+    """What Piper can be told: see `PiperTTS`."""
+
+    model_config = ConfigDict(protected_namespaces=())  # "model_" is Pydantic's own before 2.10
+
+    connect_timeout_s: float = Field(default=30.0, gt=0)
+    model_path: str = Field(min_length=1)
+    config_path: str | None = None
+    speaker: int | str | None = None
+    length_scale: float | None = Field(default=None, gt=0, le=10)
+    noise_scale: float | None = Field(default=None, ge=0, le=2)
+    noise_w_scale: float | None = Field(default=None, ge=0, le=2)
+    volume: float = Field(default=1.0, ge=0, le=1)
+    threads: int = Field(default=2, ge=1, le=64)
+
+
+class PiperTTS(TTS[PiperSettings]):
+    """Speaks every `TextFrame`: `OutputAudioFrame` of 100 ms, int16 mono at the rate of the voice.
+
+    ``model_path``: the ``.onnx`` file of a voice for Piper; ``config_path``: its settings, if they are not in the file
+    of the same name with ``.json`` behind it. Both are yours to bring; nothing is downloaded.
+
+    ``speaker``: a number from 0 or a name, of a voice with several. ``length_scale``: how long the sounds are; 0.8 is
+    quicker, 1.2 slower. ``noise_scale`` and ``noise_w_scale``: how much sound and rhythm vary. None: as the voice has
+    it. ``volume``: 0 to 1, of each sentence's loudest sample. All of these can be changed between two texts.
+    ``threads``: how many cores it may take. ``limits``: deadlines and attempts, see `ServiceSettings`.
+
+    A sentence is made as a whole, so the first sound comes when the first sentence is done. An interruption stops it
+    between two operators of the model, in ms; the next text begins at once. Piper does not say when words begin, so
+    what was heard of a sentence is interpolated.
+
+    The voice is loaded and tried before the first frame flows. Raises `MissingExtraError` without the package,
+    `SettingsError`; and at the start `BadRequestError` for files that are no voice, and for a speaker that it has not.
+    """
+
+    reconnect_for: ClassVar[frozenset[str]] = frozenset({"model_path", "config_path", "threads"})
+
+    def __init__(
+        self,
+        model_path: str | PathLike[str],
+        *,
+        config_path: str | PathLike[str] | None = None,
+        speaker: int | str | None = None,
+        length_scale: float | None = None,
+        noise_scale: float | None = None,
+        noise_w_scale: float | None = None,
+        volume: float = 1.0,
+        threads: int = 2,
+        **limits: Unpack[Limits],
+    ) -> None:
+        require_package("PiperTTS", "piper", "piper-tts", "piper")
+        self.settings = settings_of(
+            "PiperTTS",
+            PiperSettings,
+            model_path=path_of(model_path),
+            config_path=path_of(config_path) if config_path is not None else None,
+            speaker=speaker,
+            length_scale=length_scale,
+            noise_scale=noise_scale,
+            noise_w_scale=noise_w_scale,
+            volume=volume,
+            threads=threads,
+            **limits,
+        )
+        self._model: ModelProcess | None = None
+        self._rate = 0
+
+    def makes(self) -> Mapping[type[Frame], AudioFormat]:
+        """Mono; the rate is the voice's."""
+        return {OutputAudioFrame: AudioFormat((), (1,))}
+
+    async def connect(self) -> None:
+        """Start the process, load the voice, and try it."""
+        rules = self.settings
+        self._model = ModelProcess("PiperTTS", "voxline.processors.tts.piper_child", sleep=self.clock.sleep)
+        facts = await self._model.start(
+            model=rules.model_path, config=rules.config_path or "", threads=rules.threads, speaker=rules.speaker
+        )
+        self._rate = int(facts.number("sample_rate"))
+
+    async def disconnect(self) -> None:
+        """End the process."""
+        if self._model is not None:
+            await self._model.close()
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._model is not None and self._model.pid is not None
+
+    async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
+        """Speak a text."""
+        assert self._model is not None
+        wanted = self.settings.model_dump(include={"speaker", "length_scale", "noise_scale", "noise_w_scale", "volume"})
+        with self._model.ask("speak", text=text, **wanted) as replies:
+            async for message in replies:
+                yield SpeechChunk(np.frombuffer(message.payload, dtype="<i2"), self._rate)
