@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 from voxline.pipeline import FrameProcessor, Pipeline, PipelineWorker, TranscriptionFrame, VirtualClock, handles
 from voxline.pipeline.clock import NS_PER_MS, Clock, SystemClock
@@ -46,6 +47,7 @@ PER_MS = 16
 ROOM = 8
 """Amplitude (int16) of a quiet room."""
 COMMAND = "command"
+Reals = npt.NDArray[np.float64]
 TIMEOUT_S = 900
 
 
@@ -66,7 +68,8 @@ class Sentence:
 def load(voice: str, folder: Path = SPEECH) -> list[Sentence]:
     """All that a voice says, in the order of the index."""
     index = json.loads((folder / "speech.json").read_text(encoding="utf-8"))[voice]
-    samples, rate = soundfile.read(folder / f"{voice}.ogg", dtype="int16")
+    read, rate = soundfile.read(folder / f"{voice}.ogg", dtype="int16")
+    samples = np.asarray(read, np.int16)
     if rate != 1000 * PER_MS:
         raise ValueError(f"{voice}.ogg has {rate} Hz")
     return [
@@ -75,15 +78,15 @@ def load(voice: str, folder: Path = SPEECH) -> list[Sentence]:
     ]
 
 
-def level(samples: np.ndarray) -> float:
+def level(samples: Samples) -> float:
     """RMS of the 20 ms that are within 30 dB of the loudest 20 ms: of speech, where there is speech."""
     frames = samples[: len(samples) // 320 * 320].astype(np.float64).reshape(-1, 320)
-    levels = np.sqrt(np.mean(frames**2, axis=1))
+    levels: Reals = np.sqrt(np.mean(frames**2, axis=1, dtype=np.float64))
     return float(np.sqrt(np.mean(levels[levels > levels.max() / 10**1.5] ** 2)))
 
 
-def noise(kind: str, length: int, dice: np.random.Generator, others: Sequence[Samples]) -> np.ndarray:
-    """Noise of RMS 1: white, pink (power falls by 3 dB an octave, above 40 Hz), or the babble of eight people at once."""
+def noise(kind: str, length: int, dice: np.random.Generator, others: Sequence[Samples]) -> Reals:
+    """Noise of RMS 1: white, pink (power falls by 3 dB an octave, above 40 Hz), or eight people at once."""
     if kind == "babble":
         made = np.zeros(length)
         for _ in range(8):
@@ -220,6 +223,118 @@ def measured(*arguments: str) -> dict[str, Any]:
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def share(said: Sequence[dict[str, Any]], what: str = "right") -> str:
+    """How many, and how many in a hundred."""
+    if not said:
+        return "-"
+    good = sum(one[what] for one in said)
+    return f"{good}/{len(said)} ({100 * good / len(said):.0f} %)"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Each voice in each noise, and all of them."""
+    lines = ["| voice | noise | commands understood | obeyed | others rejected |", "| --- | --- | ---: | ---: | ---: |"]
+    groups = [(one["voice"], one["noise"], [one]) for one in rows]
+    groups += [("all", noise, [one for one in rows if one["noise"] == noise]) for noise in NOISES]
+    groups += [(voice, "all", [one for one in rows if one["voice"] == voice]) for voice in VOICES]
+    for voice, noise, some in [*groups, ("**all**", "**all**", rows)]:
+        said = [one for each in some for one in each["said"]]
+        commands = [one for one in said if one["kind"] == COMMAND]
+        others = [one for one in said if one["kind"] != COMMAND]
+        lines.append(f"| {voice} | {noise} | {share(commands)} | {share(commands, 'obeyed')} | {share(others)} |")
+    return "\n".join(lines)
+
+
+def kinds(rows: Sequence[dict[str, Any]]) -> str:
+    """Each kind of sentence in each noise."""
+    lines = [f"| kind | {' | '.join(NOISES)} |", "| --- |" + " ---: |" * len(NOISES)]
+    names = dict.fromkeys(one["kind"] for each in rows for one in each["said"])
+    for name in sorted(names):
+        cells = [
+            share([one for each in rows if each["noise"] == noise for one in each["said"] if one["kind"] == name])
+            for noise in NOISES
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def failures(rows: Sequence[dict[str, Any]]) -> str:
+    """What went wrong, sentence by sentence."""
+    lines: list[str] = []
+    for each in rows:
+        wrong = [one for one in each["said"] if not one["right"]]
+        lines.append(f"\n### {each['voice']}, {each['noise']}: {len(wrong)}\n")
+        lines += [
+            f'- {one["kind"]}: "{one["text"]}" was heard as {" + ".join(map(json.dumps, one["heard"])) or "nothing"}'
+            + (" (and did the right thing)" if one["kind"] == COMMAND and one["obeyed"] else "")
+            for one in sorted(wrong, key=lambda one: (one["kind"], one["text"]))
+        ]
+    return "\n".join(lines)
+
+
+def decoding(timed: Sequence[dict[str, Any]]) -> str:
+    """How long the recogniser works when it has all of the audio."""
+    lines = ["| voice | noise | sentences | mean ms | 95th percentile ms |", "| --- | --- | ---: | ---: | ---: |"]
+    for each in timed:
+        took = each["decode_ms"]
+        lines.append(
+            f"| {each['voice']} | {each['noise']} | {len(took)} | {np.mean(took):.0f} | {np.percentile(took, 95):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def write(where: Path, rows: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]], note: str) -> None:
+    """The page for people."""
+    said = [one for each in rows for one in each["said"]]
+    commands = [one for one in said if one["kind"] == COMMAND]
+    others = [one for one in said if one["kind"] != COMMAND]
+    verdicts = [
+        "| figure | target | measured |",
+        "| --- | --- | ---: |",
+        f"| commands understood, word by word | 95 % | {share(commands)} |",
+        f"| what is no command, rejected | 90 % | {share(others)} |",
+    ]
+    parts = [
+        "# How well the offline rover understands\n",
+        "Three synthetic voices (flite), in a quiet room and in noise at 15 dB below the speech: white, pink, and the "
+        "babble of eight others. Made by `python benchmarks/run.py --only recognition`.\n",
+        *([f"> {note}\n"] if note else []),
+        "*Understood*: the transcript is the command, word by word. *Obeyed*: the rover did what the command says "
+        '("go backward" for "go backwards" is no harm). *Rejected*: the rover did nothing, and said nothing but that '
+        "it did not get that. Calls of twelve sentences, each with a recogniser that has heard nothing before.\n",
+        "\n".join(verdicts) + "\n",
+        table(rows) + "\n",
+        kinds(rows) + "\n",
+        "## Time\n",
+        "In real time: from the end of speech as the detector has it, to the transcript.\n",
+        decoding(timed) + "\n",
+        "## What went wrong",
+        failures(rows) + "\n",
+    ]
+    where.write_text("\n".join(parts), encoding="utf-8")
+
+
+def bench(where: Path, *, quick: bool) -> None:
+    """Measure everything (``quick``: a sixth of it), and write the page."""
+    part = 6 if quick else 1
+    rows: list[dict[str, Any]] = []
+    order = [(voice, noise) for noise in NOISES for voice in VOICES]
+    for number, (voice, noise) in enumerate(order, 1):
+        rows.append(measured(voice, noise, str(SPEECH), str(part)))
+        commands = [one for one in rows[-1]["said"] if one["kind"] == COMMAND]
+        others = [one for one in rows[-1]["said"] if one["kind"] != COMMAND]
+        print(
+            f"  {number:2d}/{len(order)} {voice:6s}{noise:7s} understood {share(commands)}, rejected {share(others)}",
+            flush=True,
+        )
+    timed = [measured("--real-time", voice, "pink", str(SPEECH), str(part)) for voice in VOICES]
+    write(where, rows, timed, "A quick look, not a result." if quick else "")
+    print(f"\n{table(rows)}\n\n{decoding(timed)}", flush=True)
 
 
 def main() -> None:

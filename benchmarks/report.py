@@ -163,7 +163,7 @@ def write(
         "voxline beside pipecat-ai, the framework most people know, and beside a bare chain of awaited "
         "calls. Made by `make bench`, in one run.\n"
         if beside
-        else "What sessions promise, measured. Made by `make bench`.\n",
+        else "What voxline promises by itself, measured. Made by `make bench`.\n",
         *(["> Only a part, or a quick look: not a result.\n"] if not whole else []),
         f"- machine: {_machine()}; measured processes had {kept}\n"
         f"- versions: {_versions(results)}; commit {_commit()}\n"

@@ -24,7 +24,7 @@ from specs import BENCHES, Bench, Row
 
 HERE = Path(__file__).resolve().parent
 LEAST_REPEATS = 5
-TIMEOUT_S = 300
+RECOGNITION = "recognition"
 
 
 def measured(
@@ -38,9 +38,9 @@ def measured(
         if core is not None:
             command.append(str(core))
     try:
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=bench.timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        print(f"    {row.label}: no answer within {TIMEOUT_S} s", flush=True)
+        print(f"    {row.label}: no answer within {bench.timeout_s:g} s", flush=True)
         return None
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -77,7 +77,7 @@ def run_bench(
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure voxline beside pipecat-ai and bare calls.")
-    names = ", ".join(bench.name for bench in BENCHES)
+    names = ", ".join([*(bench.name for bench in BENCHES), RECOGNITION])
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"one of: {names} (or a beginning)")
     parser.add_argument("--repeats", type=int, default=LEAST_REPEATS, help="interleaved repeats (5)")
     parser.add_argument("--quick", action="store_true", help="one short repeat of everything: a look, not a result")
@@ -87,11 +87,27 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def recognition(quick: bool) -> None:
+    """How well the offline rover understands: not a figure of repeats, but a list, so it has its own page."""
+    from recognition import bench
+
+    where = (ROOT / "build" / "bench" if quick else HERE) / "RESULTS-recognition.md"
+    where.parent.mkdir(parents=True, exist_ok=True)
+    print(f"\n{RECOGNITION}: how well the offline rover understands", flush=True)
+    bench(where, quick=quick)
+    print(f"\nwritten: {where.relative_to(ROOT)}", flush=True)
+
+
 def main() -> None:
     asked = arguments()
     chosen = [bench for bench in BENCHES if not asked.only or any(bench.name.startswith(name) for name in asked.only)]
-    if not chosen:
+    recognises = not asked.only or any(RECOGNITION.startswith(name) for name in asked.only)
+    if not chosen and not recognises:
         raise SystemExit(f"no benchmark begins with {asked.only}; there are {[bench.name for bench in BENCHES]}")
+    if recognises and not asked.no_ours:
+        recognition(asked.quick)
+    if not chosen:
+        return
     repeats = 1 if asked.quick else asked.repeats
     core: int | None = asked.core
     if core is None and hasattr(os, "sched_getaffinity"):
@@ -107,7 +123,8 @@ def main() -> None:
         if not rows:
             continue
         print(f"\n[{place}/{len(chosen)}] {bench.name}: {bench.title}", flush=True)
-        results[bench.name] = run_bench(bench, rows, pythons, core, repeats, asked.quick)
+        most = repeats if bench.repeats is None else min(repeats, bench.repeats)
+        results[bench.name] = run_bench(bench, rows, pythons, core, most, asked.quick)
         print(table(bench, results[bench.name]), flush=True)
     build = ROOT / "build" / "bench"
     build.mkdir(parents=True, exist_ok=True)

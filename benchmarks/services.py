@@ -33,7 +33,7 @@ from voxline.pipeline import (
     handles,
 )
 from voxline.pipeline.host import Hop
-from voxline.processors.conversation import conversation
+from voxline.processors.assembly import conversation
 from voxline.processors.llm.base import LLM, Piece, ToolSpec
 from voxline.processors.session.controller import SessionController
 from voxline.processors.stt.base import STT

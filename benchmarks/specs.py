@@ -61,6 +61,9 @@ class Bench:
     """A parameter that the next repeat takes from this one's figure (where a search should begin)."""
     page: str = "RESULTS.md"
     """Where its results stand."""
+    repeats: int | None = None
+    """How often at most: for what takes ten minutes."""
+    timeout_s: float = 300.0
 
 
 MINE = Row(OURS, "ours", "tapped")
@@ -414,4 +417,54 @@ def _sessions() -> list[Bench]:
     return [replace(bench, page=SESSIONS) for bench in benches]
 
 
-BENCHES = (*_per_frame(), *_capacity(), *_rest(), *_endurance(), *_sessions())
+def _services() -> list[Bench]:
+    benches = [
+        Bench(
+            "first-audio",
+            "From the first sentence to the first sound",
+            "A model streams tokens of four characters, one each 15 ms; eSpeak speaks. From the token with which the "
+            "first sentence is known to be complete to the first audio behind the voice, in 40 answers. In real time.",
+            "first_audio",
+            (MINE,),
+            "median_ms",
+            "ms",
+            quick={"answers": 12},
+            more=(("worst_ms", "worst, ms"), ("answers", "answers")),
+            targets=(Target("at_most", OURS, 10), Target("at_most", OURS, 10, "worst_ms")),
+        ),
+        Bench(
+            "share",
+            "The framework's own share of a turn",
+            "Everything between the detected end of the user's speech and the bot's first sample, less what recogniser "
+            "(50 ms), model (200 ms) and voice (80 ms) took by themselves: STT, session, LLM and TTS bases, output. "
+            "100 turns in real time.",
+            "share",
+            (MINE,),
+            "median_ms",
+            "ms",
+            quick={"turns": 20},
+            more=(("p95_ms", "95 % below, ms"), ("worst_ms", "worst, ms"), ("turns", "turns")),
+            targets=(Target("at_most", OURS, 5),),
+        ),
+        Bench(
+            "held",
+            "How long the event loop is held",
+            "Ten minutes of conversation with the rover in real time, all parts real (Silero, PocketSphinx with "
+            "interims, eSpeak, file transport): the longest callback of the event loop, by its thread's CPU time and "
+            "by the clock, in which other processes of the machine (the recogniser's and the voice's on the same core, "
+            "too) have their share. *Over 5*: how many callbacks took more than 5 ms of CPU.",
+            "held",
+            (MINE,),
+            "cpu_ms",
+            "ms",
+            quick={"minutes": 1},
+            more=(("wall_ms", "by the clock, ms"), ("over_5", "over 5"), ("turns", "turns"), ("minutes", "minutes")),
+            targets=(Target("at_most", OURS, 20), Target("at_most", OURS, 20, "wall_ms")),
+            repeats=1,
+            timeout_s=900,
+        ),
+    ]
+    return [replace(bench, page="RESULTS-services.md") for bench in benches]
+
+
+BENCHES = (*_per_frame(), *_capacity(), *_rest(), *_endurance(), *_sessions(), *_services())

@@ -1,40 +1,61 @@
-"""Processors: what hears, understands, decides and speaks."""
+"""Processors: what hears, understands, decides and speaks.
 
-from .commitment import AwaitsCommitment
-from .push_to_talk import PushToTalk
-from .responder import RuleResponder
-from .scripted import HANG, ScriptedLLM, ScriptedSTT, ScriptedTool, ScriptedTTS
-from .session.controller import SessionController
-from .session.data import SpeechOutcome
-from .session.session import Session
-from .session.settings import SessionSettings
-from .session.speech import SpeechHandle
-from .session.states import State
-from .smart_turn import SmartTurn
-from .stt.pocketsphinx import PocketSphinxSTT
-from .tts.espeak_ng import EspeakTTS
-from .turns import TurnDetector, TurnModel
-from .vad import SileroVAD
+Each is loaded when it is first asked for: the processes that some of them start need only their own. What type
+checkers read stands in `__init__.pyi`; a test compares the two.
+"""
 
-__all__ = [
-    "HANG",
-    "AwaitsCommitment",
-    "EspeakTTS",
-    "PocketSphinxSTT",
-    "PushToTalk",
-    "RuleResponder",
-    "ScriptedLLM",
-    "ScriptedSTT",
-    "ScriptedTTS",
-    "ScriptedTool",
-    "Session",
-    "SessionController",
-    "SessionSettings",
-    "SileroVAD",
-    "SmartTurn",
-    "SpeechHandle",
-    "SpeechOutcome",
-    "State",
-    "TurnDetector",
-    "TurnModel",
-]
+from importlib import import_module
+
+_WHERE = {
+    ".commitment": ("AwaitsCommitment",),
+    ".assembly": ("Conversation", "conversation"),
+    ".energy_model": ("EnergyModel",),
+    ".fallback": ("Fallback",),
+    ".fallback_models": ("FallbackTurnModel",),
+    ".llm.base": ("LLM", "LLMSettings", "Piece", "ToolSpec", "Usage"),
+    ".noise": ("NoiseModel", "NoiseSuppressor"),
+    ".noise_webrtc": ("WebRTCNoise",),
+    ".openai.llm": ("OpenAILLM",),
+    ".openai.stt": ("OpenAISTT",),
+    ".openai.tts": ("OpenAITTS",),
+    ".push_to_talk": ("PushToTalk",),
+    ".responder": ("RuleResponder",),
+    ".scripted": ("HANG", "ScriptedLLM", "ScriptedSTT", "ScriptedTTS", "ScriptedTool"),
+    ".service": ("Limits", "Service", "ServiceSettings"),
+    ".session.controller": ("SessionController",),
+    ".session.data": ("SpeechOutcome",),
+    ".session.session": ("Session",),
+    ".session.settings": ("SessionSettings",),
+    ".session.speech": ("SpeechHandle",),
+    ".session.states": ("State",),
+    ".smart_turn": ("SmartTurn",),
+    ".stt.base": ("STT", "STTLimits", "STTSettings"),
+    ".stt.pocketsphinx": ("PocketSphinxSTT",),
+    ".stt.sherpa": ("SherpaSTT",),
+    ".stt.utterance": ("Transcript",),
+    ".stt.whisper": ("WhisperSTT",),
+    ".text.sentences": ("SentenceCutter",),
+    ".text.speakable": ("Spoken", "speakable"),
+    ".tools.tool": ("Tool", "ToolContext", "ToolError", "tool"),
+    ".tts.base": ("TTS",),
+    ".tts.espeak_ng": ("EspeakTTS",),
+    ".tts.piper": ("PiperTTS",),
+    ".tts.script": ("SpeechChunk", "WordStart"),
+    ".turns": ("TurnDetector", "TurnModel"),
+    ".vad": ("EnergyVAD", "SileroVAD", "VAD"),
+    ".vad_models": ("SpeechModel",),
+}
+_HOME = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOME[name], __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,8 +1,8 @@
 """A model that the user brings, in a process of its own: what such services have in common.
 
     model = ModelProcess("PiperTTS", "voxline.processors.tts.piper_child", sleep=clock.sleep)
-    facts = await model.start(model="voices/en.onnx", threads=2)
-    with model.ask("speak", text="Hello.") as replies: ...
+    facts = await model.start("voices/en.onnx", {"threads": 2})
+    with model.ask("speak", {"text": "Hello."}) as replies: ...
 
 The child looks at the files, loads the model, and tries it once, all before `start` returns: so what is wrong with a
 model is said in one sentence, before the first frame flows, and nothing is left running.
@@ -11,9 +11,11 @@ model is said in one sentence, before the first frame flows, and nothing is left
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import cast
+from types import MappingProxyType
+from typing import Any, cast
 
 from ..pipeline.errors import BadRequestError, ServiceError
 from ..pipeline.frames import HeardWord
@@ -33,7 +35,7 @@ class ModelProcess:
         """The process's number while it runs, else None."""
         return self._child.pid
 
-    async def start(self, *, model: str, **wanted: object) -> Message:
+    async def start(self, model: str, wanted: Mapping[str, object]) -> Message:
         """Start the process, load the model, and try it; its answer has the facts of the model.
 
         Raises `BadRequestError` for a model that cannot be, `ServiceCrashed` where the process is killed. If
@@ -41,15 +43,17 @@ class ModelProcess:
         """
         await self._child.start()
         try:
-            return await self._child.request("start", model=model, **wanted)
+            with self.ask("start", {"model": model, **wanted}) as replies:
+                return await replies.last()
         except ServiceCrashed as error:
             await self._child.close()
             if any(signal in str(error) for signal in ("SIGKILL", "SIGTERM")):  # by others: not enough memory
                 raise
             # Some libraries exit, or crash, where a file displeases them; what they said last is why.
-            why = str(error).rstrip().splitlines()[-1].strip().rstrip(".")
+            _, told, why = str(error).partition("Its last words:")
+            said = f", saying: {why.strip().splitlines()[-1].strip().rstrip('.')}" if told else ""
             raise BadRequestError(
-                f"{self._name}: the model {model} cannot be loaded; its library ended the process, saying: {why}."
+                f"{self._name}: the model {model} cannot be loaded; its library ended the process{said}."
             ) from error
         except ServiceError as error:
             await self._child.close()
@@ -58,13 +62,13 @@ class ModelProcess:
             self._child.kill()
             raise
 
-    def ask(self, op: str, payload: bytes | memoryview = b"", **fields: object) -> Replies:
+    def ask(self, op: str, fields: Mapping[str, Any] = MappingProxyType({})) -> Replies:
         """Ask now, and read the answers as they come. A question that is still open is withdrawn."""
-        return self._child.stream(op, payload, **fields)
+        return self._child.stream(op, **fields)
 
-    async def send(self, op: str, payload: bytes | memoryview = b"", **fields: object) -> None:
+    async def send(self, op: str, payload: bytes = b"") -> None:
         """Tell it something that has no answer. Waits while its pipe is full."""
-        await self._child.send(op, payload, **fields)
+        await self._child.send(op, payload)
 
     async def close(self) -> None:
         """End the process and wait until it is gone. Does nothing if there is none."""

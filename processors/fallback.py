@@ -50,12 +50,13 @@ class FallbackSTT(STT[STTSettings]):
 
 
 class FallbackLLM(LLM[LLMSettings]):
-    """Language models, the best first. The first one's tools and context settings hold for all."""
+    """Language models, the best first. The first one's context settings hold for all; tools are those of all."""
 
     def __init__(self, members: Sequence[LLM[Any]]) -> None:
         self._members = _flat(members)
         first: LLM[Any] = self._members[0]
         self.settings = LLMSettings(**first.settings.model_dump(include=set(LLMSettings.model_fields)))
+        self.sentences, self.summarize, self.count_tokens = first.sentences, first.summarize, first.count_tokens
 
     def members(self) -> Sequence[Service[Any]]:
         """The models."""

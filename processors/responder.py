@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterator, Callable
 
 from ..pipeline.frames import UPSTREAM, ErrorFrame, Frame, LLMRequestFrame, ResponseEndFrame, TextFrame
 from ..pipeline.processor import handles
 from .commitment import AwaitsCommitment
+from .text.sentences import SentenceCutter
 
 log = logging.getLogger("voxline")
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class RuleResponder(AwaitsCommitment):
@@ -32,9 +30,9 @@ class RuleResponder(AwaitsCommitment):
         await self.committed(frame)
         words = next((message.text for message in reversed(frame.messages) if message.role == "user"), "")
         try:
-            for sentence in _SENTENCE_END.split(self._reply(words).strip()):
-                if sentence:
-                    yield TextFrame(sentence)
+            cutter = SentenceCutter(first_chars=None)
+            for sentence in [*cutter.add(self._reply(words).strip()), *cutter.end()]:
+                yield TextFrame(sentence.strip())
         except Exception as error:
             # Before the end of the response: who hears of that has to know that it has failed.
             log.warning("%s: reply() raised %s", self.path, type(error).__name__)

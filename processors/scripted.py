@@ -52,6 +52,8 @@ NEVER_S = 86_400.0
 Fault = Exception | float | str
 """An exception to be raised, a wait in ms, or `HANG`."""
 
+NOTHING: Final[tuple[Any, ...]] = ()
+
 _ONCE: Final[Limits] = {"attempts": 1, "first_timeout_s": NEVER_S, "between_timeout_s": NEVER_S}
 
 
@@ -204,7 +206,8 @@ class ScriptedLLM(Scripted, LLM[LLMSettings]):
         self.asked.append(tuple(messages))
         await self.clock.sleep(self._delay_ms / 1000)
         waits = False
-        for piece in _sequence(next(self._answers, ())):
+        answer: Sequence[Piece] = _sequence(next(self._answers, NOTHING))
+        for piece in answer:
             if isinstance(piece, float | int):
                 await self._suffer(piece)
                 continue

@@ -27,7 +27,8 @@ from typing_extensions import TypeVar
 from ..pipeline.clock import NS_PER_MS
 from ..pipeline.errors import ServiceDownError, ServiceError, ServiceTimeout, SettingsError, VoxlineError
 from ..pipeline.frames import UPSTREAM, ErrorFrame, ServiceMetricsFrame, UrgentFrame
-from ..pipeline.processor import FrameProcessor, handles
+from ..pipeline.jobs import current_job
+from ..pipeline.processor import NOT_RUNNING, FrameProcessor, handles
 from .deadline import Deadline
 from .health import Health
 
@@ -199,6 +200,9 @@ class Service(FrameProcessor, Generic[S]):
         """Disconnect."""
         for member in self.members():
             await member.leave()
+            if member is not self:
+                # It may have a place of its own next.
+                member._host, member._owner, member._place = NOT_RUNNING, None, -1
 
     def live_in(self, owner: Service[Any], place: int) -> None:
         """Take part in the run of a service as one of its members: of a `Fallback`, they have no place of their own."""
@@ -220,6 +224,10 @@ class Service(FrameProcessor, Generic[S]):
             raise
         except Exception as error:
             raise self.typed(error) from error
+        except asyncio.CancelledError as error:
+            if being_cancelled():
+                raise
+            raise ServiceError(f"{self.label} failed: its library cancelled its own work.") from error
         self.connected, self._stale = True, False
 
     async def leave(self) -> None:
@@ -233,6 +241,9 @@ class Service(FrameProcessor, Generic[S]):
                 await self.disconnect()
         except Exception as error:
             log.warning("%s: %s", self.path, self.typed(error))
+        except asyncio.CancelledError:
+            if being_cancelled():
+                raise
         self._begun = False
 
     def typed(self, error: Exception) -> ServiceError:
@@ -263,6 +274,12 @@ class Service(FrameProcessor, Generic[S]):
         """Say upstream that a question has no answer, where the job is to go on."""
         log.warning("%s: %s", self.path, error)
         await self.push(ErrorFrame(str(error), self.path, frame, type(error).__name__), UPSTREAM, response)
+
+
+def being_cancelled() -> bool:
+    """Where a `CancelledError` is caught: whether somebody ends this job. If not, a library cancelled its own work."""
+    job, task = current_job.get(), asyncio.current_task()
+    return (job is not None and job.closing) or task is None or task.cancelling() > 0
 
 
 class Asking(Generic[T]):
@@ -365,6 +382,10 @@ class Asking(Generic[T]):
             if typed is error:
                 raise
             raise typed from error
+        except asyncio.CancelledError as error:
+            if being_cancelled():
+                raise
+            raise ServiceError(f"{member.label} failed: its library cancelled its own work.") from error
         finally:
             self.deadline = None
             await self._close(member, pieces)
@@ -379,7 +400,9 @@ class Asking(Generic[T]):
             with Deadline(self._service.clock, CLOSING_S, stuck):
                 await pieces.aclose()
         except asyncio.CancelledError:
-            raise
+            if being_cancelled():
+                raise
+            member.connected = False
         except Exception as error:
             log.warning("%s: %s", self._service.path, member.typed(error))
             member.connected = False

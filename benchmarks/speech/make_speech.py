@@ -35,7 +35,7 @@ SPEEDS = (0.9, 1.0, 1.1, 1.2)
 PITCHES_HZ = {"kal16": (88, 112), "slt": (155, 190), "rms": (88, 112)}
 """Mean pitch, from and to."""
 COMPRESSION = 0.93
-"""libsndfile's, for Opus: about 22 kbit/s. Recognition is the same as on what flite wrote (see RESULTS-recognition.md)."""
+"""libsndfile's, for Opus: about 22 kbit/s."""
 
 Samples = npt.NDArray[np.int16]
 
@@ -82,7 +82,8 @@ def speak(flite: str, voice: str, text: str, speed: float, pitch_hz: float) -> S
         path = Path(folder) / "spoken.wav"
         how = ["--setf", f"duration_stretch={speed}", "--setf", f"int_f0_target_mean={pitch_hz:.1f}"]
         subprocess.run([flite, "-voice", voice, *how, "-t", text, "-o", str(path)], check=True)
-        samples, rate = soundfile.read(path, dtype="float64")
+        read, rate = soundfile.read(path, dtype="float64")
+    samples: npt.NDArray[np.float64] = np.asarray(read, np.float64)
     if rate != SAMPLE_RATE or samples.ndim != 1:
         raise ValueError(f"flite's voice {voice} is {rate} Hz, not {SAMPLE_RATE}")
     loud = np.flatnonzero(np.abs(samples) > 0.006)
@@ -90,7 +91,7 @@ def speak(flite: str, voice: str, text: str, speed: float, pitch_hz: float) -> S
     first, last = max(0, int(loud[0]) - 40 * PER_MS), min(len(samples), int(loud[-1]) + 60 * PER_MS)
     samples = samples[first : first + (last - first) // PER_MS * PER_MS]
     frames = samples[: len(samples) // 320 * 320].reshape(-1, 320)
-    levels = np.sqrt(np.mean(frames**2, axis=1))
+    levels: npt.NDArray[np.float64] = np.sqrt(np.mean(frames**2, axis=1))
     active = levels[levels > levels.max() / 30]
     samples = samples * (10 ** (LEVEL_DBFS / 20) / np.sqrt(np.mean(active**2)))
     return (np.clip(samples, -1, 1) * 32767).astype(np.int16)

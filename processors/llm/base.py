@@ -25,6 +25,7 @@ from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import (
     UPSTREAM,
     Frame,
+    InputEndedFrame,
     LLMRequestFrame,
     Message,
     ResponseEndFrame,
@@ -75,6 +76,7 @@ class LLMSettings(ServiceSettings):
     summary_prefix: str = "What was said before, in short: "
     """What the summary of the messages that it is not told begins with. See `LLM.summarize`."""
     summary_timeout_s: float = Field(default=20.0, gt=0)
+    """How long a summary may take; the end of a pipeline waits for it, unless the input has ended."""
 
 
 class LLMLimits(Limits, total=False):
@@ -125,6 +127,8 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
 
     _summary: Summary | None = None
     _summarizing = False
+    _summary_deadline: Deadline | None = None
+    _input_ended = False
 
     def __init__(self, *, tools: Iterable[ToolLike] = ()) -> None:
         self.use_tools(tools)
@@ -163,7 +167,7 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
             yield ResponseEndFrame()
             return
         yield ResponseEndFrame()
-        self._consider_summary(frame.messages)
+        self._consider_summary([*frame.messages, Message("assistant", answer.text)])
 
     # --- the context --------------------------------------------------------------------------------------------------
 
@@ -184,9 +188,11 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
 
     def _consider_summary(self, messages: Sequence[Message]) -> None:
         """See whether the context is nearly full; then the older half of it is to be summarised."""
-        if self.summarize is None or self._summarizing:
+        if self.summarize is None or self._summarizing or self._input_ended:
             return
-        told, _ = summarised(repaired(messages), self._summary, self.settings.summary_prefix)
+        told, covered = summarised(repaired(messages), self._summary, self.settings.summary_prefix)
+        if not covered:
+            self._summary = None
         if trimmed(told, self._bounds(0.75))[1]:
             dropped = trimmed(told, self._bounds(0.5))[1]
             self._summarizing = True
@@ -196,11 +202,12 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
     async def make_summary(self, frame: SummarizeFrame) -> AsyncIterator[Frame]:
         """Have messages summarised. Where that fails they are left out without one, and it is tried again."""
         limit_s = self.settings.summary_timeout_s
+        before = self._summary
+        known = [] if before is None else [Message("system", before.text)]
+        late = TimeoutError(f"There was no summary within {limit_s:g} s.")
         try:
-            if self.summarize is not None:
-                before = self._summary
-                known = [] if before is None else [Message("system", before.text)]
-                with Deadline(self.clock, limit_s, lambda: TimeoutError(f"no summary within {limit_s:g} s")):
+            if self.summarize is not None and not self._input_ended:
+                with Deadline(self.clock, limit_s, lambda: late) as self._summary_deadline:
                     text = await self.summarize([*known, *frame.messages])
                 if text.strip():
                     self._summary = Summary(text, (*(() if before is None else before.covers), *frame.messages))
@@ -208,9 +215,17 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
             log.warning("%s: summarize failed with %s", self.path, type(error).__name__)
             log.debug("%s: summarize failed", self.path, exc_info=error)
         finally:
-            self._summarizing = False
+            self._summarizing, self._summary_deadline = False, None
         for nothing in ():
             yield nothing
+
+    @handles(InputEndedFrame)
+    async def forget_summaries(self, frame: InputEndedFrame) -> None:
+        """The conversation ends: it does not wait for a summary that nobody will need."""
+        self._input_ended = True
+        if self._summary_deadline is not None:
+            self._summary_deadline.fail(lambda: TimeoutError("The conversation has ended."))
+        await self.push(frame)
 
 
 class Answer:
@@ -225,6 +240,8 @@ class Answer:
         self._taken = {call.call_id for message in request.messages for call in message.calls}
         self._tools = llm.offered_tools()
         self._specs = tuple(tool.spec for tool in self._tools.values())
+        self.text = ""
+        """All that was given out."""
         self._given: list[str] = []
         """Of this round: what was given out, and what was called, by all attempts."""
         self._calls: list[Call] = []
@@ -238,6 +255,7 @@ class Answer:
         for number in range(1, self._llm.settings.max_rounds + 1):
             async with aclosing(self._round(last=number == self._llm.settings.max_rounds)) as texts:
                 async for text in texts:
+                    self.text += text
                     yield text
             if not self._calls:
                 return
@@ -291,11 +309,11 @@ class Answer:
             messages += [given, Message("system", self._llm.settings.continue_prompt)]
         async with aclosing(member.complete(messages, self._specs)) as pieces:
             async for piece in pieces:
-                yield piece
+                yield _checked(piece)
 
     async def _call(self, asking: Asking[Piece], wanted: ToolCall, *, last: bool) -> None:
         """A tool is called."""
-        if wanted in self._asked:
+        if wanted.call_id and wanted in self._asked:
             return
         self._asked.add(wanted)
         if last:
@@ -315,3 +333,17 @@ class Answer:
         calls = tuple(ToolCall(call.call_id, call.name, call.arguments) for call in self._calls)
         self._messages += repaired([Message("assistant", text, calls=calls), *results])
         self._given, self._calls, self._once = [], [], SayOnce()
+
+
+def _checked(piece: Piece) -> Piece:
+    """Whatever a library gives: what is none must fail the attempt."""
+    given: Any = piece
+    if isinstance(given, ToolCall):
+        whole = all(isinstance(part, str) for part in cast("list[Any]", [given.call_id, given.name, given.arguments]))
+    elif isinstance(given, Usage):
+        whole = all(isinstance(part, int) for part in cast("list[Any]", [given.input_tokens, given.output_tokens]))
+    else:
+        whole = isinstance(given, str)
+    if not whole:
+        raise BadAnswerError(f"A model gave what is no text, call or count: {type(given).__name__}.")
+    return piece

@@ -196,7 +196,13 @@ def summarised(
 
 def _covered(messages: Sequence[Message], covers: Sequence[Message]) -> int:
     """How many of the first messages are the last of the covered ones."""
-    for count in range(min(len(messages), len(covers)), 0, -1):
-        if tuple(messages[:count]) == tuple(covers[len(covers) - count :]):
+    here, there = [_known_by(one) for one in messages], [_known_by(one) for one in covers]
+    for count in range(min(len(here), len(there)), 0, -1):
+        if here[:count] == there[len(there) - count :]:
             return count
     return 0
+
+
+def _known_by(message: Message) -> tuple[object, ...]:
+    # Not the text of a result: that may have come since.
+    return message.role, message.calls, message.call_id, message.text if message.role != "tool" else ""

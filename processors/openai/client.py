@@ -88,6 +88,8 @@ class OpenAIServer:
         """An ``AsyncOpenAI``."""
         self.extra: dict[str, Any] = {}
         """To be given with each request, as ``extra_headers``: without a key, that there is none."""
+        self._found = ""
+        """The model that the server was seen to have."""
         self._make()
 
     def asked(self, label: str, model: str) -> Asked:
@@ -132,8 +134,10 @@ class OpenAIServer:
             self._make()
         if not self._key and not self.local and not self._headers:
             raise AuthenticationError(f"{label}: there is no key for {self.host}. Set OPENAI_API_KEY, or give api_key.")
-        if check:
+        if check and self._found != model:
             await self._check(self.asked(label, model))
+            # After a failure it is not looked for again: the question itself will tell, and sooner.
+            self._found = model
 
     async def close(self) -> None:
         """Close its connections."""

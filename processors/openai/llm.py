@@ -44,9 +44,10 @@ class OpenAILLM(LLM[OpenAILLMSettings]):
     ``model``: its name at the server. ``base_url``: ends in /v1 with most servers; default is OpenAI. ``api_key``:
     default is the environment's OPENAI_API_KEY; a server on this machine or in a private network needs none.
     ``temperature`` and ``max_tokens``: not sent where None. ``extra_body``: more fields of the request, as the server
-    knows them (``{"top_p": 0.9}``). ``tools``: what the model may call, see `LLM`. ``check``: ask for the list of models before the first frame flows, and fail
-    there for a wrong key, address or name. ``headers`` are sent with each request; ``http_client`` is an
-    ``httpx.AsyncClient`` of your own. ``limits``: deadlines and attempts, see `LLMSettings`.
+    knows them (``{"top_p": 0.9}``). ``tools``: what the model may call, see `LLM`. ``check``: ask for the list of
+    models before the first frame flows, and fail there for a wrong key, address or name. ``headers`` are sent with
+    each request; ``http_client`` is an ``httpx.AsyncClient`` of your own. ``limits``: deadlines and attempts, see
+    `LLMSettings`.
 
     The time that a model thinks in silence counts as waiting: raise ``first_timeout_s`` for one that does.
 

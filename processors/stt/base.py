@@ -13,6 +13,7 @@ understands, while that goes on (``final=False``, or the ``final`` text of a pie
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -21,7 +22,7 @@ from typing import Any, ClassVar, cast
 from pydantic import Field
 from typing_extensions import TypeVar
 
-from ...pipeline.errors import ServiceError
+from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import (
     Frame,
     InputAudioFrame,
@@ -115,7 +116,7 @@ class STT(Service[S]):
         async def ask(member: STT[Any]) -> AsyncGenerator[Transcript]:
             async with aclosing(utterance.audio(asking)) as audio, aclosing(member.transcribe(audio)) as heard:
                 async for one in heard:
-                    yield one
+                    yield _checked(one)
 
         asking = Asking[Transcript](self, ask)
         last: TranscriptionFrame | None = None
@@ -140,3 +141,14 @@ class STT(Service[S]):
         if failure is not None:
             await self.complain(failure, UserStartedSpeakingFrame.__name__)
         yield replace(last or utterance.told(Transcript(""), asking), failed=failure is not None)
+
+
+def _checked(heard: Transcript) -> Transcript:
+    """Whatever a library gives: what is none must fail the attempt, and not the reading of the user's audio."""
+    given: Any = heard
+    whole = isinstance(given, Transcript) and isinstance(cast("Any", given.text), str)
+    if not whole or not (heard.end_ms is None or math.isfinite(heard.end_ms)):
+        raise BadAnswerError(f"A recogniser gave what is no Transcript with a text: {type(given).__name__}.")
+    if not all(math.isfinite(word.start_ms) and math.isfinite(word.end_ms) for word in heard.words):
+        raise BadAnswerError("A recogniser gave a word without a time.")
+    return heard

@@ -55,7 +55,7 @@ class SherpaSTT(STT[SherpaSettings]):
     `SettingsError`; and at the start `BadRequestError` for files that are no such model.
     """
 
-    sample_rate: ClassVar[int] = SAMPLE_RATE
+    sample_rate = SAMPLE_RATE
     reconnect_for: ClassVar[frozenset[str]] = frozenset({"model_path", "method", "int8", "threads"})
 
     def __init__(
@@ -88,8 +88,8 @@ class SherpaSTT(STT[SherpaSettings]):
         rules = self.settings
         self._model = ModelProcess("SherpaSTT", "voxline.processors.stt.sherpa_child", sleep=self.clock.sleep)
         await self._model.start(
-            model=rules.model_path, threads=rules.threads, int8=int(rules.int8), method=rules.method
-        )  # fmt: skip
+            rules.model_path, {"threads": rules.threads, "int8": int(rules.int8), "method": rules.method}
+        )
 
     async def disconnect(self) -> None:
         """End the process."""

@@ -71,7 +71,7 @@ class WhisperSTT(STT[WhisperSettings]):
     does not know.
     """
 
-    sample_rate: ClassVar[int] = SAMPLE_RATE
+    sample_rate = SAMPLE_RATE
     reconnect_for: ClassVar[frozenset[str]] = frozenset({"model_path", "device", "compute_type", "threads"})
 
     def __init__(
@@ -131,13 +131,8 @@ class WhisperSTT(STT[WhisperSettings]):
         """Start the process, load the model, and try it."""
         rules = self.settings
         self._model = ModelProcess("WhisperSTT", "voxline.processors.stt.whisper_child", sleep=self.clock.sleep)
-        await self._model.start(
-            model=rules.model_path,
-            device=rules.device,
-            compute_type=rules.compute_type,
-            threads=rules.threads,
-            **self._wanted(),
-        )
+        fixed = {"device": rules.device, "compute_type": rules.compute_type, "threads": rules.threads}
+        await self._model.start(rules.model_path, {**fixed, **self._wanted()})
 
     async def disconnect(self) -> None:
         """End the process."""
@@ -173,6 +168,6 @@ class WhisperSTT(STT[WhisperSettings]):
 
     async def _finish(self, model: ModelProcess, begin_ms: float, end_ms: float) -> Transcript:
         """End a piece; what was understood. What is fed next is another one."""
-        with model.ask("finish", **self._wanted()) as replies:
+        with model.ask("finish", self._wanted()) as replies:
             told = await replies.last()
         return Transcript(told.text("text"), end_ms=end_ms, words=heard_words(told, begin_ms))

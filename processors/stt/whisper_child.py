@@ -1,7 +1,7 @@
-"""The process that `whisper.WhisperSTT` talks to: one Whisper model through faster-whisper, one piece of audio at a time.
+"""The process that `whisper.WhisperSTT` talks to: one Whisper model, one piece of audio at a time.
 
-It takes all the cores that it is given for seconds, and asks a hub for what it does not find: hence a process of its
-own, in which the hub is switched off, and a look at the folder first.
+faster-whisper takes all the cores that it is given for seconds, and asks a hub for what it does not find: hence a
+process of its own, in which the hub is switched off, and a look at the folder first.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ _SHORTEST_MS = 100
 class _Segment(Protocol):
     """What is used of a segment of faster-whisper."""
 
-    text: str
-    avg_logprob: float
-    no_speech_prob: float
-    compression_ratio: float
-    words: Sequence[Any] | None
+    @property
+    def text(self) -> str: ...
+    @property
+    def avg_logprob(self) -> float: ...
+    @property
+    def no_speech_prob(self) -> float: ...
+    @property
+    def compression_ratio(self) -> float: ...
+    @property
+    def words(self) -> Sequence[Any] | None: ...
 
 
 class Rules(NamedTuple):
@@ -91,7 +96,7 @@ class _Recogniser:
         self._audio.clear()
 
     def feed(self, request: Request) -> None:
-        self._audio.append(np.frombuffer(request.message.payload, "<i2").astype(np.float32) / 32_768)
+        self._audio.append(np.frombuffer(request.message.payload, "<i2").astype(np.float32) / np.float32(32_768))
 
     def finish(self, request: Request) -> Mapping[str, object]:
         message = request.message

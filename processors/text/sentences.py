@@ -15,9 +15,9 @@ is given out does not depend on how the text was chunked. docs/design/text.md sa
 from __future__ import annotations
 
 from enum import Enum, auto
-from itertools import pairwise
 
 from .graphemes import breaks_between
+from .marks import OpenMarks
 from .stops import (
     BLANKS,
     CLOSERS,
@@ -125,7 +125,7 @@ class SentenceCutter:
         self._blank = -1  # behind the last blank
         self._guillemet = 0  # 1 behind «, 2 where a blank followed it: the French way, with blanks inside
         self._quoted = 0  # wide quotes that are open
-        self._quotes = self._stars = self._lines = 0  # straight quotes, and runs of * and _: an odd number is open
+        self._open = OpenMarks()
         self._span = 0  # where the code or link begins that is being read
         self._tick = "`"
         self._ticks = 0
@@ -237,7 +237,7 @@ class SentenceCutter:
             # »So!« ends with the one that «so» begins with.
             self._guillemet = 1 if char == "«" and (self._chars[-2:-1] or " ")[0] in BLANKS else 0
         elif char in '"*_':
-            self._count(char, (self._chars[-2:-1] or " ")[0])
+            self._open.read(char, (self._chars[-2:-1] or " ")[0])
         elif char in WIDE_CLAUSES or (char in "—―" and not self._url):
             self._clause_ends(len(self._chars))
 
@@ -290,27 +290,14 @@ class SentenceCutter:
 
     def _wide_stop(self, char: str) -> None:
         self._stop, self._word, self._url, self._wide = -1, len(self._chars), False, True
-        if char in WIDE_STOPS and not self._quoted and not self._open_markup():
+        if char in WIDE_STOPS and not self._quoted and not self._open:
             self._wide = False
             self._cut(len(self._chars))
 
     def _closes_wide(self, char: str) -> bool:
         if char in STOPS or char in WIDE_STOPS or char in WIDE_MARKS or char in WIDE_CLOSERS:
             return True
-        return char in "’»)" or (char in '*_"' and (self._open_markup() or char == self._chars[-1]))
-
-    def _open_markup(self) -> bool:
-        """Whether a quote or an emphasis has begun in this piece and not ended."""
-        return bool(self._quotes % 2 or self._stars % 2 or self._lines % 2)
-
-    def _count(self, char: str, before: str) -> None:
-        """Count what opens and closes with the same sign: straight quotes, and runs of * and _."""
-        if char == '"':
-            self._quotes += 1
-        elif char == "*" != before:
-            self._stars += 1
-        elif char == "_" != before:
-            self._lines += 1
+        return char in "’»)" or (char in '*_"' and (bool(self._open) or char == self._chars[-1]))
 
     def _newline(self) -> None:
         chars = self._chars
@@ -376,7 +363,7 @@ class SentenceCutter:
             return self._text_again()
         elif len(chars) >= self._max_chars:
             return self._give_up()
-        elif char == "\n" and chars[-1] == "\n":
+        elif char == "\n" and chars[-1:] == ["\n"]:
             self._soft = len(chars)
             return self._give_up()
         else:
@@ -480,11 +467,10 @@ class SentenceCutter:
             self._wait_at -= place
             if self._wait_at <= 0:
                 self._wait = None
-        self._quotes = self._stars = self._lines = 0
-        for before, char in pairwise([" ", *chars]):
-            self._count(char, before)
+        self._open.restart(chars)
         if not chars:
             self._guillemet = self._quoted = 0
+            self._wide = False
         return True
 
 

@@ -101,7 +101,11 @@ class SayOnce:
 
 
 class RunsTools(AwaitsCommitment):
-    """A base for processors that call tools. `use_tools` gives it some; there is no constructor to be called."""
+    """A base for processors that call tools. `use_tools` gives it some; there is no constructor to be called.
+
+    Of each call, upstream: one `ToolCallFrame`, and one `ToolResultFrame`, whatever becomes of it, as long as frames
+    flow. Who derives calls `end_calls` in its ``stop()``.
+    """
 
     _offered: Mapping[str, Tool] = MappingProxyType({})
     _call_ledger: CallLedger | None = None
@@ -121,11 +125,15 @@ class RunsTools(AwaitsCommitment):
 
     @property
     def tools(self) -> Mapping[str, Tool]:
-        """The tools that it was given, by name."""
+        """The tools that it was given, by name. Setting it is `use_tools`."""
         return self._offered
 
+    @tools.setter
+    def tools(self, tools: Iterable[ToolLike]) -> None:
+        self.use_tools(tools)
+
     @property
-    def calls(self) -> CallLedger:
+    def call_ledger(self) -> CallLedger:
         """What was called in this conversation, and what came of it."""
         if self._call_ledger is None:
             self._call_ledger = CallLedger()
@@ -149,9 +157,9 @@ class RunsTools(AwaitsCommitment):
                 key = tool.key_of(arguments)
             except Exception as error:
                 refused = self._told(tool, error)[1]
-        if refused is None and self.calls.running >= MOST_RUNS:
+        if refused is None and self.call_ledger.running >= MOST_RUNS:
             refused = f"{wanted.name} was not called: {MOST_RUNS} calls are running already. Wait for their results."
-        call, begins = self.calls.ask(
+        call, begins = self.call_ledger.ask(
             wanted, self.response, now_ns, key=key, remember_s=None if tool is None else tool.remember_s,
             refused=refused, taken=set(taken),
         )  # fmt: skip
@@ -219,7 +227,7 @@ class RunsTools(AwaitsCommitment):
         finally:
             if run.left:
                 # The thread works on. Whoever still waits for it does so in vain: the conversation ends.
-                for call in self.calls.waiting_for(run.number):
+                for call in self.call_ledger.waiting_for(run.number):
                     self._give_up(call, Outcome.CANCELLED, ENDED)
             else:
                 self._over(run, outcome, text)
@@ -230,7 +238,7 @@ class RunsTools(AwaitsCommitment):
         tool, loop = run.tool, asyncio.get_running_loop()
 
         def say(text: str) -> None:
-            waiting = self.calls.waiting_for(run.number)
+            waiting = self.call_ledger.waiting_for(run.number)
             if waiting:
                 self._say(waiting[0], text)
 
@@ -285,15 +293,15 @@ class RunsTools(AwaitsCommitment):
     def _over(self, run: _Run, outcome: Outcome, text: str) -> None:
         """A function has come to its end."""
         if self._tool_runs is not None and self._tool_runs.pop(run.number, None) is not None:
-            for call in self.calls.run_ended(run.number, outcome, text, run.clock.now_ns()):
+            for call in self.call_ledger.run_ended(run.number, outcome, text, run.clock.now_ns()):
                 self._tell(call)
 
     def _give_up(self, call: Call, outcome: Outcome, text: str) -> None:
         """A call ends without its function, which is stopped if nobody else waits for it."""
-        if self.calls.give_up(call.call_id, outcome, text, self.clock.now_ns()) is not None:
+        if self.call_ledger.give_up(call.call_id, outcome, text, self.clock.now_ns()) is not None:
             self._tell(call)
             run = (self._tool_runs or {}).get(call.run)
-            if run is not None and not self.calls.waiting_for(call.run):
+            if run is not None and not self.call_ledger.waiting_for(call.run):
                 run.stop()
 
     def _tell(self, call: Call) -> None:
@@ -309,7 +317,7 @@ class RunsTools(AwaitsCommitment):
 
     def end_calls(self) -> None:
         """The pipeline has ended: nothing is called any more, and no timer is left."""
-        for call in self.calls.open:
+        for call in self.call_ledger.open:
             self._give_up(call, Outcome.CANCELLED, ENDED)
 
     @handles(ToolCallFrame, ToolResultFrame)
@@ -321,7 +329,7 @@ class RunsTools(AwaitsCommitment):
     async def cut_calls(self, frame: CancelFrame) -> None:
         """An answer was cut. What only looks something up for it is cancelled; the rest goes on."""
         self._cut_response = max(self._cut_response, frame.response)
-        for call in self.calls.open:
+        for call in self.call_ledger.open:
             entry = (self._open_calls or {}).get(call.call_id)
             if call.response <= frame.response and entry is not None and entry.tool.on_interruption == "cancel":
                 self._give_up(call, Outcome.CANCELLED, CUT)
@@ -330,6 +338,6 @@ class RunsTools(AwaitsCommitment):
 
     def _say(self, call: Call, text: str) -> None:
         """Let the bot say something for a call."""
-        if text.strip() and call.response > self._cut_response and self.calls.speak(call.call_id, text):
+        if text.strip() and call.response > self._cut_response and self.call_ledger.speak(call.call_id, text):
             # In nobody's name: as the push of a job, it would have to wait where there is no room.
             Context().run(self.push, TextFrame(text), DOWNSTREAM, call.response)

@@ -10,9 +10,10 @@ tells them::
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import Frame, OutputAudioFrame, TextFrame
 from ...pipeline.processor import AudioFormat, handles
 from ..service import Asking, S, Service
-from ..text.speakable import speakable
+from ..text.sentences import SentenceCutter
+from ..text.speakable import Spoken, speakable
 from .script import Script, SpeechChunk
 
 
@@ -51,10 +53,25 @@ class TTS(Service[S]):
 
     @handles(TextFrame)
     async def speak_text(self, frame: TextFrame) -> AsyncIterator[Frame]:
-        """Answer a text with its speech."""
-        said = speakable(frame.text, language=self.language)
-        if not said.text.strip():
-            return
+        """Answer a text with its speech, sentence by sentence."""
+        for said in self._sentences(frame.text):
+            async with aclosing(self._speak(said)) as frames:
+                async for spoken in frames:
+                    yield spoken
+
+    def _sentences(self, text: str) -> list[Spoken]:
+        """What is to be said, sentence by sentence; what cannot be said goes with the sentence before it."""
+        cutter = SentenceCutter(first_chars=None)
+        found: list[Spoken] = []
+        for piece in [*cutter.add(text), *cutter.end()]:
+            said = speakable(piece, language=self.language)
+            if said.text.strip():
+                found.append(said)
+            elif found:
+                found[-1] = speakable(found[-1].written + piece, language=self.language)
+        return found
+
+    async def _speak(self, said: Spoken) -> AsyncGenerator[Frame]:
         script = Script(said)
 
         async def ask(member: TTS[Any]) -> AsyncGenerator[SpeechChunk]:
@@ -63,7 +80,8 @@ class TTS(Service[S]):
             missing = any(map(str.isalnum, text))
             async with aclosing(member.speak(text)) as chunks:
                 async for chunk in chunks:
-                    missing = missing and not len(_checked(chunk).samples)
+                    samples = _checked(chunk).samples
+                    missing = missing and not len(samples)
                     yield chunk
             if missing:
                 raise BadAnswerError(f"{member.label} gave no audio for a text of {len(text)} characters.")
@@ -88,12 +106,14 @@ class TTS(Service[S]):
 
 
 def _checked(chunk: SpeechChunk) -> SpeechChunk:
-    samples: Any = chunk.samples
-    if not (isinstance(samples, np.ndarray) and samples.dtype == np.int16 and samples.ndim == 1):
-        raise BadAnswerError(
-            "A voice gave audio that is no array of int16 with shape (n,): "
-            f"{getattr(samples, 'dtype', type(samples).__name__)}, {getattr(samples, 'shape', '')}."
-        )
-    if chunk.sample_rate <= 0:
+    if not isinstance(cast("object", chunk), SpeechChunk):
+        raise BadAnswerError(f"A voice gave {type(chunk).__name__} in the place of a SpeechChunk.")
+    samples: object = chunk.samples
+    dtype, shape = getattr(samples, "dtype", type(samples).__name__), getattr(samples, "shape", "")
+    if dtype != np.int16 or getattr(samples, "ndim", 0) != 1:
+        raise BadAnswerError(f"A voice gave audio that is no array of int16 with shape (n,): {dtype}, {shape}.")
+    if not chunk.sample_rate > 0:
         raise BadAnswerError(f"A voice gave audio with {chunk.sample_rate} Hz, which is no rate.")
+    if not all(math.isfinite(word.start_ms) and word.char_offset >= 0 for word in chunk.words):
+        raise BadAnswerError("A voice gave a word without a place.")
     return chunk

@@ -93,9 +93,8 @@ class PiperTTS(TTS[PiperSettings]):
         """Start the process, load the voice, and try it."""
         rules = self.settings
         self._model = ModelProcess("PiperTTS", "voxline.processors.tts.piper_child", sleep=self.clock.sleep)
-        facts = await self._model.start(
-            model=rules.model_path, config=rules.config_path or "", threads=rules.threads, speaker=rules.speaker
-        )
+        wanted = {"config": rules.config_path or "", "threads": rules.threads, "speaker": rules.speaker}
+        facts = await self._model.start(rules.model_path, wanted)
         self._rate = int(facts.number("sample_rate"))
 
     async def disconnect(self) -> None:
@@ -111,6 +110,6 @@ class PiperTTS(TTS[PiperSettings]):
         """Speak a text."""
         assert self._model is not None
         wanted = self.settings.model_dump(include={"speaker", "length_scale", "noise_scale", "noise_w_scale", "volume"})
-        with self._model.ask("speak", text=text, **wanted) as replies:
+        with self._model.ask("speak", {"text": text, **wanted}) as replies:
             async for message in replies:
                 yield SpeechChunk(np.frombuffer(message.payload, dtype="<i2"), self._rate)

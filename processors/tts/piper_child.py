@@ -23,8 +23,6 @@ CONFIG = "the .onnx.json file that belongs to a Piper voice"
 _INPUTS = ("input", "input_lengths", "scales")
 _CHUNK_MS = 100
 """What is told at once: an interruption is exact to this, and a player can begin with it."""
-_SILENCE_MS = 100
-"""How long a text sounds that has no sound, such as a lone symbol."""
 _RATES = (8_000, 48_000)
 _SPEAKERS_SHOWN = 8
 
@@ -62,8 +60,8 @@ class _Session:
             self._running = None
 
 
-class _Speaker:
-    """The operations."""
+class Speaker:
+    """The operations: see `ChildHost.serve`."""
 
     def __init__(self) -> None:
         self._piper: Any = None
@@ -104,14 +102,12 @@ class _Speaker:
         self._session.request = request
         text = _harmless(request.message.text("text"))
         rate = int(self._voice.config.sample_rate)
-        spoken = 0
         try:
             for samples in self._sentences(text, wanted):
                 for start in range(0, len(samples), rate * _CHUNK_MS // 1000):
                     if request.cancelled:
                         return {}
                     request.reply({}, samples[start : start + rate * _CHUNK_MS // 1000].tobytes())
-                spoken += len(samples)
         except Refused:
             raise
         except Exception as error:
@@ -119,8 +115,6 @@ class _Speaker:
                 return {}
             # Not its message: the text may stand in there.
             raise Refused(f"the voice failed with {type(error).__name__}") from None
-        if not spoken and not request.cancelled:
-            request.reply({}, bytes(2 * rate * _SILENCE_MS // 1000))
         return {}
 
     def _sentences(self, text: str, wanted: object) -> Iterator[npt.NDArray[np.int16]]:
@@ -172,7 +166,7 @@ class _Speaker:
 
 
 def _harmless(text: str) -> str:
-    """A text that is only text to Piper: double brackets are phonemes to it, a NUL ends it, a lone surrogate is none."""
+    """A text that is only text to Piper: to it, double brackets are phonemes, and a NUL is the end."""
     said = "".join(" " if ord(char) < 32 else char for char in text).replace("[[", "[ [")
     return said.encode(errors="replace").decode()
 
@@ -204,7 +198,7 @@ def main() -> None:
     host = ChildHost()
     # What cannot be spoken would be told there, letter by letter, and a crash tells the last lines.
     logging.disable(logging.CRITICAL)
-    speaker = _Speaker()
+    speaker = Speaker()
     host.on_cancel = speaker.stop
     host.serve({"start": speaker.start, "speak": speaker.speak})
 

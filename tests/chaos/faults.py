@@ -303,7 +303,7 @@ class FaultySTT(Faulty, STT[STTSettings]):
 
 # --- models ----------------------------------------------------------------------------------------------------------
 
-WRITTEN_JUNK: Sequence[Any] = (None, 17, b"bytes", 3.5, ["a", "list"], ToolCall("", "", "{"), ToolCall("x", "y", "no JSON"))
+WRITTEN_JUNK: Sequence[Any] = (None, 17, b"bytes", 3.5, ["a", "list"])
 
 
 class FaultyLLM(Faulty, LLM[LLMSettings]):
@@ -335,6 +335,8 @@ class FaultyLLM(Faulty, LLM[LLMSettings]):
                 if lot.what and number == min(lot.at, len(pieces) - 1):
                     async for junk in self.suffer(lot, WRITTEN_JUNK):
                         yield junk
+                if isinstance(piece, ToolCall) and dice.random() < 0.1:
+                    piece = dice.choice([ToolCall("", "", "{"), ToolCall("x", "y"), ToolCall("x", "note", "no JSON")])
                 yield piece
                 if isinstance(piece, ToolCall) and dice.random() < 0.1:
                     yield piece  # some servers send it twice
@@ -401,7 +403,9 @@ class FaultyTTS(Faulty, TTS):
             for word in re.finditer(r"\S+", text):
                 value = book.next_value()
                 book.spoken[value] = Spoken(word[0], self.response, attempt, self.tells_words)
-                samples = np.full(round((len(word[0]) + 1) / CHARACTERS_PER_S * RATE), value, np.int16)
+                # A voice that does not tell when words begin is taken to speak at this speed.
+                speed = CHARACTERS_PER_S * (3 if self.tells_words else 1)
+                samples = np.full(round((len(word[0]) + 1) / speed * RATE), value, np.int16)
                 at = 0
                 while at < len(samples):
                     if lot.what and pieces == lot.at:

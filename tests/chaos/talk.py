@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
+import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import soundfile
 from voxline.pipeline.clock import NS_PER_MS, NS_PER_S, VirtualClock
 from voxline.pipeline.frames import (
+    Direction,
     Frame,
     InputTextFrame,
     Samples,
@@ -40,6 +42,7 @@ from voxline.processors.session.limits import Due
 from voxline.processors.session.settings import SessionSettings
 from voxline.processors.stt.base import STTSettings
 from voxline.tests.chaos.faults import (
+    KEY,
     MIC_RATE,
     RATE,
     SORRY,
@@ -55,7 +58,7 @@ from voxline.tests.chaos.promise import Load, promised_s
 from voxline.transports.memory import MemoryTransport
 
 APOLOGY = "Sorry, that was lost."
-START_MS, STOP_MS = 200, 100
+START_MS, STOP_MS = 100, 100
 """How long the detector of speech takes."""
 WEATHERS: Sequence[dict[str, float]] = (
     {}, {}, {},
@@ -79,6 +82,8 @@ class Asked:
     key: int
     end_ns: int
     typed: bool
+    pressed: int
+    """How often the user had interrupted in this round by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ class Tally:
     apologies: int = 0
     broken_off: int = 0
     """By the user, who went on or interrupted."""
+    partly: int = 0
+    """Of a turn in several parts, one was lost, and the others were answered."""
     needless: int = 0
     """Apologies for an answer that was heard in full."""
     worst: float = 0.0
@@ -115,7 +122,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Both."""
-        for name in ("turns", "answered", "apologies", "broken_off", "needless", "retries", "switched"):
+        for name in ("turns", "answered", "apologies", "broken_off", "partly", "needless", "retries", "switched"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.worst, self.worst_s = max(self.worst, other.worst), max(self.worst_s, other.worst_s)
         self.faults += other.faults
@@ -124,7 +131,8 @@ class Tally:
 class Watch(Tap):
     """Notes what the controller is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note = note
         self.transcripts = 0
         self.failed_transcripts = 0
         self.calls: Counter[str] = Counter()
@@ -133,8 +141,6 @@ class Watch(Tap):
 
     def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
         if not hop.processor.endswith("SessionController"):
-            if isinstance(frame, ServiceMetricsFrame) and hop.processor.endswith("MemoryInput"):
-                self.metrics.append(frame)
             return
         if isinstance(frame, TranscriptionFrame) and not frame.more:
             self.transcripts += 1
@@ -144,6 +150,15 @@ class Watch(Tap):
         elif isinstance(frame, ToolResultFrame):
             self.results[frame.call_id] += 1
 
+    def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
+        if isinstance(frame, ServiceMetricsFrame):
+            self.metrics.append(frame)
+
+    def failed(self, t_ns: int, processor: str, error: BaseException) -> None:
+        place = traceback.extract_tb(error.__traceback__)[-1:]
+        where = ", ".join(f"{one.filename.rpartition('/')[2]}:{one.lineno}" for one in place)
+        self.note(f"{processor} raised {type(error).__name__}: {error} ({where})")
+
 
 class Talk:
     """One conversation. ``stubborn``: see `Faulty`; ``raise_on``: whether the first broken promise ends it."""
@@ -152,6 +167,7 @@ class Talk:
         dice = self.dice = random.Random(seed)
         self.turns = turns
         self.tally = Tally()
+        self.story: list[str] = []
         self.book = Book(random.Random(dice.random()))
         self.clock = VirtualClock(autojump=False)
         self.transport = MemoryTransport(sample_rate=MIC_RATE, output_rate=RATE, buffer_ms=dice.choice([200, 2_000]))
@@ -162,7 +178,7 @@ class Talk:
             error_timeout_s=dice.choice([1.0, 3.0]),
             idle_timeout_s=None, max_duration_s=None, max_messages=None, history_turns=20, keep_alive_s=None,
             endpointing={"min_delay_ms": dice.choice([100, 500])},
-            interruption={"grace_ms": 0},
+            interruption={"grace_ms": 0, "min_speech_ms": 0},
             preemptive={"enabled": dice.random() < 0.2},
         )  # fmt: skip
         self.controller = SessionController(self.rules)
@@ -173,13 +189,12 @@ class Talk:
             Pipeline([self.transport.input(), stt, self.controller, llm, tts, self.transport.output()]),
             clock=self.clock, seed=seed,
         )  # fmt: skip
-        self.watch = Watch()
+        self.watch = Watch(self.note)
         self.worker.add_tap(self.watch)
         self.asked: list[Asked] = []
         """Of this round."""
         self.pressed_ns: list[int] = []
         """When the user interrupted, with a button or by beginning to speak."""
-        self.story: list[str] = []
         self.key = 0
         self.utterances = 0
 
@@ -205,7 +220,7 @@ class Talk:
             elif kind == "llm":
                 members.append(FaultyLLM(self.book, own, name, LLMSettings(**common), stubborn))
             else:
-                timed = dice.random() < 0.6
+                timed = dice.random() < 0.7
                 members.append(FaultyTTS(self.book, own, name, ServiceSettings(**common), stubborn, timed=timed))
         return members[0] if count == 1 else Fallback(members)
 
@@ -231,19 +246,19 @@ class Talk:
         """Say the next turn: two words, with silence before and after."""
         self.key += 1
         key, dice = self.key, self.dice
-        half = round(dice.choice([0.2, 0.3, 0.4]) * MIC_RATE)
+        half = round(dice.choice([0.1, 0.14, 0.2]) * MIC_RATE)
         self.book.half[key] = half
         words = [np.full(half, 2 * key, np.int16), np.full(half, 2 * key + 1, np.int16)]
-        pause: Samples = np.zeros(round(0.6 * MIC_RATE), np.int16)
+        pause: Samples = np.zeros(round(0.4 * MIC_RATE), np.int16)
         self.transport.send(np.concatenate([pause, *words, np.zeros(round(0.2 * MIC_RATE), np.int16)]))
-        await self.clock.advance(0.6 + START_MS / 1000)
+        await self.clock.advance(0.4 + START_MS / 1000)
         self.pressed_ns.append(self.now_ns - START_MS * NS_PER_MS)
         self.note(f"the user begins turn {key}")
         self.worker.post(UserStartedSpeakingFrame(START_MS))
         await self.clock.advance(2 * half / MIC_RATE + (STOP_MS - START_MS) / 1000)
         self.utterances += 1
         self.worker.post(UserStoppedSpeakingFrame(STOP_MS))
-        self.asked.append(Asked(key, self.now_ns, typed=False))
+        self.asked.append(Asked(key, self.now_ns, False, len(self.pressed_ns)))
         self.note("... and ends it")
         await self.clock.settle()
 
@@ -253,7 +268,7 @@ class Talk:
         self.note(f"the user types turn {self.key}")
         self.pressed_ns.append(self.now_ns)
         self.worker.post(InputTextFrame(f"a{self.key} b{self.key}"))
-        self.asked.append(Asked(self.key, self.now_ns, typed=True))
+        self.asked.append(Asked(self.key, self.now_ns, True, len(self.pressed_ns)))
         await self.clock.settle()
 
     async def interrupts(self) -> None:
@@ -279,6 +294,7 @@ class Talk:
         except BaseException as error:
             error.add_note("\n".join(self.story[-60:]))
             self.worker.cancel()
+            await self.clock.advance(20)
             await running
             raise
         stopping = asyncio.ensure_future(self.worker.stop(10_000))
@@ -315,6 +331,7 @@ class Talk:
         self.pressed_ns.clear()
         self.transport.heard.clear()
         self.watch.metrics.clear()
+        self.watch.failed_transcripts = 0
         self.book.forget()
         await self.clock.advance(dice.choice([0.0, 1.0, 5.0, 20.0]))
 
@@ -325,8 +342,13 @@ class Talk:
         while quiet < 3:
             await self.clock.advance(0.1)
             quiet = quiet + 1 if self.resting else 0
-            assert self.now_ns < limit_ns, f"it hangs: {self.session._link.data}"  # pyright: ignore[reportPrivateUsage]
+            assert self.now_ns < limit_ns, f"it comes to no rest: {self._state()}"
         self.note("rest")
+
+    def _state(self) -> str:
+        data = self.session._link.data  # pyright: ignore[reportPrivateUsage]
+        words = f"{self.watch.transcripts} transcripts of {self.utterances} utterances"
+        return f"{data.state}, {words}, {data.response}, {data.queue}, {data.turn}, {data.utterances}, {data.cut}"
 
     @property
     def resting(self) -> bool:
@@ -375,9 +397,10 @@ class Talk:
         tally = self.tally
         tally.turns += 1
         words = [(run, spoken.word) for run in runs if (spoken := self.book.spoken.get(run.value)) is not None]
-        mine = [(run, word) for run, word in words if (number := number_of(word)) and number[0] == asked.key]
+        answer = self._answered_as(asked.key)
+        mine = [(run, word) for run, word in words if (number := number_of(word)) and number[0] == answer]
         sorry = [run for run in runs if run.value == SORRY and run.at_ns >= asked.end_ns]
-        after = [at for at in self.pressed_ns if at > asked.end_ns]
+        after = self.pressed_ns[asked.pressed :]
         promised_s = self.promised_s(asked)
         first_ns = min([run.at_ns for run, _ in mine] + [run.at_ns for run in sorry], default=None)
         if after and (first_ns is None or first_ns > after[0]):
@@ -385,6 +408,10 @@ class Talk:
             busy = [run for run in runs if asked.end_ns <= run.end_ns <= after[0]]
             assert busy or waited_s <= promised_s, f"turn {asked.key}: nothing for {waited_s} s, {promised_s} s promised"
             tally.broken_off += 1
+            return
+        if first_ns is None and self.watch.failed_transcripts and any(run.at_ns >= asked.end_ns for run in runs):
+            # The rest of a turn was lost whose beginning was understood, and is answered.
+            tally.partly += 1
             return
         assert first_ns is not None, f"turn {asked.key} had neither an answer nor an apology"
         # What was being said already is said first.
@@ -394,7 +421,7 @@ class Talk:
         if waited_s / promised_s > tally.worst:
             tally.worst = waited_s / promised_s
         tally.worst_s = max(tally.worst_s, waited_s)
-        whole = self.book.plan(asked.key).words
+        whole = self.book.plan(answer).words
         heard = {number_of(word) for _, word in mine}
         complete = heard == {number_of(word) for word in whole}
         broken_off = any(at >= first_ns for at in after)
@@ -406,6 +433,14 @@ class Talk:
         else:
             assert sorry, f"turn {asked.key}: the answer is not whole, and nobody says sorry"
         tally.apologies += bool(sorry)
+
+    def _answered_as(self, key: int) -> int:
+        """By whose plan a turn is answered: what was said in one go is one turn, and has the answer of its end."""
+        for turn in reversed(self.session.turns):
+            keys = [int(found) for found in KEY.findall(turn.text)]
+            if turn.kind in (TurnKind.USER_AUDIO, TurnKind.USER_TEXT) and key in keys:
+                return keys[-1]
+        return key
 
     def _judge_words(self, runs: Sequence[Run]) -> None:
         """Each word is heard once, in order, by one response; but one that was under way is said again."""

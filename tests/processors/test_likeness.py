@@ -8,7 +8,7 @@ from voxline.processors.stt.likeness import is_believed, likeness
 STOP = "S T AA P"
 TURN_LEFT = "T ER N L EH F T"
 SIXTY = "G OW F AO R W ER D S IH K S T IY M IY T ER Z"
-SPOKEN = st.lists(st.sampled_from("AA IY S T M NG W +SPN+".split()), max_size=12)
+SPOKEN = st.lists(st.sampled_from(["AA", "IY", "S", "T", "M", "NG", "W", "+SPN+"]), max_size=12)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_likeness_is_mutual_and_whole_only_for_the_same(one: list[str], other: l
         # "stop it please"; "where have you been" for "where are you"
         (STOP, "S T AA P IH T P L IY Z", False),
         ("W EH R AA R Y UW", "W EH R HH AE V Y UW B IH N", False),
-        # "turn the lead": alike enough
-        (TURN_LEFT, "T ER N DH AH L EH D", True),
+        # "turn last"
+        (TURN_LEFT, "T ER N L AE S T", True),
         (TURN_LEFT, "T ER N AO F DH AH R EY D IY OW", False),
         # "go forward city leaders"
         (SIXTY, "G OW F AO R W ER D S IH T IY L IY D ER Z", True),

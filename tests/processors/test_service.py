@@ -120,7 +120,7 @@ def times(oracle: Oracle) -> list[float]:
     return [float(line.split()[-1]) for line in oracle.log if line.startswith("ask")]
 
 
-# --- connections --------------------------------------------------------------------------------------------------------
+# --- connections ------------------------------------------------------------------------------------------------------
 
 
 async def test_it_is_connected_before_the_first_frame_and_disconnected_at_the_end(harness: Harness):
@@ -237,7 +237,7 @@ async def test_a_connection_that_cannot_be_closed_is_replaced_all_the_same(
     assert SECRET not in "".join(record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG)
 
 
-# --- attempts -----------------------------------------------------------------------------------------------------------
+# --- attempts ---------------------------------------------------------------------------------------------------------
 
 
 async def test_it_is_asked_again_and_waits_longer_each_time(harness: Harness):
@@ -318,7 +318,7 @@ async def test_a_thousand_attempts_are_possible(harness: Harness):
     assert texts(bench) == ["hi!"]
 
 
-# --- deadlines ----------------------------------------------------------------------------------------------------------
+# --- deadlines --------------------------------------------------------------------------------------------------------
 
 
 async def test_the_first_piece_has_a_deadline_in_each_attempt(harness: Harness):
@@ -397,13 +397,10 @@ async def test_an_interruption_while_it_connects_leaves_nothing_half_done(harnes
     await bench.send(TextFrame("ho"), response=2)
     assert texts(bench) == ["ho!"]
     # What the second one had begun was given back before the third.
-    assert [line for line in oracle.log if "connect" in line] == ["connect", "disconnect", "connect"] + [
-        "disconnect",
-        "connect",
-    ]
+    assert [line for line in oracle.log if "connect" in line] == [*["connect", "disconnect"] * 2, "connect"]
 
 
-# --- errors -------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -447,7 +444,7 @@ async def test_it_is_called_by_its_name(harness: Harness):
     bench.expect_error("^delphi cannot be reached", processor="delphi")
 
 
-# --- metrics ------------------------------------------------------------------------------------------------------------
+# --- metrics ----------------------------------------------------------------------------------------------------------
 
 
 async def test_metrics_say_who_answered_when_and_after_which_errors(harness: Harness):
@@ -458,23 +455,25 @@ async def test_metrics_say_who_answered_when_and_after_which_errors(harness: Har
     assert metrics(bench) == [ServiceMetricsFrame("delphi", "oracle", 1, 300.0, 600.0, 1.0, ("BadAnswerError",))]
 
 
-# --- settings -----------------------------------------------------------------------------------------------------------
+# --- settings ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"attempts": 0}, "Oracle: attempts: Input should be greater than or equal to 1, not 0."),
-        ({"voice": 3}, "Oracle: voice: Input should be a valid string, not 3."),
-        ({"first_timeout_s": float("inf")}, "Oracle: first_timeout_s: Input should be a finite number, not inf."),
-        ({"pitch": 3}, "Oracle: there is no pitch; there are attempts, "),
+        ({"attempts": 0}, ["attempts", "0", "greater than or equal to 1"]),
+        ({"voice": 3}, ["voice", "3", "string"]),
+        ({"first_timeout_s": float("inf")}, ["first_timeout_s", "inf", "finite"]),
+        ({"pitch": 3}, ["pitch", "attempts"]),
     ],
 )
-def test_a_setting_that_cannot_be_is_said_in_a_sentence(fields: dict[str, Any], said: str):
+def test_a_setting_that_cannot_be_is_said_in_a_sentence(fields: dict[str, Any], said: list[str]):
     with pytest.raises(SettingsError) as error:
         settings_of("Oracle", OracleSettings, **fields)
-    assert str(error.value).startswith(said)
-    assert "\n" not in str(error.value)
+    message = str(error.value)
+    assert message.startswith("Oracle: ")
+    assert [words for words in said if words not in message] == []
+    assert "\n" not in message
 
 
 async def test_an_update_holds_from_the_next_question_on(harness: Harness):
@@ -554,7 +553,7 @@ def test_before_it_runs_nothing_can_be_updated_but_what_is_wrong_is_still_said()
         oracle.update(attempts=0)
 
 
-# --- whatever happens ---------------------------------------------------------------------------------------------------
+# --- whatever happens -------------------------------------------------------------------------------------------------
 
 STEPS = st.one_of(
     st.just("piece"),

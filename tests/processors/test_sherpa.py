@@ -22,8 +22,9 @@ from voxline.pipeline import (
 from voxline.pipeline.frames import Samples
 from voxline.pipeline.testing import Bench, BenchFailure, Harness
 from voxline.pipeline.testing.material import chunks
+from voxline.processors.child_host import Refused
 from voxline.processors.stt.sherpa import SherpaSTT
-from voxline.processors.stt.sherpa_child import words_of
+from voxline.processors.stt.sherpa_child import find_model, words_of
 from voxline.tests.processors.onnx_file import mean_model
 from voxline.tests.processors.sherpa_file import (
     ENCODER_NOTES,
@@ -61,6 +62,13 @@ def texts(bench: Bench) -> list[str]:
 
 def interims(bench: Bench) -> list[str]:
     return [frame.text for frame in bench.down if isinstance(frame, InterimTranscriptionFrame)]
+
+
+def pid_of(stt: SherpaSTT) -> int:
+    """The number of its process."""
+    assert stt._model is not None
+    assert stt._model.pid is not None
+    return stt._model.pid
 
 
 # --- hearing ---------------------------------------------------------------------------------------------------------
@@ -145,7 +153,7 @@ async def test_a_process_that_dies_in_mid_speech_is_made_anew_and_hears_it_again
     stt = SherpaSTT(write_transducer(tmp_path), interim_ms=0)
     bench = await bench_of(harness, stt)
     await bench.send(UserStartedSpeakingFrame(0), *chunks(sound("low", "high")))
-    pid = stt._model.pid
+    pid = pid_of(stt)
     os.kill(pid, signal.SIGKILL)
     await bench.send(*chunks(sound("low")))
     await bench.advance(ms=2_000)
@@ -153,7 +161,7 @@ async def test_a_process_that_dies_in_mid_speech_is_made_anew_and_hears_it_again
     await bench.advance(ms=2_000)
     assert texts(bench) == ["low higher low"]
     assert not transcripts(bench)[0].failed
-    assert stt._model.pid not in (None, pid)
+    assert pid_of(stt) != pid
 
 
 # --- files that are no model -----------------------------------------------------------------------------------------
@@ -190,28 +198,43 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "not streaming": (write(E, encoder({"model_type": "zipformer2"})), "it is not made for streaming"),
     "another decoder": (write(D, mean_model()), "it has no vocab_size or context_size"),
     "another joiner": (write(J, mean_model()), "it takes 1 input"),
-    "another size": (write(D, decoder(4)), "does not fit: sherpa-onnx says Got invalid dimensions"),
-    "notes missing": (
-        write(E, encoder({key: value for key, value in ENCODER_NOTES.items() if key != "d_model"})),
-        "its library ended the process, saying: .*'d_model' does not exist in the metadata",
-    ),
     "no model": (lambda folder: [file.unlink() for file in folder.glob("*.onnx")], "has no .onnx file"),
     "no CTC model": (alone(joiner()), "it has no model_type"),
 }  # fmt: skip
 
 
+DEADLY: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another size": (write(D, decoder(4)), "does not fit: sherpa-onnx says Got invalid dimensions"),
+    "notes missing": (
+        write(E, encoder({key: value for key, value in ENCODER_NOTES.items() if key != "d_model"})),
+        "its library ended the process, saying: .*'d_model' does not exist in the metadata",
+    ),
+    "cut off": WRONG["cut off"],
+}
+"""What sherpa-onnx itself refuses, or exits at; and one that it is spared."""
+
+
 @pytest.mark.parametrize("case", WRONG)
-async def test_what_is_no_model_is_told_in_a_sentence_before_the_first_frame(
-    harness: Harness, tmp_path: Path, case: str
-):
+def test_what_is_no_model_is_told_in_a_sentence(tmp_path: Path, case: str):
     spoil, message = WRONG[case]
     folder = write_transducer(tmp_path)
     spoil(folder)
+    with pytest.raises(Refused, match=message) as caught:
+        find_model(folder, int8=True)
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 300
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", DEADLY)
+async def test_it_is_told_before_the_first_frame_and_nothing_is_left_running(
+    harness: Harness, tmp_path: Path, case: str
+):
+    spoil, message = DEADLY[case]
+    folder = write_transducer(tmp_path)
+    spoil(folder)
     stt = SherpaSTT(folder)
-    with pytest.raises(BenchFailure, match=message) as caught:
+    with pytest.raises(BenchFailure, match=f"BadRequestError: SherpaSTT: .*{message}"):
         await bench_of(harness, stt)
-    said = next(line for line in str(caught.value).splitlines() if "SherpaSTT: " in line)
-    assert len(said) < 600
     assert not stt.alive()
 
 

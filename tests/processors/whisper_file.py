@@ -22,12 +22,17 @@ _LOOKS = {0: "<|notimestamps|>", 2: WORDS[0], 4: WORDS[1]}
 """Where in the sound the next word is, in places, and after which token."""
 WORD_STARTS_MS = (0, 2 * _PLACE * 20)
 """When its two words begin."""
-_LANGUAGES = ("en", "de", "fr")
-_SPECIAL_BEFORE = ["<|endoftext|>", "<|startoftranscript|>"]
-_SPECIAL_AFTER = ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+_SPECIAL = (
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|translate|>",
+    "<|transcribe|>",
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+)
 _TIMES = [f"<|{at * 0.02:.2f}|>" for at in range(1501)]
-_MULTILINGUAL = 50_257
-"""Where the first special token stands in a model that CTranslate2 takes to know many languages."""
 
 
 def _bytes_as_letters() -> list[str]:
@@ -35,16 +40,13 @@ def _bytes_as_letters() -> list[str]:
     return sorted(cast(Any, import_module("tokenizers")).pre_tokenizers.ByteLevel.alphabet())
 
 
-def _vocabulary(many: bool) -> list[str]:
-    plain = [*_bytes_as_letters(), *WORDS]
-    special = [*_SPECIAL_BEFORE, *(f"<|{one}|>" for one in _LANGUAGES if many), *_SPECIAL_AFTER, *_TIMES]
-    fill = [f"filler{at}" for at in range(_MULTILINGUAL - len(plain))] if many else []
-    return [*plain, *fill, *special]
+def _vocabulary() -> list[str]:
+    return [*_bytes_as_letters(), *WORDS, *_SPECIAL, *_TIMES]
 
 
 def _chain(loop: bool) -> dict[str, str]:
     """What follows what."""
-    says: dict[str, str] = {"<|startoftranscript|>": _TIMES[0], "<|transcribe|>": _TIMES[0], _TIMES[0]: WORDS[0]}
+    says: dict[str, str] = {"<|startoftranscript|>": _TIMES[0], _TIMES[0]: WORDS[0]}
     if loop:
         return says | {WORDS[0]: WORDS[0]}
     return says | {WORDS[0]: WORDS[1], WORDS[1]: "<|1.00|>", "<|1.00|>": "<|endoftext|>"}
@@ -52,7 +54,7 @@ def _chain(loop: bool) -> dict[str, str]:
 
 def _tokenizer(folder: Path, vocabulary: list[str]) -> None:
     library = cast(Any, import_module("tokenizers"))
-    first = vocabulary.index(_SPECIAL_BEFORE[0])
+    first = vocabulary.index(_SPECIAL[0])
     made = library.Tokenizer(library.models.BPE({token: at for at, token in enumerate(vocabulary[:first])}, []))
     made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = library.decoders.ByteLevel()
@@ -85,17 +87,15 @@ def _layer(spec: Any) -> None:
     _linear(spec.ffn.linear_1, _SIZE, 4 * _SIZE)
 
 
-def write_whisper(
-    folder: Path, *, sure: bool = True, silence: bool = False, loop: bool = False, many: bool = False, mels: int = MELS
-) -> Path:
+def write_whisper(folder: Path, *, sure: bool = True, silence: bool = False, loop: bool = False) -> Path:
     """Write a model that says "go west", from 0 to 1 s of each window; returns its folder.
 
     ``sure``: whether its words are likely to it; ``silence``: whether it takes everything for silence; ``loop``: it
-    says one word for ever; ``many``: it knows three languages.
+    says one word for ever. It knows English only.
     """
     made = folder / "whisper"
     made.mkdir(parents=True)
-    vocabulary = _vocabulary(many)
+    vocabulary = _vocabulary()
     ids = {token: at for at, token in enumerate(vocabulary)}
     chain = _chain(loop)
     tokens = dict.fromkeys([*chain, *chain.values(), *_LOOKS.values(), "<|nospeech|>"])
@@ -111,7 +111,7 @@ def write_whisper(
         projection[ids["<|nospeech|>"], places["<|startoftranscript|>"]] = 12
 
     spec = cast(Any, import_module("ctranslate2.specs.whisper_spec")).WhisperSpec(1, 1, 1, 1)
-    for conv, channels in ((spec.encoder.conv1, mels), (spec.encoder.conv2, _SIZE)):
+    for conv, channels in ((spec.encoder.conv1, MELS), (spec.encoder.conv2, _SIZE)):
         conv.weight, conv.bias = _zeros(_SIZE, channels, 3), _zeros(_SIZE)
     # A place in the sound for each quarter of a second.
     spec.encoder.position_encodings.encodings = np.eye(_SIZE, dtype=np.float32)[
@@ -134,7 +134,7 @@ def write_whisper(
     spec.register_vocabulary(vocabulary)
     spec.config.suppress_ids = []
     spec.config.suppress_ids_begin = [ids["<|endoftext|>"]]
-    spec.config.lang_ids = [ids[f"<|{one}|>"] for one in _LANGUAGES] if many else []
+    spec.config.lang_ids = []
     spec.config.alignment_heads = [(0, 0)]
     spec.validate()
     spec.save(str(made))

@@ -21,8 +21,8 @@ from voxline.pipeline.frames import (
     UsageFrame,
 )
 from voxline.pipeline.testing import Harness
+from voxline.processors.fallback import Fallback
 from voxline.processors.llm.base import LLM, Piece, ToolSpec, Usage
-from voxline.processors.service import Service
 from voxline.processors.tools import Tool, ToolContext, ToolError, tool
 from voxline.tests.processors.llm.rig import Model, ask, calls, kinds, results, texts
 
@@ -62,17 +62,6 @@ def always_the_same(arguments: Mapping[str, Any]) -> str:
 WORK = ToolCall("w1", "work", '{"what": "a"}')
 
 
-class Pair(Model):
-    """Two models, the second for when the first fails."""
-
-    def __init__(self, first: Model, second: Model, tools: Sequence[Any] = ()) -> None:
-        super().__init__(tools=tools)
-        self.both = first, second
-
-    def members(self) -> Sequence[Service[Any]]:
-        return self.both
-
-
 # --- plain answers ----------------------------------------------------------------------------------------------------
 
 
@@ -100,6 +89,15 @@ async def test_an_adapter_of_three_lines_takes_tools(harness: Harness):
     bench = await harness(Parrot(tools=[weather]))
     await bench.send(ask("hi"))
     assert texts(bench) == ["hi, weather."]
+
+
+async def test_tools_may_be_set_as_an_attribute(harness: Harness):
+    model = Model([ROME], ["Sun."])
+    model.tools = [weather]
+    bench = await harness(model)
+    await bench.send(ask("how is Rome"))
+    assert texts(bench) == ["Sun."]
+    assert list(model.tools) == ["weather"]
 
 
 async def test_usage_and_metrics_go_upstream(harness: Harness):
@@ -231,7 +229,7 @@ async def test_a_tool_past_its_deadline_is_given_up(harness: Harness):
     assert results(bench) == {"w1": "work gave no result within 2 s."}
     assert texts(bench) == ["It takes too long."]
     assert (work.begun, work.ended) == (1, 0)
-    assert model.calls.running == 0
+    assert model.call_ledger.running == 0
 
 
 async def test_a_tool_that_ignores_its_deadline_holds_nobody(harness: Harness):
@@ -253,11 +251,11 @@ async def test_a_tool_that_ignores_its_deadline_holds_nobody(harness: Harness):
     assert texts(bench) == ["Too long."]
     await bench.send(ask("hello"))
     assert texts(bench) == ["Too long.", "Hello."]
-    assert model.calls.running == 1
+    assert model.call_ledger.running == 1
     kept[-1].wake()
     await bench.settle()
-    assert model.calls.running == 0
-    assert model.calls.late == 1
+    assert model.call_ledger.running == 0
+    assert model.call_ledger.late == 1
     assert results(bench) == {"c1": "stubborn gave no result within 1 s."}
 
 
@@ -331,7 +329,7 @@ async def test_the_next_member_goes_on_with_the_results(harness: Harness):
     work = Clocked(1_000)
     first = Model([WORK], [BadRequestError("too long")], tools=[work.tool])
     second = Model(["Done."])
-    bench = await harness(Pair(first, second))
+    bench = await harness(Fallback([first, second]))
     await bench.send(ask("go"))
     await bench.advance(1_000)
     assert texts(bench) == ["Done."]
@@ -370,7 +368,31 @@ async def test_a_tool_that_only_looks_something_up_is_cancelled(harness: Harness
     await bench.advance(5_000)
     assert (work.begun, work.ended) == (1, 0)
     assert len(results(bench)) == 1
-    assert model.calls.running == 0
+    assert model.call_ledger.running == 0
+
+
+async def test_a_cut_of_an_older_answer_cancels_nothing_of_the_newer_one(harness: Harness):
+    work = Clocked(1_000, on_interruption="cancel")
+    bench = await harness(Model(["One."], [WORK], ["Two."], tools=[work.tool]))
+    await bench.send(ask("a"), response=1)
+    await bench.send(ask("b"), response=2)
+    await bench.interrupt(response=1)
+    await bench.advance(1_000)
+    assert results(bench) == {"w1": "a: done"}
+    assert texts(bench) == ["One.", "Two."]
+
+
+async def test_a_lookup_whose_answer_is_cut_before_it_began_does_not_begin(harness: Harness):
+    class Unlucky(Model):
+        async def complete(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> AsyncGenerator[Piece]:
+            bench.worker.interrupt("just now")
+            yield WORK
+
+    work = Clocked(1_000, on_interruption="cancel")
+    bench = await harness(Unlucky(tools=[work.tool]))
+    await bench.send(ask("go"))
+    assert work.begun == 0
+    assert results(bench) == {"w1": "It was cancelled: the user interrupted. It has no result."}
 
 
 async def test_a_hung_tool_holds_back_no_request_and_no_fact(harness: Harness):
@@ -435,12 +457,13 @@ async def test_a_tool_says_something_itself_but_not_when_its_answer_is_cut(harne
             await context.clock.sleep(60)
         return "cooked"
 
-    bench = await harness(Model([ToolCall("c1", "cook")], tools=[Tool(cook, timeout_s=600)]))
+    model = Model([ToolCall("c1", "cook")], tools=[Tool(cook, timeout_s=600)])
+    bench = await harness(model)
     await bench.send(ask("go"))
     await bench.advance(60_000)
     await bench.interrupt()
     await bench.advance(300_000)
-    assert texts(bench) == ["Minute 0.", "Minute 1."]
+    assert texts(bench) == model.call_ledger.calls[0].said == ["Minute 0.", "Minute 1."]
     assert results(bench) == {"c1": "cooked"}
 
 
@@ -482,6 +505,19 @@ async def test_a_call_after_an_interruption_gets_the_result_of_the_one_that_runs
     assert texts(bench) == ["Booked."]
     assert (work.begun, work.ended) == (1, 1)
     assert results(bench) == {"w1": "a: done", "w2": "a: done"}
+
+
+async def test_a_run_goes_on_for_the_second_call_when_the_first_is_past_its_deadline(harness: Harness):
+    work = Clocked(3_000, key=True, timeout_s=2)
+    model = Model([WORK], [ToolCall("w2", "work", '{"what": "a"}')], ["Done."], tools=[work.tool])
+    bench = await harness(model)
+    await bench.send(ask("go"))
+    await bench.advance(1_500)
+    await bench.interrupt()
+    await bench.send(ask("again"))
+    await bench.advance(1_500)
+    assert results(bench) == {"w1": "work gave no result within 2 s.", "w2": "a: done"}
+    assert (work.begun, work.ended) == (1, 1)
 
 
 async def test_a_lookup_that_was_cancelled_runs_anew(harness: Harness):
@@ -532,9 +568,9 @@ async def test_nothing_is_left_where_the_pipeline_is_cancelled(harness: Harness)
     bench = await harness(model)
     await bench.send(ask("go"))
     await bench.close()
-    assert model.calls.running == 0
-    assert model.calls.open == []
-    assert model.calls.calls[0].text == "It was cut off: the conversation has ended. It has no result."
+    assert model.call_ledger.running == 0
+    assert model.call_ledger.open == []
+    assert model.call_ledger.calls[0].text == "It was cut off: the conversation has ended. It has no result."
 
 
 async def test_tools_by_decorator_keep_their_options(harness: Harness):

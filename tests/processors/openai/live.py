@@ -20,9 +20,12 @@ from voxline.pipeline import (
     TextFrame,
     handles,
 )
+from voxline.processors.service import Limits
 
 PATIENCE_S = 20.0
 """After which a test that hangs fails."""
+IMPATIENT = Limits(first_timeout_s=0.15, between_timeout_s=0.15, attempts=40, backoff_s=0.01, backoff_max_s=0.01)
+"""What hangs is soon given up; so is, on a loaded machine, what does not, so it is asked often."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from voxline.pipeline.frames import ServiceMetricsFrame, ToolCall
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors.llm.base import Piece, ToolSpec, Usage
 from voxline.processors.openai import OpenAILLM
-from voxline.tests.processors.openai.live import Live
+from voxline.tests.processors.openai.live import IMPATIENT, Live
 from voxline.tests.processors.openai.server import CHAT, MODELS, FakeOpenAI, Reply, chunk, sse
 
 HELLO = (Message("user", "hello"),)
@@ -269,7 +269,7 @@ async def test_what_comes_after_the_end_spoils_nothing(server: FakeOpenAI, tail:
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sizes=st.lists(st.integers(1, 40), max_size=40), newline=st.sampled_from(["\n", "\r\n"]))
 def test_an_answer_is_the_same_however_it_is_cut_on_the_way(sizes: list[int], newline: str):
     async def run() -> None:
@@ -382,15 +382,15 @@ async def test_a_quota_that_is_used_up_is_not_asked_again(server: FakeOpenAI, ha
 @pytest.mark.parametrize("hang_after", [-1, 0, 2])
 async def test_a_server_that_hangs_is_given_up(server: FakeOpenAI, hang_after: int):
     hang = Reply(Reply.chat("It", " is").pieces, content_type="text/event-stream", hang_after=hang_after)
-    server.script(CHAT, hang, Reply.chat("Here I am."))
-    llm = OpenAILLM("parrot", base_url=server.url, first_timeout_s=0.1, between_timeout_s=0.1, backoff_s=0.01)
+    server.script(CHAT, hang)
+    llm = OpenAILLM("parrot", base_url=server.url, **IMPATIENT)
     async with Live(llm) as live:
         live.send(LLMRequestFrame(HELLO), response=1)
         await live.out(ResponseEndFrame)
-        assert live.texts == ["Here I am."]
+        assert live.texts == ["hello"]
         assert live.errors == []
     await server.idle()
-    assert server.closed_early == 1
+    assert server.closed_early >= 1
 
 
 async def test_a_slow_drip_is_no_hang(server: FakeOpenAI):

@@ -21,7 +21,7 @@ from voxline.pipeline.testing import Bench, Harness
 from voxline.pipeline.testing.material import chunks, noise, tone
 from voxline.processors.openai import OpenAISTT
 from voxline.processors.stt.utterance import Transcript
-from voxline.tests.processors.openai.live import Live
+from voxline.tests.processors.openai.live import IMPATIENT, Live
 from voxline.tests.processors.openai.server import TRANSCRIPTIONS, FakeOpenAI, Reply
 
 GPT = "gpt-4o-mini-transcribe"
@@ -103,7 +103,8 @@ async def test_a_model_that_knows_no_words_is_asked_without(server: FakeOpenAI, 
     bench = await bench_of(harness, ears(server))
     await bench.send(*turn())
     await bench.send(*turn())
-    assert [(told.text, told.words) for told in transcripts(bench.down)] == [("1000 ms", ())] * 2
+    # The second one is heard with 300 ms from before its start.
+    assert [(told.text, told.words) for told in transcripts(bench.down)] == [("1000 ms", ()), ("1300 ms", ())]
     formats = [request.body["response_format"] for request in server.asked(TRANSCRIPTIONS)]
     assert formats == ["verbose_json", "json", "json"]
 
@@ -141,15 +142,16 @@ async def test_the_streams_of_other_servers_are_understood(server: FakeOpenAI, h
 
 async def test_a_long_utterance_is_sent_in_pieces(server: FakeOpenAI, harness: Harness):
     bench = await bench_of(harness, ears(server, piece_ms=2_000))
-    await bench.send(*turn(noise(5_000)))
+    for frame in turn(noise(5_000)):
+        await bench.send(frame)
     told = transcripts(bench.down)
-    assert [one.more for one in told] == [True, True, False]
+    assert [one.more for one in told] == [True] * (len(told) - 1) + [False]
     lengths = [int(one.text.split()[0]) for one in told]
     assert sum(lengths) == 5_000
-    assert all(length <= 2_000 for length in lengths[:-1])
+    assert all(length <= 2_000 for length in lengths)
     assert [one.audio_ms for one in told] == lengths
-    starts = [one.words[0].start_ms for one in told]
-    assert starts == [0, lengths[0], lengths[0] + lengths[1]]
+    assert len(told) >= 3
+    assert [one.words[0].start_ms for one in told] == [sum(lengths[:number]) for number in range(len(told))]
 
 
 async def test_a_click_is_not_sent(server: FakeOpenAI, harness: Harness):
@@ -160,7 +162,8 @@ async def test_a_click_is_not_sent(server: FakeOpenAI, harness: Harness):
 async def test_words_that_make_no_sense_cost_no_text(server: FakeOpenAI, harness: Harness):
     words = [{"word": "go", "start": 0.1, "end": 90}, {"word": " ", "start": 0, "end": 0}]
     server.script(TRANSCRIPTIONS, Reply.json({"text": "go", "words": words}))
-    server.script(TRANSCRIPTIONS, Reply.json({"text": "go", "words": 7}), Reply.json({"text": "go", "words": [{}]}))
+    for odd in (7, [1]):
+        server.script(TRANSCRIPTIONS, Reply.json({"text": "go", "words": odd}))
     assert (await heard(server, harness))[0].words == (HeardWord("go", 100, 1_000),)
     assert (await heard(server, harness))[0] == Transcript("go", end_ms=1_000)
     assert (await heard(server, harness))[0] == Transcript("go", end_ms=1_000)
@@ -199,10 +202,9 @@ async def test_after_a_failure_all_of_it_is_heard_again(server: FakeOpenAI, harn
 
 async def test_a_server_that_hangs_is_given_up(server: FakeOpenAI):
     server.script(TRANSCRIPTIONS, Reply(hang_after=-1), Reply((b'{"text": "go"}',), hang_after=1))
-    stt = ears(server, first_timeout_s=0.1, backoff_s=0.01)
-    async with Live(stt) as live:
+    async with Live(ears(server, **IMPATIENT)) as live:
         live.send(*turn())
         await live.out(TranscriptionFrame)
         assert [told.text for told in transcripts(live.down)] == ["1000 ms"]
     await server.idle()
-    assert server.closed_early == 2
+    assert server.closed_early >= 2

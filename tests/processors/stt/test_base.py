@@ -1,15 +1,14 @@
 """Recognisers: the audio of an utterance in, what was said out, whatever goes wrong in between."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any, ClassVar, Unpack
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from typing import Any, Unpack
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import (
-    Frame,
     InputAudioFrame,
     InputEndedFrame,
     InterimTranscriptionFrame,
@@ -18,7 +17,7 @@ from voxline.pipeline import (
     UserStoppedSpeakingFrame,
 )
 from voxline.pipeline.clock import Wait
-from voxline.pipeline.errors import AuthenticationError, BadAnswerError, ServiceDownError, ServiceError
+from voxline.pipeline.errors import AuthenticationError, BadAnswerError, ServiceDownError
 from voxline.pipeline.frames import HeardWord, Samples, ServiceMetricsFrame
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors.service import settings_of
@@ -33,7 +32,7 @@ Step = int | float | str | Exception | Transcript | tuple[str, int]
 """Chunks to read, a wait in s, an error, something to say."""
 
 
-def numbers(samples: Sequence[Any]) -> str:
+def numbers(samples: Iterable[Any]) -> str:
     return " ".join(map(str, samples))
 
 
@@ -43,7 +42,7 @@ class Ears(STT):
     ``script``: the steps of each attempt; then it hears the rest and says it.
     """
 
-    sample_rate: ClassVar[int] = 1_000
+    sample_rate = 1_000
 
     def __init__(self, *script: Sequence[Step], **limits: Unpack[STTLimits]) -> None:
         self.settings = settings_of("Ears", STTSettings, **{"backoff_s": 0.0, "preroll_ms": 0.0, **limits})
@@ -56,16 +55,17 @@ class Ears(STT):
     async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
         self.attempts += 1
         heard: list[int] = []
-        told = 0
+        told: int = 0
         try:
-            for step in self.script.pop(0) if self.script else []:
+            steps: Sequence[Step] = self.script.pop(0) if self.script else []
+            for step in steps:
                 if isinstance(step, Exception):
                     raise step
                 elif isinstance(step, Transcript):
                     yield step
                 elif isinstance(step, int):
                     for _ in range(step):
-                        heard += [*await anext(audio, np.zeros(0, np.int16))]
+                        heard += (await anext(audio, np.zeros(0, np.int16))).tolist()
                 elif isinstance(step, float):
                     await self.clock.sleep(step)
                 elif isinstance(step, tuple):
@@ -83,7 +83,7 @@ class Ears(STT):
                 elif step == SILENT:
                     return
             async for samples in audio:
-                heard += [*samples]
+                heard += samples.tolist()
             yield Transcript(numbers(heard[told:]))
         finally:
             self.closed += 1
@@ -131,7 +131,7 @@ def metrics(bench: Bench) -> list[ServiceMetricsFrame]:
     return [frame for frame in bench.up if isinstance(frame, ServiceMetricsFrame)]
 
 
-# --- utterances ---------------------------------------------------------------------------------------------------------
+# --- utterances -------------------------------------------------------------------------------------------------------
 
 
 async def test_what_is_said_between_start_and_stop_is_one_transcription(harness: Harness):
@@ -232,17 +232,11 @@ async def test_one_that_has_said_all_while_the_user_speaks_is_done_when_they_sto
 
 async def test_its_words_have_the_times_of_the_utterance(harness: Harness):
     words = (HeardWord("one", 0.0, 10.0),)
-    talk = await talk_of(
-        harness,
-        Ears(
-            [2, Transcript("one", words=words, end_ms=20), ServiceDownError("Gone.")],
-            [1, Transcript("two", words=words), SILENT],
-        ),
-    )
+    first: list[Step] = [2, Transcript("one", words=words, end_ms=20), ServiceDownError("Gone.")]
+    talk = await talk_of(harness, Ears(first, [1, Transcript("two", words=words), SILENT]))
     await talk.says(5)
-    assert [frame.words for frame in finals(talk.bench) if frame.text] == [
-        (HeardWord("one", 0.0, 10.0),), (HeardWord("one", 20.0, 30.0),)
-    ]  # fmt: skip
+    told = [frame.words for frame in finals(talk.bench) if frame.text]
+    assert told == [(HeardWord("one", 0.0, 10.0),), (HeardWord("one", 20.0, 30.0),)]
 
 
 async def test_metrics_count_from_the_end_of_the_speech(harness: Harness):
@@ -262,7 +256,7 @@ async def test_the_input_may_end_in_the_middle_of_a_word(harness: Harness):
     assert isinstance(talk.bench.down[-1], TranscriptionFrame)
 
 
-# --- deadlines ----------------------------------------------------------------------------------------------------------
+# --- deadlines --------------------------------------------------------------------------------------------------------
 
 
 async def test_the_user_may_speak_as_long_as_they_like(harness: Harness):
@@ -301,7 +295,7 @@ async def test_one_that_hangs_while_the_user_speaks_is_noticed_and_what_they_sai
     assert finals(talk.bench)[0].decode_ms == 0
 
 
-# --- failures -----------------------------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [ServiceDownError, BadAnswerError])
@@ -342,7 +336,7 @@ async def test_a_failure_when_all_is_told_costs_nothing_that_was_said(harness: H
     assert not any(frame.failed for frame in finals(talk.bench))
 
 
-async def test_where_all_have_failed_there_is_one_frame_that_says_so_and_an_error_and_the_next_is_heard(
+async def test_where_all_have_failed_one_frame_says_so_and_an_error_and_the_next_is_heard(
     harness: Harness,
 ):
     ears = Ears(*[[1, ServiceDownError("Gone.")]] * 3)
@@ -401,7 +395,7 @@ async def test_at_the_end_of_the_run_it_is_closed(harness: Harness):
     assert ears.closed == 1
 
 
-# --- whatever happens ---------------------------------------------------------------------------------------------------
+# --- whatever happens -------------------------------------------------------------------------------------------------
 
 ERRORS = [ServiceDownError("Gone."), BadAnswerError("What?"), OSError()]
 STEPS = st.one_of(
@@ -439,7 +433,7 @@ def test_not_one_sample_is_lost_or_doubled_whatever_fails(
                 wanted.append([*range(begin, talk.ms)])
                 # So that the next one is not older than the 10 s that wait.
                 await bench.advance(60_000)
-            assert not [error for error in bench.errors]
+            assert list(bench.errors) == []
             told = finals(bench)
         finally:
             failures = await bench.stop()

@@ -95,6 +95,14 @@ async def test_markup_is_not_spoken_and_what_was_written_is_what_is_told(harness
     assert " ".join(heard(bench)) == "**Turn** [left](https://example.com), _please_."
 
 
+async def test_a_long_text_is_spoken_sentence_by_sentence_and_an_emoji_goes_with_the_one_before_it(harness: Harness):
+    voice = Voice()
+    bench = await harness(voice)
+    await bench.send(TextFrame("Ten meters on. Then left! 😀"))
+    assert [text.strip() for text in voice.asked] == ["Ten meters on.", "Then left!"]
+    assert " ".join(heard(bench)) == "Ten meters on. Then left! 😀"
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "😀", "---"])
 async def test_what_cannot_be_spoken_is_not_asked_for(harness: Harness, text: str):
     voice = Voice()
@@ -166,9 +174,9 @@ async def test_an_untimed_voice_gives_the_text_as_one_word_at_once(harness: Harn
 async def test_after_a_failure_it_goes_on_with_the_last_word_that_was_begun(harness: Harness, kind: type[Exception]):
     voice = Voice([chunk(100, (0, 0.0)), chunk(60, (4, 20.0)), kind("Gone.")])
     bench = await harness(voice)
-    await bench.send(TextFrame("Ten meters on. Then left."), ResponseEndFrame())
-    assert voice.asked == ["Ten meters on. Then left.", "meters on. Then left."]
-    assert heard(bench) == ["Ten", "meters", "on.", "Then", "left."]
+    await bench.send(TextFrame("Ten meters on, then left."), ResponseEndFrame())
+    assert voice.asked == ["Ten meters on, then left.", "meters on, then left."]
+    assert heard(bench) == ["Ten", "meters", "on,", "then", "left."]
     assert sum(frame.duration_ms for frame in audio(bench)) == 100 + 60 + 400
     assert metrics(bench)[0].errors == (kind.__name__,)
 

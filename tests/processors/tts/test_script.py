@@ -75,7 +75,7 @@ def test_words_are_those_that_were_written():
     words = [*one.words_of(chunk(100, *((said.index(word), 10.0) for word in ("Turn", "left", "now"))))]
     words += one.rest(100)
     assert joined(words) == "**Turn** [left](https://example.com) 😀 now"
-    assert [word.text.strip("*") for word in words][0] == "Turn"
+    assert words[0].text.strip("*") == "Turn"
 
 
 def test_scripts_without_spaces_have_a_word_for_each_character_and_they_are_glued():
@@ -177,5 +177,5 @@ def test_joined_the_words_are_the_text_whatever_a_voice_tells_and_however_often_
     if any(word.text != word.text.strip() or not word.text for word in words):
         raise AssertionError(words)
     assert joined(words).replace(" ", "") == "".join(written.split())
-    if not any("\u0e00" <= letter for letter in written):
+    if not any(letter >= "\u0e00" for letter in written):
         assert joined(words) == " ".join(written.split())

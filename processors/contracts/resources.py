@@ -1,0 +1,92 @@
+"""What a process holds: open files and sockets, processes of its own, threads, tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...pipeline.clock import VirtualClock, Wait
+
+_FILES = Path("/proc/self/fd")
+_THREADS = Path("/proc/self/task")
+GRACE_S = 1.0
+"""Real seconds in which what was given back has to be gone: a process ends, a socket is closed by the event loop."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What is held now, by kind. Files and processes are seen on Linux only."""
+
+    files: Counter[str]
+    processes: frozenset[int]
+    threads: frozenset[str]
+    tasks: frozenset[str]
+
+    def beyond(self, before: Resources) -> list[str]:
+        """What is there that was not before, in words."""
+        # By kind: a number of its own has each socket and each pipe.
+        files = Counter({_kind(name): 0 for name in self.files})
+        for name, count in self.files.items():
+            files[_kind(name)] += count
+        for name, count in before.files.items():
+            files[_kind(name)] -= count
+        found = [f"{count} open {kind}" for kind, count in sorted(files.items()) if count > 0]
+        found += [f"process {pid}" for pid in sorted(self.processes - before.processes)]
+        found += [f"thread {name}" for name in sorted(self.threads - before.threads)]
+        found += [f"task {name}" for name in sorted(self.tasks - before.tasks)]
+        return found
+
+
+def _kind(name: str) -> str:
+    return name.partition(":")[0] if ":[" in name else name
+
+
+def held() -> Resources:
+    """What this process holds now."""
+    gc.collect()
+    current = asyncio.current_task()
+    return Resources(
+        Counter(filter(None, map(_target, _names(_FILES)))),
+        frozenset(pid for task in _names(_THREADS) for pid in _children(task)),
+        frozenset(f"{thread.name} ({thread.ident})" for thread in threading.enumerate()),
+        frozenset(f"{task.get_name()} {id(task)}" for task in asyncio.all_tasks() if task is not current),
+    )
+
+
+def _names(folder: Path) -> list[Path]:
+    try:
+        return [*folder.iterdir()]
+    except OSError:
+        return []
+
+
+def _target(file: Path) -> str:
+    try:
+        return os.readlink(file)
+    except OSError:
+        return ""  # of the list itself: closed by now
+
+
+def _children(task: Path) -> list[int]:
+    try:
+        return [int(number) for number in (task / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+async def settled(done: Callable[[], bool], real_s: float = GRACE_S) -> bool:
+    """Wait until ``done``, for real seconds at most. Whether it came to that."""
+    clock = VirtualClock()
+    left_s = real_s
+    while not done() and left_s > 0:
+        waiting = Wait()
+        clock.patience(0.01, waiting.wake)
+        await waiting
+        left_s -= 0.01
+    return done()
