@@ -240,7 +240,8 @@ class Service(FrameProcessor, Generic[S]):
             with Deadline(self.clock, LEAVING_S, lambda: ServiceTimeout(message)):
                 await self.disconnect()
         except Exception as error:
-            log.warning("%s: %s", self.path, self.typed(error))
+            # A member of a `Fallback` has no path.
+            log.warning("%s", self.typed(error))
         except asyncio.CancelledError:
             if being_cancelled():
                 raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
@@ -150,8 +150,24 @@ class Lab:
         except BenchFailure as failure:
             self._suite.fail("an answer that ends", str(failure).partition("\n\n")[0])
         if stop_after is not None:
-            self._response += 1
+            self.forget()
         return answers
+
+    def forget(self) -> None:
+        """An answer was interrupted: what is asked next is of another response."""
+        self._response += 1
+
+    async def do(self, work: Callable[[Any], Awaitable[None]], adapter: Service[Any] | None = None) -> None:
+        """Do something with an adapter, in a job, where it has its clock. It must not fail."""
+
+        async def ask(who: Any) -> AsyncGenerator[Any]:
+            await work(who)
+            for nothing in ():
+                yield nothing
+
+        answer = await self.ask(ask, adapter)
+        if answer.error is not None:
+            self._suite.fail("no error", said(answer.error))
 
     async def good(self, ask: Ask, adapter: Service[Any] | None = None) -> list[Any]:
         """Ask what can be answered. Returns the pieces."""
@@ -295,7 +311,7 @@ class Suite(Generic[A]):
         async with self.lab(self.fresh()) as lab:
             self.rule = "the same question gets an answer each time"
             alone = self.amount(await lab.good(self.sample()))
-            for stop_after in (0, 1, 2):
+            for stop_after in (0, 1):
                 self.rule = "an interruption ends an answer within 1 s, and nothing of it comes afterwards"
                 answer = await lab.ask(self.long(), stop_after=stop_after)
                 await lab.bench.advance(CLOSING_MS + 100)
@@ -312,19 +328,12 @@ class Suite(Generic[A]):
         adapter = self.fresh()
         async with self.lab(self.make()) as lab:
             adapter.live_in(lab.probe, 0)
-            try:
-                await adapter.disconnect()
-                await adapter.disconnect()
-            except Exception as error:
-                self.fail("no error", said(error))
+            for _ in range(2):
+                await lab.do(type(adapter).disconnect, adapter)
             self.rule = "after disconnect(), connect() works again"
             other: A = lab.adapter
             for _ in range(2):
-                await other.leave()
-                try:
-                    await other.ready()
-                except VoxlineError as error:
-                    self.fail("a connection", said(error))
+                await lab.do(_reconnect)
                 pieces = await lab.good(self.sample())
                 self.expect(self.amount(pieces) > 0, "an answer with something in it", "nothing")
         self.rule = "an adapter that was stopped can run again, in another pipeline"
@@ -363,11 +372,7 @@ class Suite(Generic[A]):
             assert answer.error is not None
             self._typed(adapter, answer.error)
             self.rule = "after a failure, disconnect() and connect() make it work again"
-            await adapter.leave()
-            try:
-                await adapter.ready()
-            except VoxlineError as error:
-                self.fail("a connection", said(error))
+            await lab.do(_reconnect)
             self.expect(self.amount(await lab.good(self.sample())) > 0, "an answer with something in it", "nothing")
 
     async def _cannot_connect(self, adapter: A) -> None:
@@ -404,7 +409,7 @@ class Suite(Generic[A]):
         if answer.error is not None:
             self.expect(not answered, "an answer", said(answer.error))
             self._typed(answer.adapter, answer.error)
-            await answer.adapter.ready()
+            await lab.do(type(answer.adapter).ready)
         self.rule = f"a question that is odd ({what}) has an answer or a typed error, and the next one works"
         self.expect(self.amount(await lab.good(self.sample())) > 0, "an answer with something in it", "nothing")
 
@@ -424,6 +429,11 @@ async def until_quiet(bench: Bench, within_ms: float = 120_000) -> None:
     limit_ns = bench.clock.now_ns() + within_ms * NS_PER_MS
     while (due_ns := bench.clock.next_ns) is not None and due_ns <= limit_ns:
         await bench.advance(max(0.0, (due_ns - bench.clock.now_ns()) / NS_PER_MS))
+
+
+async def _reconnect(adapter: Service[Any]) -> None:
+    await adapter.leave()
+    await adapter.ready()
 
 
 def said(error: BaseException) -> str:

@@ -208,7 +208,7 @@ async def check_turn_model(make: Callable[[], TurnModel], *, patience_s: float =
         audio = sounds[what].copy()
         rules.rule = f"a probability for {what}"
         answer = await _ask(who, audio, rules, patience_s)
-        number = isinstance(answer, float | int | np.float32) and 0 <= float(answer) <= 1
+        number = _is_probability(answer)
         rules.expect(number, "a number from 0 to 1", repr(answer))
         rules.rule = "the audio is only read"
         rules.expect(np.array_equal(audio, sounds[what]), "audio as it was", "it has changed")
@@ -222,6 +222,13 @@ async def check_turn_model(make: Callable[[], TurnModel], *, patience_s: float =
         other = await asked(make(), what)
         rules.rule = "an answer depends on the audio of its question alone"
         rules.expect(abs(answer - other) < 1e-3, f"{answer:g} for {what} of another instance", f"{other:g}")
+
+
+def _is_probability(answer: Any) -> bool:
+    try:
+        return 0 <= float(answer) <= 1
+    except (TypeError, ValueError):
+        return False
 
 
 def _floats(samples: Samples) -> npt.NDArray[np.float32]:

@@ -86,7 +86,7 @@ class PocketSphinxSTT(STT[PocketSphinxSettings]):
         """Start the process, and load the models."""
         if self._sphinx is None:
             # It knows the caller's voice, so it is kept where its process dies.
-            self._sphinx = SphinxProcess(sleep=self.clock.sleep)
+            self._sphinx = SphinxProcess(sleep=lambda seconds: self.clock.sleep(seconds))
         await self._sphinx.start(self.settings.grammar)
 
     async def disconnect(self) -> None:

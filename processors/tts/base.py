@@ -40,6 +40,9 @@ class TTS(Service[S]):
     tells_words: ClassVar[bool] = False
     """Whether its chunks say when words begin. If not, what was heard of a sentence is interpolated."""
 
+    _lost = 0
+    """The response of which a sentence could not be spoken."""
+
     def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
         """Speak a text, which is plain and not empty: an async generator. Raises `ServiceError`.
 
@@ -54,10 +57,17 @@ class TTS(Service[S]):
     @handles(TextFrame)
     async def speak_text(self, frame: TextFrame) -> AsyncIterator[Frame]:
         """Answer a text with its speech, sentence by sentence."""
-        for said in self._sentences(frame.text):
-            async with aclosing(self._speak(said)) as frames:
-                async for spoken in frames:
-                    yield spoken
+        if self.response == self._lost:
+            return
+        try:
+            for said in self._sentences(frame.text):
+                async with aclosing(self._speak(said)) as frames:
+                    async for spoken in frames:
+                        yield spoken
+        except ServiceError as error:
+            # Of an answer with a hole nobody wants the rest, and each sentence would wait for all deadlines again.
+            self._lost = self.response
+            await self.complain(error, TextFrame.__name__)
 
     def _sentences(self, text: str) -> list[Spoken]:
         """What is to be said, sentence by sentence; what cannot be said goes with the sentence before it."""

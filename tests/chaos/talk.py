@@ -58,6 +58,8 @@ from voxline.tests.chaos.promise import Load, promised_s
 from voxline.transports.memory import MemoryTransport
 
 APOLOGY = "Sorry, that was lost."
+SORRY_NS = 200 * NS_PER_MS
+"""How long the recording of it is."""
 START_MS, STOP_MS = 100, 100
 """How long the detector of speech takes."""
 WEATHERS: Sequence[dict[str, float]] = (
@@ -71,7 +73,7 @@ WEATHERS: Sequence[dict[str, float]] = (
 def apology_file() -> Path:
     """A WAV in which the apology is said: 200 ms."""
     path = Path(tempfile.mkdtemp(prefix="voxline-chaos-")) / "sorry.wav"
-    soundfile.write(path, np.full(RATE // 5, SORRY, np.int16), RATE, subtype="PCM_16")
+    soundfile.write(path, np.full(RATE * SORRY_NS // NS_PER_S, SORRY, np.int16), RATE, subtype="PCM_16")
     return path
 
 
@@ -398,11 +400,22 @@ class Talk:
         tally.turns += 1
         words = [(run, spoken.word) for run in runs if (spoken := self.book.spoken.get(run.value)) is not None]
         answer = self._answered_as(asked.key)
+        whole = self.book.plan(answer).words
         mine = [(run, word) for run, word in words if (number := number_of(word)) and number[0] == answer]
-        sorry = [run for run in runs if run.value == SORRY and run.at_ns >= asked.end_ns]
         after = self.pressed_ns[asked.pressed :]
+        # From its beginning to its end; two of them may follow one another without a pause.
+        sorry = [
+            Run(max(run.at_ns, asked.end_ns), SORRY, 0)
+            for run in runs
+            if run.value == SORRY and run.end_ns - max(run.at_ns, asked.end_ns) >= SORRY_NS - NS_PER_MS
+        ]
+        complete = {number_of(word) for _, word in mine} == {number_of(word) for word in whole}
         promised_s = self.promised_s(asked)
         first_ns = min([run.at_ns for run, _ in mine] + [run.at_ns for run in sorry], default=None)
+        if self._cut(asked.key) and not complete:
+            # What the user had said before came late, and cut it; or what they did next.
+            tally.broken_off += 1
+            return
         if after and (first_ns is None or first_ns > after[0]):
             waited_s = (after[0] - asked.end_ns) / NS_PER_S
             busy = [run for run in runs if asked.end_ns <= run.end_ns <= after[0]]
@@ -421,9 +434,6 @@ class Talk:
         if waited_s / promised_s > tally.worst:
             tally.worst = waited_s / promised_s
         tally.worst_s = max(tally.worst_s, waited_s)
-        whole = self.book.plan(answer).words
-        heard = {number_of(word) for _, word in mine}
-        complete = heard == {number_of(word) for word in whole}
         broken_off = any(at >= first_ns for at in after)
         if complete:
             tally.answered += 1
@@ -441,6 +451,13 @@ class Talk:
             if turn.kind in (TurnKind.USER_AUDIO, TurnKind.USER_TEXT) and key in keys:
                 return keys[-1]
         return key
+
+    def _cut(self, key: int) -> bool:
+        """Whether the answer to a turn was cut by the user: so the session says."""
+        cut = {one.response for one in self.session.interruptions}
+        user = (TurnKind.USER_AUDIO, TurnKind.USER_TEXT)
+        found = [one for one in self.session.turns if one.kind in user and str(key) in KEY.findall(one.text)]
+        return any(one.response in cut for one in found)
 
     def _judge_words(self, runs: Sequence[Run]) -> None:
         """Each word is heard once, in order, by one response; but one that was under way is said again."""

@@ -276,6 +276,13 @@ async def test_a_call_that_a_server_sends_twice_is_one(harness: Harness):
     assert list(results(bench)) == ["c1"]
 
 
+async def test_the_same_call_in_the_next_round_is_another_one(harness: Harness):
+    bench = await harness(Model([ROME], [ROME], ["Sun."], tools=[weather]))
+    await bench.send(ask("go"))
+    assert list(results(bench)) == ["c1", "c1#1"]
+    assert texts(bench) == ["Sun."]
+
+
 async def test_a_guess_calls_nothing_before_it_is_wanted(harness: Harness):
     work = Clocked(0)
     bench = await harness(Model(["I look it up.", WORK], ["Done."], tools=[work.tool]))

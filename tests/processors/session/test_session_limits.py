@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,8 +10,14 @@ from voxline.pipeline import (
     UPSTREAM,
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
+    Frame,
+    FrameProcessor,
+    LLMRequestFrame,
     ResponseCutFrame,
+    ResponseEndFrame,
+    TextFrame,
     TranscriptionFrame,
+    handles,
 )
 from voxline.pipeline.frames import (
     ClientConnectedFrame,
@@ -409,9 +416,23 @@ async def test_time_outs_of_a_day_of_sessions_leave_nothing_behind():
             assert limits.next_ns(bench.session.data) is None
 
 
+class Forgetful(FrameProcessor):
+    """A model of somebody's own, that fails and never says that its answer is over."""
+
+    asked = 0
+
+    @handles(LLMRequestFrame)
+    async def respond(self, frame: LLMRequestFrame) -> AsyncIterator[Frame]:
+        self.asked += 1
+        await self.clock.sleep(0.2)
+        if self.asked == 1:
+            raise ConnectionError("the model is away")
+        yield TextFrame("Here I am.")
+        yield ResponseEndFrame()
+
+
 async def test_an_answer_that_has_failed_is_not_waited_for_as_long_as_one_that_is_slow():
-    answers = [ConnectionError("the model is away"), "Here I am."]
-    async with SessionBench(answers, apology="Sorry, say that again.") as bench:
+    async with SessionBench(model=Forgetful(), apology="Sorry, say that again.") as bench:
         await bench.user_says("are you there")
         await bench.quiet(200)
         assert [error.error for error in bench.errors] == ["ConnectionError"]

@@ -141,8 +141,7 @@ class Calls(RuleBasedStateMachine):
             return call.run
         if not call.open:
             self.note([call])
-        nothing = cast(Any, multiple())
-        return nothing
+        return cast(Any, multiple())
 
     @rule(run=consumes(runs), outcome=st.sampled_from([Outcome.DONE, Outcome.DONE, Outcome.FAILED, Outcome.CANCELLED]))
     def end(self, run: int, outcome: Outcome):

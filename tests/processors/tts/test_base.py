@@ -199,7 +199,10 @@ async def test_of_one_that_fails_for_good_what_it_said_is_heard_and_told(harness
     bench.expect_error("Too long.", error="BadRequestError", processor="Voice")
     assert heard(bench) == ["Ten", "meters"]
     assert metrics(bench) == [ServiceMetricsFrame("", "tts", 1, 0.0, 0.0, 4, ("BadRequestError",))]
-    await bench.send(TextFrame("Next."), response=1)
+    # Nobody wants the rest of an answer with a hole.
+    await bench.send(TextFrame("Then left."), response=1)
+    assert heard(bench) == ["Ten", "meters"]
+    await bench.send(TextFrame("Next."), response=2)
     assert heard(bench)[-1] == "Next."
 
 
@@ -218,7 +221,7 @@ async def test_audio_that_is_none_is_an_error_that_says_what_it_was(harness: Har
     await bench.send(TextFrame("Ten."))
     error = bench.expect_error("int16", error="BadAnswerError")
     assert str(getattr(samples, "dtype", type(samples).__name__)) in error.message
-    await bench.send(TextFrame("Ten."))
+    await bench.send(TextFrame("Ten."), response=2)
     assert heard(bench) == ["Ten."]
 
 
