@@ -169,7 +169,7 @@ class Service(FrameProcessor, Generic[S]):
     async def adopt_settings(self, frame: ServiceUpdateFrame) -> None:
         """Take over what `update` has checked."""
         changes = json.loads(frame.changes)
-        who: Service[Any] = self if frame.member < 0 else self.members()[frame.member]
+        who = cast("Service[Any]", self) if frame.member < 0 else self.members()[frame.member]
         who.settings = type(who.settings).model_validate({**who.settings.model_dump(), **changes})
         who._stale = who._stale or not who.reconnect_for.isdisjoint(changes)
 
@@ -190,11 +190,12 @@ class Service(FrameProcessor, Generic[S]):
             try:
                 await member.ready()
             except ServiceError as error:
-                log.warning("%s: %s", self.path, error)
                 self.health.failed(index, self.clock.now_ns(), error.wait_s)
                 failures.append(error)
         if len(failures) == len(members):
             raise failures[0]
+        for error in failures:
+            log.warning("%s begins without one: %s", self.path, error)
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -1,33 +1,21 @@
-"""What the contracts of all services have in common: a bench to ask on, and the rules that hold for each of them.
-
-::
-
-    Lab:   bench( Probe -> Stopper )     the probe asks the adapter itself, without the base around it,
-                                         and the stopper interrupts, where a rule wants that
-"""
+"""What the contracts of all services have in common: the rules that hold for each of them."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
-from ...pipeline.clock import NS_PER_MS
 from ...pipeline.errors import ServiceError, VoxlineError
-from ...pipeline.frames import Frame, OutputFrame
-from ...pipeline.processor import FrameProcessor, handles
 from ...pipeline.testing.box import BenchFailure
 from ...pipeline.testing.harness import Bench
 from ..service import Service
+from .lab import Ask, Lab, Probe, Stopper, said
 from .resources import held, settled
 
 A = TypeVar("A", bound=Service[Any])
-Ask = Callable[[Any], AsyncGenerator[Any]]
-"""Asks an adapter, and gives the pieces of its answer."""
-
 CLOSING_MS = 1_000
 """How long an answer that is interrupted may take to end: the kernel leaves a job behind that takes longer."""
 PATIENCE_S = 30.0
@@ -39,144 +27,6 @@ class ContractFailure(AssertionError):
     """Something breaks a rule of its contract. The message says which, what was expected, and what came."""
 
 
-@dataclass(frozen=True, slots=True)
-class AskFrame(OutputFrame):
-    """The probe's own: ask this question."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class PieceFrame(OutputFrame):
-    """The probe's own: a piece of an answer came."""
-
-    number: int
-
-
-@dataclass(slots=True, eq=False)
-class Answer:
-    """A question, and what has come of it."""
-
-    ask: Ask
-    adapter: Service[Any]
-    stop_after: int | None = None
-    """Interrupt it after so many pieces; 0: at once."""
-    pieces: list[Any] = field(default_factory=list[Any])
-    error: Exception | None = None
-    ended: bool = False
-
-
-class Probe(Service[Any]):
-    """Asks adapters by themselves. It connects and disconnects them as a pipeline does."""
-
-    max_jobs: ClassVar[int] = 8
-
-    def __init__(self, adapters: Sequence[Service[Any]]) -> None:
-        self.adapters = adapters
-        self.answers: list[Answer] = []
-
-    def members(self) -> Sequence[Service[Any]]:
-        """The adapters."""
-        return self.adapters
-
-    @handles(AskFrame)
-    async def ask(self, frame: AskFrame) -> AsyncIterator[Frame]:
-        """Ask a question."""
-        answer = self.answers[frame.number]
-        try:
-            async with aclosing(answer.ask(answer.adapter)) as pieces:
-                async for piece in pieces:
-                    answer.pieces.append(piece)
-                    yield PieceFrame(frame.number)
-        except Exception as error:
-            answer.error = error
-        finally:
-            answer.ended = True
-
-
-class Stopper(FrameProcessor):
-    """Interrupts where a question says so."""
-
-    def __init__(self, probe: Probe) -> None:
-        self._probe = probe
-
-    @handles(PieceFrame)
-    async def count(self, frame: PieceFrame) -> None:
-        """A piece has come."""
-        answer = self._probe.answers[frame.number]
-        if answer.stop_after is not None and len(answer.pieces) >= answer.stop_after:
-            self.interrupt()
-
-
-class Lab:
-    """Adapters that are connected, and can be asked. Made by `Suite.lab`."""
-
-    def __init__(self, suite: Suite[Any], probe: Probe, bench: Bench) -> None:
-        self._suite = suite
-        self._probe = probe
-        self.bench = bench
-        self._response = 0
-
-    @property
-    def adapter(self) -> Any:
-        """The first of them."""
-        return self._probe.adapters[0]
-
-    @property
-    def probe(self) -> Probe:
-        """Who asks them."""
-        return self._probe
-
-    async def ask(self, ask: Ask, adapter: Service[Any] | None = None, *, stop_after: int | None = None) -> Answer:
-        """Ask, and return when the answer has ended, or was interrupted."""
-        (answer,) = await self.ask_all([(ask, adapter)], stop_after=stop_after)
-        return answer
-
-    async def ask_all(
-        self, asks: Sequence[tuple[Ask, Service[Any] | None]], *, stop_after: int | None = None
-    ) -> list[Answer]:
-        """Ask several at once."""
-        answers = [Answer(ask, adapter or self._probe.adapters[0], stop_after) for ask, adapter in asks]
-        self._response += 1
-        for answer in answers:
-            self._probe.answers.append(answer)
-            self.bench.worker.post(AskFrame(len(self._probe.answers) - 1), response=self._response)
-        if stop_after == 0:
-            self.bench.worker.interrupt()
-        try:
-            await self.bench.settle()
-            while not all(answer.ended for answer in answers) and (due_ns := self.bench.clock.next_ns) is not None:
-                await self.bench.advance(max(0.0, (due_ns - self.bench.clock.now_ns()) / NS_PER_MS))
-        except BenchFailure as failure:
-            self._suite.fail("an answer that ends", str(failure).partition("\n\n")[0])
-        if stop_after is not None:
-            self.forget()
-        return answers
-
-    def forget(self) -> None:
-        """An answer was interrupted: what is asked next is of another response."""
-        self._response += 1
-
-    async def do(self, work: Callable[[Any], Awaitable[None]], adapter: Service[Any] | None = None) -> None:
-        """Do something with an adapter, in a job, where it has its clock. It must not fail."""
-
-        async def ask(who: Any) -> AsyncGenerator[Any]:
-            await work(who)
-            for nothing in ():
-                yield nothing
-
-        answer = await self.ask(ask, adapter)
-        if answer.error is not None:
-            self._suite.fail("no error", said(answer.error))
-
-    async def good(self, ask: Ask, adapter: Service[Any] | None = None) -> list[Any]:
-        """Ask what can be answered. Returns the pieces."""
-        answer = await self.ask(ask, adapter)
-        if answer.error is not None:
-            self._suite.fail("an answer", said(answer.error))
-        return answer.pieces
-
-
 class Suite(Generic[A]):
     """The rules of a contract. `check` goes through those of all services, and then `rules`.
 
@@ -186,6 +36,8 @@ class Suite(Generic[A]):
     """
 
     kind: ClassVar[str] = "a service"
+    pieces: ClassVar[tuple[type, ...]] = (object,)
+    """What its answers are made of."""
 
     def __init__(
         self,
@@ -239,6 +91,12 @@ class Suite(Generic[A]):
         """Fail unless it holds."""
         if not holds:
             self.fail(expected, str(came))
+
+    def only_pieces(self, pieces: Sequence[Any]) -> None:
+        """Fail where an answer is made of something else."""
+        for piece in pieces:
+            names = " or ".join(kind.__name__ for kind in self.pieces)
+            self.expect(isinstance(piece, self.pieces), f"pieces that are {names}", type(piece).__name__)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -388,8 +246,10 @@ class Suite(Generic[A]):
             self.fail("a start that fails", "one that works")
         error = bench._start_error
         cause = error.__cause__ if error is not None else None
-        if isinstance(cause, Exception) and not isinstance(cause, VoxlineError):
-            self.fail("a VoxlineError", said(cause))
+        # What no adapter knows, the base makes a ServiceError of, which cannot say what to do.
+        origin = cause if cause is None or cause.__cause__ is None else cause.__cause__
+        if isinstance(origin, Exception) and not isinstance(origin, VoxlineError):
+            self._typed(adapter, origin)
         self._message(str(error))
 
     def _typed(self, adapter: Service[Any], error: Exception) -> None:
@@ -424,21 +284,9 @@ class Suite(Generic[A]):
         self.expect(not (left := held().beyond(before)), "what was there before", ", ".join(left))
 
 
-async def until_quiet(bench: Bench, within_ms: float = 120_000) -> None:
-    """Let virtual time pass, from timer to timer, until nothing is due any more."""
-    limit_ns = bench.clock.now_ns() + within_ms * NS_PER_MS
-    while (due_ns := bench.clock.next_ns) is not None and due_ns <= limit_ns:
-        await bench.advance(max(0.0, (due_ns - bench.clock.now_ns()) / NS_PER_MS))
-
-
 async def _reconnect(adapter: Service[Any]) -> None:
     await adapter.leave()
     await adapter.ready()
-
-
-def said(error: BaseException) -> str:
-    """An error in words."""
-    return f"{type(error).__name__}: {error}"
 
 
 def _maybe(error: BaseException | None) -> str:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from ...pipeline.frames import LLMRequestFrame, Message, ResponseEndFrame, TextFrame, ToolCall
 from ...pipeline.testing.harness import Bench
 from ..llm.base import LLM, Piece, ToolSpec, Usage
-from .common import PATIENCE_S, Ask, Lab, Suite, until_quiet
+from .common import PATIENCE_S, Suite
+from .lab import Ask, Lab, until_quiet
 
 WEATHER = ToolSpec(
     "get_weather",
@@ -58,6 +59,7 @@ async def check_llm(
 
 class _LLMSuite(Suite[LLM[Any]]):
     kind: ClassVar[str] = "a language model"
+    pieces: ClassVar[tuple[type, ...]] = (str, ToolCall, Usage)
 
     def __init__(self, make: Callable[[], LLM[Any]], question: str, tool_question: str, **options: Any) -> None:
         super().__init__(make, **options)
@@ -104,8 +106,6 @@ class _LLMSuite(Suite[LLM[Any]]):
         await self._in_a_pipeline()
 
     def _pieces(self, pieces: Sequence[Any]) -> None:
-        for piece in pieces:
-            self.expect(isinstance(piece, str | ToolCall | Usage), "str, ToolCall or Usage", type(piece).__name__)
         usage = [piece for piece in pieces if isinstance(piece, Usage)]
         self.expect(len(usage) <= 1, "one Usage", f"{len(usage)}")
         self.expect(all(one.input_tokens >= 0 <= one.output_tokens for one in usage), "numbers of tokens", usage)

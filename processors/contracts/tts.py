@@ -11,7 +11,8 @@ from ...pipeline.frames import OutputAudioFrame, TextFrame
 from ...pipeline.testing.harness import Bench
 from ..tts.base import TTS
 from ..tts.script import SpeechChunk
-from .common import PATIENCE_S, Ask, Lab, Suite, until_quiet
+from .common import PATIENCE_S, Suite
+from .lab import Ask, Lab, until_quiet
 
 ODD_TEXTS = {
     "one letter": "a",
@@ -51,6 +52,7 @@ async def check_tts(
 
 class _TTSSuite(Suite[TTS[Any]]):
     kind: ClassVar[str] = "a voice"
+    pieces: ClassVar[tuple[type, ...]] = (SpeechChunk,)
 
     def __init__(self, make: Callable[[], TTS[Any]], text: str, long_text: str, **options: Any) -> None:
         super().__init__(make, **options)
@@ -96,7 +98,6 @@ class _TTSSuite(Suite[TTS[Any]]):
         self.rule = "a voice gives chunks of int16, shape (n,), mono"
         rates: set[int] = set()
         for chunk in chunks:
-            self.expect(isinstance(chunk, SpeechChunk), "SpeechChunk", type(chunk).__name__)
             samples: Any = chunk.samples
             found = f"{getattr(samples, 'dtype', type(chunk.samples).__name__)} {getattr(samples, 'shape', ())}"
             self.expect(found == f"int16 ({len(samples)},)", "an array of int16 with shape (n,)", found)

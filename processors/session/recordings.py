@@ -34,7 +34,7 @@ def check_recording(path: Path) -> None:
     try:
         info = soundfile.info(path)
     except (OSError, soundfile.SoundFileError) as error:
-        raise SettingsError(f"{path} cannot be read as audio (WAV, FLAC, Ogg, MP3): {error}") from None
+        raise SettingsError(f"{path} cannot be read as audio (WAV, FLAC, Ogg, MP3): {str(error).rstrip('.')}") from None
     if not 0 < info.duration <= MAX_S:
         raise SettingsError(f"{path} is {info.duration:.1f} s long, and a recording to be said has up to {MAX_S:g} s.")
 

@@ -41,6 +41,7 @@ from voxline.pipeline.host import Hop
 from voxline.pipeline.taps import Tap
 from voxline.pipeline.worker import PipelineWorker
 from voxline.processors.fallback import Fallback
+from voxline.processors.health import Health
 from voxline.processors.llm.base import LLM, LLMSettings, Piece, ToolSpec
 from voxline.processors.openai import OpenAILLM, OpenAISTT, OpenAITTS
 from voxline.processors.session import limits
@@ -366,6 +367,9 @@ class LiveTalk:
         running = asyncio.ensure_future(self.worker.run())
         began_ns = self.clock.now_ns()
         assert await self.until(lambda: self.worker.running or running.done(), 20)
+        for service in (self.stt, self.llm, self.tts):
+            # Rests of up to a minute would spare the server most of it.
+            service.health = Health(2, 0.1, 0.5)
         sizes: list[int] = []
         key = 0
         while key < self.turns:

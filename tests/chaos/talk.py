@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import tempfile
 import traceback
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +123,8 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter[str])
     retries: int = 0
     switched: int = 0
+    bytes_per_turn: float = 0.0
+    """By which memory grew in the second half; 0 where nobody measured."""
 
     def add(self, other: Tally) -> None:
         """Both."""
@@ -128,6 +132,7 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.worst, self.worst_s = max(self.worst, other.worst), max(self.worst_s, other.worst_s)
         self.faults += other.faults
+        self.bytes_per_turn = max(self.bytes_per_turn, other.bytes_per_turn)
 
 
 class Watch(Tap):
@@ -197,6 +202,7 @@ class Talk:
         """Of this round."""
         self.pressed_ns: list[int] = []
         """When the user interrupted, with a button or by beginning to speak."""
+        self._weights: list[tuple[int, int]] = []
         self.key = 0
         self.utterances = 0
 
@@ -290,6 +296,7 @@ class Talk:
             await self.clock.settle()
             while self.key < self.turns:
                 await self.round()
+                self._weigh()
                 assert not running.done(), f"the worker has ended: {running.result()}"
             self.book.weather = {}
             await self.clock.advance(5)
@@ -314,6 +321,16 @@ class Talk:
         assert not +self.book.connections, self.book.connections
         self.tally.faults = +self.book.faults
         return self.tally
+
+    def _weigh(self) -> None:
+        """Note, in the middle and at the end, how much memory is in use; where tracemalloc runs."""
+        if tracemalloc.is_tracing() and self.key >= self.turns * (len(self._weights) + 1) // 2:
+            self.story.clear()
+            gc.collect()
+            self._weights.append((self.key, tracemalloc.get_traced_memory()[0]))
+            if len(self._weights) > 1:
+                (turn, size), (last, weight) = self._weights[0], self._weights[-1]
+                self.tally.bytes_per_turn = (weight - size) / max(1, last - turn)
 
     async def round(self) -> None:
         """Some turns, until nobody says anything any more."""
