@@ -1,8 +1,8 @@
 """Processors: what hears, understands, decides and speaks."""
 
-from .commitment import AwaitsCommitment as AwaitsCommitment
 from .assembly import Conversation as Conversation
 from .assembly import conversation as conversation
+from .commitment import AwaitsCommitment as AwaitsCommitment
 from .energy_model import EnergyModel as EnergyModel
 from .fallback import Fallback as Fallback
 from .fallback_models import FallbackTurnModel as FallbackTurnModel

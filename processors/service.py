@@ -170,7 +170,8 @@ class Service(FrameProcessor, Generic[S]):
         """Take over what `update` has checked."""
         changes = json.loads(frame.changes)
         who = cast("Service[Any]", self) if frame.member < 0 else self.members()[frame.member]
-        who.settings = type(who.settings).model_validate({**who.settings.model_dump(), **changes})
+        before: ServiceSettings = who.settings
+        who.settings = type(before).model_validate({**before.model_dump(), **changes})
         who._stale = who._stale or not who.reconnect_for.isdisjoint(changes)
 
     # --- life ---------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def _kind(kind: Any, section: type[BaseModel] | None) -> str:
         case origin if origin is dict:
             return "texts by reason"
         case _:
-            return "text" if kind is str else "any number"
+            return {str: "text", Path: "a file"}.get(kind, "any number")
 
 
 def table() -> list[list[str]]:

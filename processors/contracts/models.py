@@ -30,6 +30,7 @@ from ..vad import VAD
 from .common import PATIENCE_S, ContractFailure
 
 NS_PER_S = 1_000_000_000
+QUIET_MS = 3_000
 LATE_MS = 300.0
 """By how much the events of the same speech may differ, where it comes in other pieces."""
 
@@ -93,56 +94,76 @@ async def check_vad(
     ``make`` gives a fresh one. ``speech``: int16 mono at ``sample_rate``, shape (n,), at least 1 s in which somebody
     speaks from the beginning to the end, without a pause.
     """
-    rules = _Rules("a voice detector", type(make()).__name__)
-    pause = silence(3_000, sample_rate)
-    talk = np.concatenate([pause, speech, pause])
+    await _Detector(make, speech, sample_rate, patience_s).check()
 
-    async def told(samples: Samples, *sizes_ms: float, off_at: int = -1, ended: bool = False) -> list[Frame]:
-        frames: list[Frame] = [*_frames(samples, sample_rate, sizes_ms or (20,)), *[InputEndedFrame()] * ended]
-        out = await _through(make(), frames, rules, patience_s, off_at=off_at)
+
+class _Detector:
+    """The rules of a voice detector: 3 s of silence, speech, 3 s of silence."""
+
+    def __init__(self, make: Callable[[], VAD], speech: Samples, rate: int, patience_s: float) -> None:
+        self.make, self.rate, self.patience_s = make, rate, patience_s
+        self.rules = _Rules("a voice detector", type(make()).__name__)
+        self.pause = silence(QUIET_MS, rate)
+        self.talk = np.concatenate([self.pause, speech, self.pause])
+        self.length_ms = len(speech) * 1000 / rate
+
+    async def told(
+        self, samples: Samples, sizes_ms: Sequence[float] = (20.0,), *, off_at: int = -1, ended: bool = False
+    ) -> list[Frame]:
+        """What comes out. ``off_at``: from that frame on nobody is listened to; ``ended``: the input ends."""
+        frames: list[Frame] = [*_frames(samples, self.rate, sizes_ms), *[InputEndedFrame()] * ended]
+        out = await _through(self.make(), frames, self.rules, self.patience_s, off_at=off_at)
         if off_at < 0:
-            rules.rule = "all frames pass, the same objects in the same order"
+            self.rules.rule = "all frames pass, the same objects in the same order"
             passed = [frame for frame in out if isinstance(frame, InputAudioFrame)]
             sent = [frame for frame in frames if isinstance(frame, InputAudioFrame)]
             same = len(passed) == len(sent) and all(one is other for one, other in zip(passed, sent, strict=True))
-            rules.expect(same, f"{len(sent)} frames as they were", f"{len(passed)} frames")
+            self.rules.expect(same, f"{len(sent)} frames as they were", f"{len(passed)} frames")
         return out
 
-    quiet = _events(await told(pause))
-    rules.rule = "silence is no speech"
-    rules.expect(not quiet, "no event", f"{len(quiet)} events")
-    first = _events(await told(talk))
-    rules.rule = "speech between silence is one start and one stop"
-    names = [type(event).__name__ for _, event in first]
-    rules.expect(
-        names == [UserStartedSpeakingFrame.__name__, UserStoppedSpeakingFrame.__name__], "one start, one stop", names
-    )
-    length_ms = len(speech) * 1000 / sample_rate
-    rules.rule = "an event says how long ago it was: where the speech began and ended"
-    (start_ms, start), (stop_ms, stop) = first
-    onset = start_ms - getattr(start, "onset_ms", 0.0)
-    end = stop_ms - getattr(stop, "silence_ms", 0.0)
-    rules.expect(abs(onset - 3_000) <= LATE_MS, "a start at about 3000 ms", f"{onset:g} ms")
-    rules.expect(abs(end - 3_000 - length_ms) <= LATE_MS + 200, f"an end at about {3_000 + length_ms:g} ms", f"{end:g}")
-    for sizes_ms in [(10.0,), (60.0,), (7.0, 33.0, 1.0)]:
-        other = _events(await told(talk, *sizes_ms))
-        rules.rule = "the length of the frames makes no difference"
-        late = [abs(one - two) for (one, _), (two, _) in zip(first, other, strict=False)]
-        rules.expect(len(other) == 2 and max(late) <= LATE_MS, "the same events", f"{len(other)} events, {late} ms off")
-    rules.rule = "where the input ends in the middle of speech, the stop comes before the end"
-    out = await told(talk[: len(pause) + len(speech)], ended=True)
-    rules.rule = "where the input ends in the middle of speech, the stop comes before the end"
-    rules.expect(
-        isinstance(out[-1], InputEndedFrame) and isinstance(out[-2], UserStoppedSpeakingFrame),
-        "a stop, and the end",
-        [type(frame).__name__ for frame in out[-2:]],
-    )
-    rules.rule = "who is not to be listened to is not heard, and speech under way ends"
-    out = await told(talk, off_at=round((3_000 + length_ms * 0.8) / 20))
-    names = [type(event).__name__ for _, event in _events(out)]
-    rules.expect(names[-1:] == [UserStoppedSpeakingFrame.__name__], "a stop", names)
-    heard_ms = sum(frame.duration_ms for frame in out if isinstance(frame, InputAudioFrame))
-    rules.expect(heard_ms <= 3_020 + length_ms * 0.8, "no audio after that", f"{heard_ms:g} ms of audio")
+    async def check(self) -> None:
+        """Go through them."""
+        rules = self.rules
+        quiet = _events(await self.told(self.pause))
+        rules.rule = "silence is no speech"
+        rules.expect(not quiet, "no event", f"{len(quiet)} events")
+        first = _events(await self.told(self.talk))
+        rules.rule = "speech between silence is one start and one stop"
+        names = [type(event).__name__ for _, event in first]
+        wanted = [UserStartedSpeakingFrame.__name__, UserStoppedSpeakingFrame.__name__]
+        rules.expect(names == wanted, "one start, one stop", names)
+        self._places(*first)
+        for sizes_ms in [(10.0,), (60.0,), (7.0, 33.0, 1.0)]:
+            other = _events(await self.told(self.talk, sizes_ms))
+            rules.rule = "the length of the frames makes no difference"
+            late = [abs(one - two) for (one, _), (two, _) in zip(first, other, strict=False)]
+            same = len(other) == 2 and max(late) <= LATE_MS
+            rules.expect(same, "the same events", f"{len(other)} events, {late} ms off")
+        await self._ends(round(QUIET_MS + self.length_ms * 0.8))
+
+    def _places(self, started: tuple[float, Frame], stopped: tuple[float, Frame]) -> None:
+        self.rules.rule = "an event says how long ago it was: where the speech began and ended"
+        begin = started[0] - getattr(started[1], "onset_ms", 0.0)
+        end = stopped[0] - getattr(stopped[1], "silence_ms", 0.0)
+        self.rules.expect(abs(begin - QUIET_MS) <= LATE_MS, f"a start at about {QUIET_MS:g} ms", f"{begin:g} ms")
+        wanted = QUIET_MS + self.length_ms
+        # Speech dies away.
+        self.rules.expect(abs(end - wanted) <= LATE_MS + 200, f"an end at about {wanted:g} ms", f"{end:g} ms")
+
+    async def _ends(self, in_speech_ms: int) -> None:
+        """What ends speech besides silence."""
+        rules = self.rules
+        out = await self.told(self.talk[: in_speech_ms * self.rate // 1000], ended=True)
+        rules.rule = "where the input ends in the middle of speech, the stop comes before the end"
+        last = [type(frame).__name__ for frame in out[-2:]]
+        wanted = [UserStoppedSpeakingFrame.__name__, InputEndedFrame.__name__]
+        rules.expect(last == wanted, "a stop, and the end", last)
+        rules.rule = "who is not to be listened to is not heard, and speech under way ends"
+        out = await self.told(self.talk, off_at=in_speech_ms // 20)
+        names = [type(event).__name__ for _, event in _events(out)]
+        rules.expect(names[-1:] == [UserStoppedSpeakingFrame.__name__], "a stop", names)
+        heard_ms = sum(frame.duration_ms for frame in out if isinstance(frame, InputAudioFrame))
+        rules.expect(heard_ms <= in_speech_ms + 20, "no audio after that", f"{heard_ms:g} ms of audio")
 
 
 def _events(frames: Sequence[Frame]) -> list[tuple[float, Frame]]:

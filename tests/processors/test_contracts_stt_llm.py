@@ -1,6 +1,9 @@
 """The contract suites: good recognisers and models pass, and each rule catches one that breaks it."""
 
+import os
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ from voxline.pipeline import (
 )
 from voxline.pipeline.errors import ServiceDownError, ServiceError
 from voxline.pipeline.frames import HeardWord, Message, Samples, ToolCall
+from voxline.pipeline.testing.material import speech
+from voxline.processors import PocketSphinxSTT, ScriptedLLM
 from voxline.processors.contracts import (
     ContractFailure,
     check_llm,
@@ -56,6 +61,19 @@ class Ears(STT):
 
 async def test_good_ears_pass():
     await check_stt(Ears, audio=SPEECH, text="go, go, go, go!", break_=break_it)
+
+
+async def test_pocketsphinx_keeps_the_contract():
+    pytest.importorskip("pocketsphinx")
+
+    def kill(stt: PocketSphinxSTT) -> None:
+        assert stt._sphinx is not None
+        assert stt._sphinx.pid is not None
+        os.kill(stt._sphinx.pid, signal.SIGKILL)
+
+    caller = Path(__file__).parents[2] / "examples" / "audio" / "caller.wav"
+    audio = speech(caller, 16_000, start_ms=6_600, ms=1_300)
+    await check_stt(PocketSphinxSTT, audio=audio, break_=kill, patience_s=60)
 
 
 class HearsOtherThings(Ears):
@@ -200,6 +218,10 @@ class Mind(LLM):
 
 async def test_a_good_model_passes():
     await check_llm(Mind, tool_question="How is the weather in Ulm?", break_=break_it)
+
+
+async def test_the_scripted_model_passes():
+    await check_llm(lambda: ScriptedLLM([["One. ", "Two. ", "Three."]] * 100, delay_ms=20), question="Count.")
 
 
 class Dreams(Mind):

@@ -257,8 +257,9 @@ async def test_one_that_does_not_tell_its_words_gives_them_at_once(harness: Harn
 @pytest.mark.parametrize("error", [RuntimeError("broken"), ServiceDownError("broken")])
 async def test_a_fault_comes_after_the_first_word_and_is_told_as_it_is(harness: Harness, error: Exception):
     bench = await harness(ScriptedTTS(faults={1: error}))
-    await bench.send(TextFrame("One two."), TextFrame("Three four."), TextFrame("Five six."))
+    await bench.send(TextFrame("One two."), TextFrame("Three four."), TextFrame("Lost."), response=1)
     bench.expect_error("^broken$", error=type(error).__name__, processor="ScriptedTTS")
+    await bench.send(TextFrame("Five six."), response=2)
     assert words(bench) == ["One", "two.", "Three", "Five", "six."]
 
 
@@ -377,19 +378,19 @@ async def test_one_that_asks_for_a_pause_rests_so_long(harness: Harness):
 async def test_where_all_have_failed_the_last_error_is_told_and_the_next_text_is_spoken(harness: Harness):
     first, second = ScriptedTTS(faults={0: DOWN}), ScriptedTTS(faults={0: BadAnswerError("What?")})
     bench = await harness(Fallback([first, second]))
-    await bench.send(TextFrame("One two three."))
+    await bench.send(TextFrame("One two three."), response=1)
     bench.expect_error("What", error="BadAnswerError")
     assert words(bench) == ["One"]
-    await bench.send(TextFrame("Four."))
+    await bench.send(TextFrame("Four."), response=2)
     assert words(bench)[-1] == "Four."
 
 
 async def test_where_all_rest_they_are_asked_all_the_same(harness: Harness):
     first, second = ScriptedTTS(faults={0: DOWN}), ScriptedTTS(faults={0: DOWN})
     bench = await harness(Fallback([first, second]))
-    await bench.send(TextFrame("One."))
+    await bench.send(TextFrame("One."), response=1)
     bench.expect_error()
-    await bench.send(TextFrame("Two."))
+    await bench.send(TextFrame("Two."), response=2)
     assert words(bench)[-1] == "Two."
 
 

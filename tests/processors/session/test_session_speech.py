@@ -83,7 +83,7 @@ async def test_what_is_cut_is_interrupted_and_tells_what_was_heard():
 async def test_what_a_service_fails_to_say_is_failed():
     class Mute(ScriptedTTS):
         @handles(TextFrame)
-        async def speak(self, frame: TextFrame) -> AsyncIterator[Frame]:
+        async def speak_text(self, frame: TextFrame) -> AsyncIterator[Frame]:
             raise RuntimeError("no voice")
             yield frame
 
@@ -520,7 +520,7 @@ async def test_words_with_times_are_heard_to_the_word_at_a_real_output():
         """100 ms for each word, and says so."""
 
         @handles(TextFrame)
-        async def speak(self, frame: TextFrame) -> AsyncIterator[Frame]:
+        async def speak_text(self, frame: TextFrame) -> AsyncIterator[Frame]:
             for word in frame.text.split():
                 yield OutputAudioFrame(np.full(1_600, 7, np.int16), 16_000, (SpokenWord(word, 0.0),))
 
