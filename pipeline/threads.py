@@ -118,7 +118,12 @@ class Threads:
         try:
             return await work.waiting
         except asyncio.CancelledError as error:
-            if not self._left_running(work) and late is not None:
+            if work.waiting.done() and not work.waiting.cancelled():
+                # It came in the same turn of the event loop as the cancellation.
+                failure = work.waiting.exception()
+                if late is not None:
+                    late(None if failure is not None else work.waiting.result(), failure)
+            elif not self._left_running(work) and late is not None:
                 late(None, error)
             raise
 

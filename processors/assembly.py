@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 from ..pipeline.errors import SettingsError
@@ -17,6 +18,8 @@ from .stt.pocketsphinx import PocketSphinxSTT
 from .tts.espeak_ng import EspeakTTS
 from .turns import FallbackTurnModel, TurnDetector, TurnModel
 from .vad import SileroVAD
+
+PARTS = ("llm", "stt", "tts", "vad", "noise", "turns", "session")
 
 
 class Ends(Protocol):
@@ -70,6 +73,7 @@ def conversation(
 
     Raises `SettingsError`, and `MissingExtraError` where a default is not installed.
     """
+    _check(llm, settings)
     if isinstance(session, SessionController):
         if settings:
             raise SettingsError(
@@ -91,3 +95,17 @@ def conversation(
         transport.output(),
     ]
     return Conversation([part for part in parts if part is not None], controller)
+
+
+def _check(llm: object, settings: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` for what is easily mistaken."""
+    if isinstance(llm, type) or not (isinstance(llm, FrameProcessor) or callable(llm)):
+        raise SettingsError(
+            f"conversation(): llm is a language model, as in llm=OpenAILLM(...), or a function from words to words; "
+            f"not {llm!r}."
+        )
+    if "tools" in settings:
+        raise SettingsError("conversation(): tools belong to the model, as in llm=OpenAILLM(..., tools=[...]).")
+    for name in settings.keys() - SessionSettings.model_fields.keys():
+        if meant := get_close_matches(name, PARTS, n=1):
+            raise SettingsError(f"conversation() has no {name}. Did you mean {meant[0]}?")

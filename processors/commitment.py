@@ -18,6 +18,10 @@ class AwaitsCommitment(FrameProcessor):
     _newest_commitment = 0
     _waiting: dict[int, Wait] | None = None
 
+    async def start(self) -> None:
+        """The numbers of responses begin anew in each run. Who derives and has a ``start()`` calls this one."""
+        self._newest_commitment = 0
+
     @handles(ResponseCommittedFrame)
     async def commit(self, frame: ResponseCommittedFrame) -> None:
         """A guess was right."""

@@ -108,12 +108,18 @@ def Fallback(members: Sequence[Any]) -> Any:
 
     Raises `SettingsError` where there is none, or where they are of different kinds.
     """
+    if not isinstance(members, Sequence) or isinstance(members, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SettingsError(f"Fallback takes a list, the best first, as in Fallback([{members!r}, ...]).")
     for kind, fallback in ((STT, FallbackSTT), (LLM, FallbackLLM), (TTS, FallbackTTS)):
         if members and all(isinstance(member, kind) for member in members):
             return fallback(members)
     found = fallback_of(members)
     if found is None:
-        names = ", ".join(type(member).__name__ for member in members) or "nothing"
+        if not members:
+            raise SettingsError("Fallback: the list is empty. Give at least one, the best first.")
+        names = ", ".join(
+            f"the class {member.__name__}" if isinstance(member, type) else type(member).__name__ for member in members
+        )
         raise SettingsError(
             f"Fallback takes several of one kind (STT, LLM, TTS, VAD, noise suppressors or turn models), not {names}."
         )

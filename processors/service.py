@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypedDict, cast
 
@@ -25,7 +25,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypeVar
 
 from ..pipeline.clock import NS_PER_MS
-from ..pipeline.errors import ServiceDownError, ServiceError, ServiceTimeout, SettingsError, VoxlineError
+from ..pipeline.errors import (
+    BadRequestError,
+    ProcessorError,
+    ServiceDownError,
+    ServiceError,
+    ServiceTimeout,
+    SettingsError,
+    VoxlineError,
+)
 from ..pipeline.frames import UPSTREAM, ErrorFrame, ServiceMetricsFrame, UrgentFrame
 from ..pipeline.jobs import current_job
 from ..pipeline.processor import NOT_RUNNING, FrameProcessor, handles
@@ -181,6 +189,11 @@ class Service(FrameProcessor, Generic[S]):
         """Connections have deadlines of their own, which come before this one."""
         return 1_000 * sum(member.settings.connect_timeout_s + LEAVING_S for member in self.members())
 
+    @property
+    def stop_timeout_ms(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """They are given back one after the other, each with a deadline of its own; all have to come to it."""
+        return 1_000 * (LEAVING_S * len(self.members()) + 2)
+
     async def start(self) -> None:
         """Connect. Of several members, one has to be there."""
         failures: list[ServiceError] = []
@@ -201,6 +214,9 @@ class Service(FrameProcessor, Generic[S]):
     async def stop(self) -> None:
         """Disconnect."""
         for member in self.members():
+            if member is not self and member._owner is not self:
+                # It was not had: it belongs to somebody else.
+                continue
             await member.leave()
             if member is not self:
                 # It may have a place of its own next.
@@ -209,6 +225,11 @@ class Service(FrameProcessor, Generic[S]):
     def live_in(self, owner: Service[Any], place: int) -> None:
         """Take part in the run of a service as one of its members: of a `Fallback`, they have no place of their own."""
         if owner is not self:
+            if self._host is not NOT_RUNNING:
+                raise ProcessorError(
+                    f"{self.label} in {owner.path} is part of something else that is running. A service has one "
+                    f"place: make a second {type(self).__name__}(...)."
+                )
             self._host, self._owner, self._place = owner._host, owner, place
 
     async def ready(self) -> None:
@@ -221,6 +242,8 @@ class Service(FrameProcessor, Generic[S]):
             with Deadline(self.clock, timeout_s, lambda: ServiceTimeout(message)):
                 await self.leave()
                 self._begun = True
+                # Before, and not after: what is changed while it connects may come too late for this connection.
+                self._stale = False
                 await self.connect()
         except VoxlineError:
             raise
@@ -230,7 +253,7 @@ class Service(FrameProcessor, Generic[S]):
             if being_cancelled():
                 raise
             raise ServiceError(f"{self.label} failed: its library cancelled its own work.") from error
-        self.connected, self._stale = True, False
+        self.connected = True
 
     async def leave(self) -> None:
         """Give back what an earlier `connect` took, if there was one. What goes wrong with that stops nobody."""
@@ -277,6 +300,16 @@ class Service(FrameProcessor, Generic[S]):
         """Say upstream that a question has no answer, where the job is to go on."""
         log.warning("%s: %s", self.path, error)
         await self.push(ErrorFrame(str(error), self.path, frame, type(error).__name__), UPSTREAM, response)
+
+
+def yielding(member: Service[Any], answer: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """What an adapter has given, which has to be a generator; it is easy to write one that returns a list."""
+    given = cast("object", answer)
+    if not isinstance(given, AsyncGenerator):
+        if isinstance(given, Coroutine):
+            given.close()
+        raise BadRequestError(f"{member.label} returns in the place of yielding: an adapter is an async generator.")
+    return answer
 
 
 def being_cancelled() -> bool:
@@ -330,6 +363,8 @@ class Asking(Generic[T]):
                     yield piece
             except ServiceError as error:
                 self.errors.append(error)
+                if len(members) > 1 or member.settings.attempts > 1:
+                    log.warning("%s: attempt %d failed: %s", service.path, len(self.errors), error)
                 health.failed(index, service.clock.now_ns(), error.wait_s)
             else:
                 health.worked(index)
@@ -360,7 +395,13 @@ class Asking(Generic[T]):
     async def _attempt(self, member: Service[Any]) -> AsyncGenerator[T]:
         """Ask one member once."""
         clock = self._service.clock
-        await member.ready()
+        try:
+            await member.ready()
+        except ServiceError:
+            raise
+        except VoxlineError as error:
+            # A setting that was changed, and cannot be: it costs this member, and not the whole question.
+            raise BadRequestError(f"{member.label}: {error}") from error
         self.by = member.label
         rules = member.settings
         pieces = self._ask(member)

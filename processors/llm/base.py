@@ -36,7 +36,7 @@ from ...pipeline.frames import (
 )
 from ...pipeline.processor import handles
 from ..deadline import Deadline
-from ..service import Asking, Limits, Service, ServiceSettings
+from ..service import Asking, Limits, Service, ServiceSettings, yielding
 from ..text.sentences import SentenceCutter
 from ..tools.ledger import Call
 from ..tools.running import RunsTools, SayOnce
@@ -140,6 +140,12 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
         """
         raise NotImplementedError
 
+    async def start(self) -> None:
+        """Connect. Of an earlier run it knows what was called and said, and not where that was."""
+        self._input_ended = self._summarizing = False
+        await RunsTools.start(self)
+        await super().start()
+
     async def stop(self) -> None:
         """Disconnect, and end what tools still do."""
         self.end_calls()
@@ -162,6 +168,8 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
                 async for text in texts:
                     yield TextFrame(text)
         except ServiceError as error:
+            # Its tools may run on, but what they say has no place any more.
+            self._over_response = self.response
             # Before the end of the response: who hears of that has to know that it has failed.
             await self.complain(error, LLMRequestFrame.__name__)
             yield ResponseEndFrame()
@@ -307,7 +315,7 @@ class Answer:
         if self._given:
             given = Message("assistant", "".join(self._given), cut=True)
             messages += [given, Message("system", self._llm.settings.continue_prompt)]
-        async with aclosing(member.complete(messages, self._specs)) as pieces:
+        async with aclosing(yielding(member, member.complete(messages, self._specs))) as pieces:
             async for piece in pieces:
                 yield _checked(piece)
 

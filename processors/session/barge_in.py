@@ -104,19 +104,22 @@ def interim(st: Step, text: str) -> None:
         turns.check_guess(st)
 
 
-def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> None:
-    """What the user said. ``more``: that is a piece, and there is more of the same utterance to come."""
+def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> bool:
+    """What the user said. ``more``: that is a piece, and there is more of the same utterance to come.
+
+    False where nobody listened when they said it.
+    """
     s = st.s
     utterance = _take_utterance(st, more=more)
     fate = utterance.fate if utterance is not None else None
     if fate is Fate.LATE:
         if text and s.ending is None:
             turns.join(st, text)
-        return
+        return True
     if s.ending is not None or (fate is not Fate.KEPT and (fate is Fate.DROPPED or not s.hears or s.muted)):
         if text:
             _ignore(st, text, "muted" if s.hears else "nobody listens")
-        return
+        return False
     s.interim = ""
     st.active()
     s.idle_step = 0
@@ -130,6 +133,7 @@ def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> N
         turns.check_guess(st)
     elif not s.awaited and not s.user_speaking:
         _not_understood(st)
+    return True
 
 
 def _take_utterance(st: Step, *, more: bool) -> Utterance | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ...pipeline.clock import TimerHandle
+from ...pipeline.errors import SettingsError
 from ...pipeline.frames import (
     UPSTREAM,
     BotStartedSpeakingFrame,
@@ -68,6 +71,8 @@ Mute = Callable[[SessionData], bool]
 AWAITED = frozenset({Due.TURN_OVER, Due.GUESS, Due.TRANSCRIPT, Due.CONFIRM, Due.DISMISS, Due.RECORD})
 """What a pipeline that drains waits for: somebody's words depend on it."""
 
+log = logging.getLogger(__name__)
+
 
 class SessionController(FrameProcessor):
     """Takes turns: asks for an answer when the user's turn has ended, and cuts the bot when the user wants the turn.
@@ -101,6 +106,9 @@ class SessionController(FrameProcessor):
         self.session = Session(self._link)
         """The session, for code outside of the pipeline."""
         self._recordings = Recordings()
+        if settings.apology_file is not None:
+            # Read now: the handler that plays it is not to wait for a disk, and the file may be gone by then.
+            self._recordings.frame(settings.apology_file, settings.apology)
         self._timer: TimerHandle | None = None
         self._due_ns: int | None = None
 
@@ -210,7 +218,7 @@ class SessionController(FrameProcessor):
                 await self.push(LLMRequestFrame(messages, speculative), response=await self._open())
             case Say(text, recorded):
                 response = await self._open()
-                said = TextFrame(text) if recorded is None else self._recordings.frame(recorded, text)
+                said = self._said(text, recorded)
                 await self.push(said, response=response)
                 await self.push(ResponseEndFrame(), response=response)
             case Commit(response):
@@ -228,6 +236,15 @@ class SessionController(FrameProcessor):
                 self.end(reason)
             case _:
                 self._tell(effect)
+
+    def _said(self, text: str, recorded: Path | None) -> Frame:
+        if recorded is not None:
+            try:
+                return self._recordings.frame(recorded, text)
+            except SettingsError as error:
+                # It was there when the settings were made. Better a voice, if there is one, than nothing.
+                log.error("%s: %s", self.path, error)
+        return TextFrame(text)
 
     def _tell(self, effect: Effect) -> None:
         match effect:

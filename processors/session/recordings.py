@@ -31,6 +31,8 @@ class Recordings:
 
 def check_recording(path: Path) -> None:
     """Raise `SettingsError` for a file that cannot be said."""
+    if not path.exists():
+        raise SettingsError(f"there is no file {path}, which should be a recording (WAV, FLAC, Ogg, MP3)")
     try:
         info = soundfile.info(path)
     except (OSError, soundfile.SoundFileError) as error:

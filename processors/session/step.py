@@ -141,9 +141,9 @@ def _(event: frames.InterimTranscriptionFrame, st: Step) -> None:
 
 @happened.register
 def _(event: frames.TranscriptionFrame, st: Step) -> None:
-    barge_in.transcript(st, event.text, event.audio_ms, more=event.more)
+    counts = barge_in.transcript(st, event.text, event.audio_ms, more=event.more)
     if event.failed:
-        turns.lost(st)
+        turns.lost(st, counts=counts)
 
 
 @happened.register

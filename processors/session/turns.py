@@ -60,11 +60,11 @@ def forget(st: Step) -> None:
     st.quiet()
 
 
-def lost(st: Step) -> None:
-    """No recogniser could be asked what the user said."""
+def lost(st: Step, *, counts: bool) -> None:
+    """No recogniser could be asked what the user said. ``counts``: whether anybody listened to it."""
     s = st.s
     st.error("What the user said is lost: no speech recogniser could be asked.", "STT")
-    if s.turn.text or s.muted or not s.hears:
+    if not counts or s.turn.text or s.muted or not s.hears:
         return
     bot.apologise(st)
     if s.turn and not s.user_speaking and any(speech.kind is SpeechKind.APOLOGY for speech in s.queue):
@@ -166,6 +166,8 @@ def write_down(st: Step) -> int:
 def end(st: Step) -> None:
     """The user's turn is over: write it down, and ask for the answer."""
     s, turn = st.s, st.s.turn
+    # Who has said something since need not be asked to: it would be said after the answer to that.
+    s.queue = tuple(speech for speech in s.queue if speech.kind is not SpeechKind.APOLOGY)
     asked_ns = write_down(st)
     guess = s.response
     if guess is not None and guess.guess is not None:

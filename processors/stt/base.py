@@ -35,7 +35,7 @@ from ...pipeline.frames import (
 )
 from ...pipeline.jobs import Stream
 from ...pipeline.processor import AudioFormat, streams
-from ..service import Asking, Limits, Service, ServiceSettings
+from ..service import Asking, Limits, Service, ServiceSettings, yielding
 from .utterance import Before, Transcript, Utterance
 
 MAX_ONSET_MS = 1_500
@@ -114,7 +114,10 @@ class STT(Service[S]):
         """One utterance, from its start to the frame that ends it."""
 
         async def ask(member: STT[Any]) -> AsyncGenerator[Transcript]:
-            async with aclosing(utterance.audio(asking)) as audio, aclosing(member.transcribe(audio)) as heard:
+            async with (
+                aclosing(utterance.audio(asking)) as audio,
+                aclosing(yielding(member, member.transcribe(audio))) as heard,
+            ):
                 async for one in heard:
                     yield _checked(one)
 

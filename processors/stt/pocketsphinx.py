@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from pydantic import Field, field_validator
 
@@ -81,6 +81,12 @@ class PocketSphinxSTT(STT[PocketSphinxSettings]):
         if grammar is not None:
             check_grammar(grammar)
         self._sphinx: SphinxProcess | None = None
+
+    def update(self, **changes: Any) -> None:
+        """As with every service; raises `GrammarError` for a grammar that is none."""
+        if (grammar := changes.get("grammar")) is not None:
+            check_grammar(grammar)
+        super().update(**changes)
 
     async def connect(self) -> None:
         """Start the process, and load the models."""

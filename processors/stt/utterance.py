@@ -73,7 +73,7 @@ class Utterance:
         self._rate = sample_rate
         # bound: `replay_s` of audio, then the oldest goes
         self._audio: deque[Samples] = deque([onset] if len(onset) else [])
-        self._most = round(replay_s * sample_rate)
+        self._most = max(1, round(replay_s * sample_rate))
         self._start = 0
         """Where `_audio` begins: what comes before is told, or too old."""
         self._asked = 0

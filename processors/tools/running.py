@@ -113,6 +113,13 @@ class RunsTools(AwaitsCommitment):
     _tool_runs: dict[int, _Run] | None = None
     _cut_response = 0
     """The newest response that was cut."""
+    _over_response = 0
+    """The newest response that ended while calls of its were open: nothing is said in it any more."""
+
+    async def start(self) -> None:
+        """The numbers of responses begin anew in each run."""
+        self._cut_response = self._over_response = 0
+        await super().start()
 
     # --- for users and adapters ---------------------------------------------------------------------------------------
 
@@ -338,6 +345,7 @@ class RunsTools(AwaitsCommitment):
 
     def _say(self, call: Call, text: str) -> None:
         """Let the bot say something for a call."""
-        if text.strip() and call.response > self._cut_response and self.call_ledger.speak(call.call_id, text):
+        over = max(self._cut_response, self._over_response)
+        if text.strip() and call.response > over and self.call_ledger.speak(call.call_id, text):
             # In nobody's name: as the push of a job, it would have to wait where there is no room.
             Context().run(self.push, TextFrame(text), DOWNSTREAM, call.response)

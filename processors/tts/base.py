@@ -20,7 +20,7 @@ import numpy as np
 from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import Frame, OutputAudioFrame, TextFrame
 from ...pipeline.processor import AudioFormat, handles
-from ..service import Asking, S, Service
+from ..service import Asking, S, Service, yielding
 from ..text.sentences import SentenceCutter
 from ..text.speakable import Spoken, speakable
 from .script import Script, SpeechChunk
@@ -53,6 +53,11 @@ class TTS(Service[S]):
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
         """Mono; at what rate, an adapter may know."""
         return {OutputAudioFrame: AudioFormat((), (1,))}
+
+    async def start(self) -> None:
+        """Connect. The numbers of responses begin anew in each run."""
+        self._lost = 0
+        await super().start()
 
     @handles(TextFrame)
     async def speak_text(self, frame: TextFrame) -> AsyncIterator[Frame]:
@@ -88,7 +93,7 @@ class TTS(Service[S]):
             text = said.text[script.go_on(timed=member.tells_words) :]
             # What has no letter ("...") may have no sound.
             missing = any(map(str.isalnum, text))
-            async with aclosing(member.speak(text)) as chunks:
+            async with aclosing(yielding(member, member.speak(text))) as chunks:
                 async for chunk in chunks:
                     samples = _checked(chunk).samples
                     missing = missing and not len(samples)

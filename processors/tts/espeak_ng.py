@@ -7,6 +7,7 @@ from typing import ClassVar, Unpack
 
 from pydantic import Field
 
+from ...pipeline.errors import BadRequestError, ServiceError
 from ...pipeline.frames import Frame, OutputAudioFrame
 from ...pipeline.processor import AudioFormat
 from ..child import require_package
@@ -57,7 +58,12 @@ class EspeakTTS(TTS[EspeakSettings]):
         self._espeak = EspeakProcess(
             sleep=self.clock.sleep, voice=wanted.voice, rate_wpm=wanted.rate_wpm, pitch=wanted.pitch
         )
-        await self._espeak.start()
+        try:
+            await self._espeak.start()
+        except ServiceError as error:
+            if "there is no voice" in str(error):
+                raise BadRequestError(str(error)) from None
+            raise
 
     async def disconnect(self) -> None:
         """End the process."""

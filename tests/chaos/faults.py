@@ -12,7 +12,7 @@ import asyncio
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -216,7 +216,7 @@ class Faulty(Service[Any]):
         return Lot(self.book, self.dice, self.kind, stubborn=self.stubborn)
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
+    def answering(self) -> Generator[None]:
         """An answer is under way."""
         self.book.open[self.name] += 1
         try:
@@ -272,7 +272,7 @@ class FaultySTT(Faulty, STT[STTSettings]):
             pieces = 0
             heard: Counter[int] = Counter()
             read = 0
-            told = False
+            told, begun = False, None
             async for samples in audio:
                 if lot.what and pieces == lot.at:
                     async for junk in self.suffer(lot, HEARD_JUNK):
@@ -282,12 +282,12 @@ class FaultySTT(Faulty, STT[STTSettings]):
                 first = next((int(v) for v in values if v and v % 2 == 0), None)
                 second = next((int(v) for v in values if v % 2), None)
                 heard.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-                if second is not None and not told and dice.random() < 0.1:
-                    # Up to where the second word begins.
-                    end = read + int(np.argmax(samples == second))
+                if second is not None and begun is None:
+                    begun = read + int(np.argmax(samples == second))
+                if second is not None and begun is not None and not told and dice.random() < 0.1:
                     told = True
                     if heard.get(second - 1):
-                        yield Transcript(self._word(heard, second - 1), end_ms=end * 1000 / MIC_RATE)
+                        yield Transcript(self._word(heard, second - 1), end_ms=begun * 1000 / MIC_RATE)
                         heard.pop(second - 1)
                 elif first is not None and dice.random() < 0.05:
                     yield Transcript(f"a{first // 2}", final=False)
@@ -301,9 +301,7 @@ class FaultySTT(Faulty, STT[STTSettings]):
 
     def _word(self, heard: Counter[int], value: int) -> str:
         key = value // 2
-        half = self.book.half.get(key, 0)
-        # The 20 ms in which the second word begins count as the second's, where the first was told by then.
-        if heard[value] < half - MIC_RATE // 50:
+        if heard[value] < self.book.half.get(key, 0):
             self.book.gaps += 1
         return f"{'ab'[value % 2]}{key}"
 
@@ -425,7 +423,7 @@ class FaultyTTS(Faulty, TTS):
                         async for junk in self.suffer(lot, SPOKEN_JUNK):
                             yield junk
                     pieces += 1
-                    size = dice.choice([400, 1_000, 1_600])
+                    size = dice.choice([200, 400, 1_600])
                     words = (WordStart(word.start(), 0.0),) if at == 0 and self.tells_words else ()
                     yield SpeechChunk(samples[at : at + size], RATE, words)
                     at += size

@@ -82,7 +82,7 @@ SLACK_S = 0.3
 
 def answer(key: int) -> str:
     """What a model says to a turn."""
-    return f"This is answer {key}. It has two sentences."
+    return f"Answer {key}. That is all."
 
 
 def rest_of(messages: Sequence[tuple[str, str]], *, tools: bool) -> tuple[str, int]:
@@ -374,10 +374,11 @@ class LiveTalk:
             # Rests of up to a minute would spare the server most of it.
             service.health = Health(2, 0.1, 0.5)
         sizes: list[int] = []
-        key = 0
+        key = told = 0
         while key < self.turns:
             key = await self._round(key)
-            if key // 20 > (key - 1) // 20 or key >= self.turns:
+            if key // 20 > told or key >= self.turns:
+                told = key // 20
                 self.say(f"turn {key}: {self.report.answers} answers, {self.report.apologies} apologies")
             if tracemalloc.is_tracing() and len(sizes) < 2 and key >= self.turns // (2 - len(sizes)):
                 gc.collect()
@@ -465,9 +466,9 @@ class LiveTalk:
 
     def _answers(self, turn: Turn, key: int, spoken: bool) -> bool:
         """Whether it is the answer to a turn."""
-        if not spoken:
-            return turn.text.startswith(f"This is answer {key}"[: len(turn.text)])
-        return turn.text.startswith("This is answer 0"[: len(turn.text)])
+        # What was said has no number that anybody understands; and what was cut may have only the first word.
+        begin = answer(0 if spoken else key)[: len("Answer 0") if spoken else -len(" That is all.")]
+        return turn.text.startswith(begin[: len(turn.text)])
 
 
 async def converse_live(seed: int, turns: int, say: Callable[[str], None] = lambda _: None) -> Report:

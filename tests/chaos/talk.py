@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import random
 import tempfile
@@ -63,6 +64,7 @@ from voxline.transports.memory import MemoryTransport
 APOLOGY = "Sorry, that was lost."
 SORRY_NS = 200 * NS_PER_MS
 """How long the recording of it is."""
+USER = (TurnKind.USER_AUDIO, TurnKind.USER_TEXT)
 START_MS, STOP_MS = 100, 100
 """How long the detector of speech takes."""
 WEATHERS: Sequence[dict[str, float]] = (
@@ -75,7 +77,9 @@ WEATHERS: Sequence[dict[str, float]] = (
 @cache
 def apology_file() -> Path:
     """A WAV in which the apology is said: 200 ms."""
-    path = Path(tempfile.mkdtemp(prefix="voxline-chaos-")) / "sorry.wav"
+    folder = tempfile.TemporaryDirectory(prefix="voxline-chaos-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "sorry.wav"
     soundfile.write(path, np.full(RATE * SORRY_NS // NS_PER_S, SORRY, np.int16), RATE, subtype="PCM_16")
     return path
 
@@ -169,7 +173,7 @@ class Watch(Tap):
 
 
 class Talk:
-    """One conversation. ``stubborn``: see `Faulty`; ``raise_on``: whether the first broken promise ends it."""
+    """One conversation. ``stubborn``: see `Faulty`."""
 
     def __init__(self, seed: int, turns: int, *, stubborn: float = 0.0) -> None:
         dice = self.dice = random.Random(seed)
@@ -463,7 +467,7 @@ class Talk:
                 self._judge_whole(mine)
             tally.answered += 1
             tally.needless += bool(sorry) and last and len(self.asked) == 1
-        elif broken_off:
+        elif broken_off or self._went_on(answer):
             tally.broken_off += 1
         else:
             assert sorry, f"turn {asked.key}: the answer is not whole, and nobody says sorry"
@@ -484,15 +488,20 @@ class Talk:
         """By whose plan a turn is answered: what was said in one go is one turn, and has the answer of its end."""
         for turn in reversed(self.session.turns):
             keys = [int(found) for found in KEY.findall(turn.text)]
-            if turn.kind in (TurnKind.USER_AUDIO, TurnKind.USER_TEXT) and key in keys:
+            if turn.kind in USER and key in keys:
                 return keys[-1]
         return key
+
+    def _went_on(self, key: int) -> bool:
+        """Whether the words of another turn came after those of this one: then nobody says sorry for the older."""
+        keys = [KEY.findall(turn.text) for turn in self.session.turns if turn.kind in USER]
+        place = max((n for n, found in enumerate(keys) if str(key) in found), default=len(keys))
+        return place < len(keys) - 1
 
     def _cut(self, key: int) -> bool:
         """Whether the answer to a turn was cut by the user: so the session says."""
         cut = {one.response for one in self.session.interruptions}
-        user = (TurnKind.USER_AUDIO, TurnKind.USER_TEXT)
-        found = [one for one in self.session.turns if one.kind in user and str(key) in KEY.findall(one.text)]
+        found = [one for one in self.session.turns if one.kind in USER and str(key) in KEY.findall(one.text)]
         return any(one.response in cut for one in found)
 
     def _judge_words(self, runs: Sequence[Run]) -> None:

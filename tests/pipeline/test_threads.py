@@ -211,3 +211,19 @@ def test_several_event_loops_share_a_pool():
         if thread.name == "voxline-thread":
             thread.join(PATIENCE_S)
     assert threads.running == 0
+
+
+async def test_a_result_that_comes_in_the_turn_of_the_cancellation_is_not_lost():
+    threads, gate, late = Threads(), Gate(), list[tuple[str | None, BaseException | None]]()
+    running = asyncio.ensure_future(threads.run(gate, lambda given, error: late.append((given, error))))
+    await gate.is_entered()
+    gate.open()
+    for thread in threading.enumerate():
+        if thread.name == "voxline-thread":
+            # The loop stands still meanwhile: the result is in its queue when the next line is.
+            thread.join(PATIENCE_S)
+    asyncio.get_running_loop().call_soon(running.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert late == [("through", None)]
+    await ended(threads)

@@ -386,3 +386,11 @@ def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypa
     monkeypatch.setattr("importlib.util.find_spec", nothing_is_installed)
     with pytest.raises(MissingExtraError, match=r"pocketsphinx.*pip install 'voxline\[speech\]'"):
         PocketSphinxSTT()
+
+
+async def test_a_grammar_that_is_none_is_told_to_who_sets_it(harness: Harness):
+    stt = PocketSphinxSTT()
+    await harness(stt)
+    with pytest.raises(GrammarError):
+        stt.update(grammar="go forward")
+    assert stt.settings.grammar is None

@@ -614,3 +614,63 @@ def test_whatever_happens_every_question_ends_and_what_was_opened_is_closed(
             assert len(asking.errors) <= oracle.settings.attempts
 
     asyncio.run(run())
+
+
+# --- found by looking for it ------------------------------------------------------------------------------------------
+
+
+async def test_an_update_while_it_connects_is_not_lost(harness: Harness):
+    oracle = Oracle(connects=[0.0, 1.0])
+    bench = await harness(oracle)
+    oracle.update(voice="high")
+    await bench.send(TextFrame("one"))
+    oracle.update(voice="low")
+    await bench.advance(ms=1_500)
+    assert oracle.log.count("connect") == 2
+    await bench.send(TextFrame("two"))
+    assert oracle.log.count("connect") == 3
+
+
+class Pair(Oracle):
+    """Several in the place of one."""
+
+    def __init__(self, *members: Oracle) -> None:
+        super().__init__()
+        self._members = members
+
+    def members(self) -> Sequence[Service[Any]]:
+        return self._members
+
+
+class Stuck(Oracle):
+    """Its connection cannot be given back."""
+
+    async def disconnect(self) -> None:
+        await Wait()
+
+
+async def test_members_that_do_not_disconnect_keep_no_other_from_it(harness: Harness):
+    last = Oracle()
+    bench = await harness(Pair(Stuck(), Stuck(), last))
+    await bench.close()
+    assert last.log == ["connect", "disconnect"]
+
+
+async def test_a_connection_that_cannot_be_made_with_these_settings_costs_one_member_and_not_the_question(
+    harness: Harness,
+):
+    first = Oracle(connects=[0.0, SettingsError("There is no voice 'none'.")])
+    bench = await harness(Pair(first, Oracle()))
+    first.update(voice="none")
+    await bench.send(TextFrame("hi"))
+    assert texts(bench) == ["hi!"]
+
+
+async def test_a_member_has_one_place(harness: Harness):
+    shared = Oracle()
+    bench = await harness(Pair(shared, Oracle()))
+    with pytest.raises(BenchFailure, match=r"Oracle in Pair is part of something else.*make a second"):
+        await harness(Pair(Oracle(), shared))
+    await bench.send(TextFrame("hi"))
+    assert texts(bench) == ["hi!"]
+    assert shared.log.count("disconnect") == 0

@@ -325,3 +325,38 @@ def test_every_call_has_one_result_whatever_happens(answers: list[list[Any]], ev
         await bench.close()
 
     asyncio.run(main())
+
+
+async def test_a_tool_says_nothing_in_an_answer_that_has_failed(harness: Harness):
+    async def look(context: ToolContext) -> str:
+        await context.clock.sleep(3)
+        return "found"
+
+    tool = Tool(look, say="One moment.", say_after_ms=500)
+    bench = await harness(Model([ToolCall("c1", "look"), 100, ServiceDownError("down")], tools=[tool]))
+    await bench.send(ask("go"))
+    await bench.advance(ms=200)
+    assert [error.error for error in bench.errors] == ["ServiceDownError"]
+    await bench.advance(ms=5_000)
+    assert texts(bench) == []
+    assert results(bench) == {"c1": "found"}
+
+
+async def test_a_guess_of_a_second_run_waits_for_its_own_commitment(harness: Harness):
+    """The numbers of responses begin anew."""
+    ran = list[int]()
+
+    async def act() -> str:
+        ran.append(1)
+        return "done"
+
+    llm = Model([ToolCall("a", "act")], ["Done."], [ToolCall("b", "act")], ["Done."], tools=[act])
+    first = await harness(llm)
+    await first.send(ask("go", speculative=True), response=1)
+    await first.send(ResponseCommittedFrame(1))
+    assert len(ran) == 1
+    await first.close()
+    second = await harness(llm)
+    await second.send(ask("go", speculative=True), response=1)
+    assert len(ran) == 1
+    await second.interrupt()

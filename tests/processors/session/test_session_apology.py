@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_said_is_told_at_once(tmp_path: Path, content: byt
     path = tmp_path / "sorry.wav"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SettingsError, match=r"apology_file.*sorry.wav cannot be read as audio"):
+    with pytest.raises(SettingsError, match=r"apology_file.*sorry.wav"):
         SessionSettings(apology_file=path)
 
 
@@ -164,3 +164,48 @@ def test_a_recording_that_is_no_apology_is_told_at_once(tmp_path: Path):
     soundfile.write(path, np.zeros(31 * 8_000, np.int16), 8_000)
     with pytest.raises(SettingsError, match=r"book.wav is 31.0 s long.*up to 30 s"):
         SessionSettings(apology_file=path)
+
+
+# --- that nobody needs any more --------------------------------------------------------------------------------------
+
+
+async def test_who_says_it_again_by_themselves_is_not_asked_to_after_the_answer():
+    async with SessionBench(["Fine."], apology=SORRY) as bench:
+        await bench.user_starts()
+        await bench.quiet(500)
+        await bench.user_stops(None)
+        await bench.user_starts()
+        await bench.send(TranscriptionFrame("", failed=True))
+        await bench.quiet(500)
+        await bench.user_stops("hello there")
+        await bench.quiet(6_000)
+        assert bench.said == [("user", "hello there"), ("assistant", "Fine.")]
+
+
+async def test_what_nobody_listened_to_is_not_apologised_for():
+    async with SessionBench(["Fine."], apology=SORRY) as bench:
+        bench.session.stop_listening()
+        await bench.settle()
+        await bench.user_starts()
+        await bench.quiet(500)
+        await bench.user_stops(None)
+        bench.session.start_listening()
+        await bench.settle()
+        await bench.send(TranscriptionFrame("", failed=True))
+        await bench.quiet(6_000)
+        assert bench.said == []
+
+
+async def test_a_recording_that_is_gone_by_then_is_replaced_by_the_words(tmp_path: Path):
+    path = tmp_path / "sorry.wav"
+    soundfile.write(path, np.zeros(8_000, np.int16), 8_000)
+    async with SessionBench(model=Model([DOWN]), apology=SORRY) as bench:
+        bench.session.update(apology_file=path)
+        await bench.settle()
+        path.unlink()
+        handle = bench.session.send_message("what time is it")
+        await bench.quiet(300)
+        assert handle.outcome is SpeechOutcome.FAILED
+        assert [error.error for error in bench.errors] == ["ServiceDownError"]
+        await bench.quiet(3_000)
+        assert bench.said[1:] == [("assistant", SORRY)]

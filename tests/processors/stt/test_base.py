@@ -20,6 +20,7 @@ from voxline.pipeline.clock import Wait
 from voxline.pipeline.errors import AuthenticationError, BadAnswerError, ServiceDownError
 from voxline.pipeline.frames import HeardWord, Samples, ServiceMetricsFrame
 from voxline.pipeline.testing import Bench, Harness
+from voxline.processors.scripted import ScriptedSTT
 from voxline.processors.service import settings_of
 from voxline.processors.stt.base import STT, STTLimits, STTSettings
 from voxline.processors.stt.utterance import Transcript
@@ -448,3 +449,10 @@ def test_not_one_sample_is_lost_or_doubled_whatever_fails(
         assert sum(frame.audio_ms for frame in told) <= sum(map(len, wanted))
 
     asyncio.run(run())
+
+
+async def test_the_shortest_replay_there_can_be(harness: Harness):
+    bench = await harness(ScriptedSTT(["hello"], replay_s=1e-6))
+    chunk = InputAudioFrame(np.ones(320, np.int16), 16_000)
+    await bench.send(UserStartedSpeakingFrame(0), chunk, chunk, UserStoppedSpeakingFrame())
+    assert [frame.text for frame in bench.down if isinstance(frame, TranscriptionFrame)] == ["hello"]

@@ -259,3 +259,15 @@ async def test_text_that_writes_no_spaces_is_told_glued(harness: Harness):
     assert [(word.text, word.glued) for frame in audio(bench) for word in frame.words] == [
         ("你", True), ("好", True), ("吗", True)
     ]  # fmt: skip
+
+
+async def test_what_was_lost_in_one_run_is_not_silent_in_the_next(harness: Harness):
+    """The numbers of responses begin anew."""
+    voice = Voice([ServiceDownError("down")], attempts=1)
+    first = await harness(voice)
+    await first.send(TextFrame("One."), response=1)
+    assert [error.error for error in first.errors] == ["ServiceDownError"]
+    await first.close()
+    second = await harness(voice)
+    await second.send(TextFrame("Two."), response=1)
+    assert heard(second) == ["Two."]
