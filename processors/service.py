@@ -169,6 +169,9 @@ class Service(FrameProcessor, Generic[S]):
 
     def update(self, **changes: Any) -> None:
         """Change settings while it runs: they hold from the next question on. Raises `SettingsError`."""
+        theirs = sorted(ServiceSettings.model_fields.keys() & changes) if self.members()[0] is not self else []
+        if theirs:
+            raise SettingsError(f"{self.label}: {', '.join(theirs)} is what each member has its own of. Update those.")
         changed = settings_of(self.label, type(self.settings), **{**self.settings.model_dump(), **changes})
         frame = ServiceUpdateFrame(changed.model_dump_json(include=set(changes)), self._place)
         (self._owner or self).post(frame)

@@ -107,7 +107,8 @@ def join(st: Step, text: str) -> None:
     """Words that come after their turn was ended without them: they belong to it, and not to the next."""
     s = st.s
     response = s.answer
-    if response is not None and response.begun_ns is None and reopen(st, response):
+    # Where tools have run for it already, they would run again.
+    if response is not None and response.begun_ns is None and not response.tools and reopen(st, response):
         bot.cut(st, InterruptionKind.SPEECH, "the turn went on", text)
         add(st, text)
         return

@@ -674,3 +674,11 @@ async def test_a_member_has_one_place(harness: Harness):
     await bench.send(TextFrame("hi"))
     assert texts(bench) == ["hi!"]
     assert shared.log.count("disconnect") == 0
+
+
+async def test_a_setting_that_only_members_have_is_not_taken_without_an_effect(harness: Harness):
+    pair = Pair(Oracle(), Oracle())
+    await harness(pair)
+    with pytest.raises(SettingsError, match="attempts, first_timeout_s is what each member has"):
+        pair.update(first_timeout_s=1.0, attempts=1)
+    pair.update(voice="high")

@@ -411,6 +411,22 @@ async def test_late_words_make_the_answer_anew_where_nothing_of_it_was_heard():
         assert bench.said == [("user", "go forward ten meters"), ("assistant", "Ten meters forward.")]
 
 
+async def test_late_words_do_not_make_an_answer_anew_for_which_a_tool_has_run():
+    async with SessionBench(
+        ["Ten meters forward."], model_ms=3_000, endpointing={"transcript_timeout_ms": 1_000}
+    ) as bench:
+        await bench.user_starts()
+        await bench.send(TranscriptionFrame("go forward"))
+        await bench.quiet(1_000)
+        await bench.user_stops()
+        await bench.quiet(1_500)
+        await bench.tell(ToolCallFrame("c1", "drive"), ToolResultFrame("c1", "done"))
+        await bench.send(TranscriptionFrame("ten meters"))
+        await bench.quiet(5_000)
+        assert asked(bench) == [["go forward"]]
+        assert bench.said == [("user", "go forward ten meters"), ("assistant", "Ten meters forward.")]
+
+
 async def test_speech_without_a_word_is_no_turn():
     async with SessionBench(["Hi."]) as bench:
         await bench.user_says("")
