@@ -1,4 +1,4 @@
-"""Services that answer what nobody understands, or whose libraries cancel their own work: an attempt in vain, no more."""
+"""Services that answer what nobody understands, or whose libraries cancel their own work: an attempt in vain."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
