@@ -21,7 +21,7 @@ _WHERE = {
     ".push_to_talk": ("PushToTalk",),
     ".responder": ("RuleResponder",),
     ".scripted": ("HANG", "ScriptedLLM", "ScriptedSTT", "ScriptedTTS", "ScriptedTool"),
-    ".service": ("Limits", "Service", "ServiceSettings"),
+    ".service": ("Limits", "Service", "ServiceSettings", "settings_of"),
     ".session.controller": ("SessionController",),
     ".session.data": ("SpeechOutcome",),
     ".session.session": ("Session",),

@@ -27,6 +27,7 @@ from .scripted import ScriptedTTS as ScriptedTTS
 from .service import Limits as Limits
 from .service import Service as Service
 from .service import ServiceSettings as ServiceSettings
+from .service import settings_of as settings_of
 from .session.controller import SessionController as SessionController
 from .session.data import SpeechOutcome as SpeechOutcome
 from .session.session import Session as Session

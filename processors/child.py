@@ -11,6 +11,8 @@ stop never blocks on a pipe that nobody reads.
 
 import asyncio
 import importlib.util
+import logging
+import re
 import signal
 import sys
 import weakref
@@ -29,6 +31,9 @@ EXIT_GRACE_S = 0.5
 """How long `close()` waits for a child's end after closing its stdin, and again after SIGTERM."""
 
 _STDERR_LINES = 6
+_RAISED = re.compile(r"([A-Za-z_][\w.]*)(?::|$)")
+
+log = logging.getLogger("voxline")
 
 
 class ServiceCrashed(ServiceDownError):
@@ -109,6 +114,8 @@ class ChildProcess:
         self._link: Link | None = None
         self._finalizer: weakref.finalize[[int], ChildProcess] | None = None
         self._last_number = 0
+        self._served = False
+        """Whether it has answered a question: from the second on, they are about what people say."""
 
     @property
     def pid(self) -> int | None:
@@ -126,6 +133,7 @@ class ChildProcess:
         if self.running:
             raise ServiceError(f"{self.name} is running already")
         await self.close()
+        self._served = False
         link = Link()
         try:
             await asyncio.get_running_loop().subprocess_exec(
@@ -186,6 +194,7 @@ class ChildProcess:
         link = self._link
         if link is not None and link.expected == number:
             link.expect(0)
+            self._served = self._served or finished
             if not finished:
                 link.write(encode({"cancel": number}))
 
@@ -238,12 +247,21 @@ class ChildProcess:
 
     def _crash(self, link: Link) -> ServiceCrashed:
         if link.fault is not None:
-            return ServiceCrashed(f"{self.name} was ended because it sent something that is {link.fault}")
+            fault = "nonsense" if self._served else link.fault
+            return ServiceCrashed(f"{self.name} was ended because it sent something that is {fault}")
         code = link.exit_code
         how = f"exit code {code}"
         if code is not None and code < 0:
             with suppress(ValueError):
                 how += f", {signal.Signals(-code).name}"
         lines = link.stderr.decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
-        said = "\n  ".join(["Its last words:", *lines]) if lines else "It said nothing on stderr."
+        if not lines:
+            said = "It said nothing on stderr."
+        elif self._served:
+            # What it works on is what somebody said, and may stand in its traceback: at debug only.
+            log.debug("%s ended; its last words:\n%s", self.name, "\n".join(lines))
+            raised = _RAISED.match(lines[-1])
+            said = f"It raised {raised[1]}." if raised else "What it said on stderr is logged at debug."
+        else:
+            said = "\n  ".join(["Its last words:", *lines])
         return ServiceCrashed(f"{self.name} ended unexpectedly ({how}). {said}")

@@ -47,6 +47,9 @@ __all__ = ["LLM", "LLMLimits", "LLMSettings", "Piece", "ToolSpec", "Usage"]
 
 log = logging.getLogger(__name__)
 
+MAX_COVERED = 2_000
+"""A summary knows of so many messages that they are in it: more than any history has that is told to a model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -218,7 +221,8 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
                 with Deadline(self.clock, limit_s, lambda: late) as self._summary_deadline:
                     text = await self.summarize([*known, *frame.messages])
                 if text.strip():
-                    self._summary = Summary(text, (*(() if before is None else before.covers), *frame.messages))
+                    covered = (*(() if before is None else before.covers), *frame.messages)
+                    self._summary = Summary(text, covered[-MAX_COVERED:])
         except Exception as error:
             log.warning("%s: summarize failed with %s", self.path, type(error).__name__)
             log.debug("%s: summarize failed", self.path, exc_info=error)

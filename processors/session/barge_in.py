@@ -107,7 +107,7 @@ def interim(st: Step, text: str) -> None:
 def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> bool:
     """What the user said. ``more``: that is a piece, and there is more of the same utterance to come.
 
-    False where nobody listened when they said it.
+    False where nobody waits for it: nobody listened when they said it, or their turn was ended without it.
     """
     s = st.s
     utterance = _take_utterance(st, more=more)
@@ -115,7 +115,7 @@ def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> b
     if fate is Fate.LATE:
         if text and s.ending is None:
             turns.join(st, text)
-        return True
+        return False
     if s.ending is not None or (fate is not Fate.KEPT and (fate is Fate.DROPPED or not s.hears or s.muted)):
         if text:
             _ignore(st, text, "muted" if s.hears else "nobody listens")
@@ -133,7 +133,7 @@ def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> b
         turns.check_guess(st)
     elif not s.awaited and not s.user_speaking:
         _not_understood(st)
-    return True
+    return utterance is not None
 
 
 def _take_utterance(st: Step, *, more: bool) -> Utterance | None:

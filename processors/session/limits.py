@@ -219,6 +219,8 @@ def _no_transcript(st: Step) -> None:
     s.utterances = tuple(one for one in s.utterances if one not in overdue)
     if s.awaited:
         return
+    if kept and not over_bot and not s.turn:
+        bot.apologise(st)
     if not over_bot and not s.turn:
         turns.forget(st)
     barge_in.dismiss(st)

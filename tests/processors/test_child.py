@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import select
 import signal
@@ -201,13 +202,24 @@ async def test_a_killed_child_is_named_and_can_be_started_again(child: ChildProc
 
 
 async def test_a_crash_tells_the_last_lines_of_stderr(child: ChildProcess):
-    await child.request("chatter")
     with pytest.raises(ServiceCrashed) as caught:
         await child.request("fail")
     text = str(caught.value)
     assert text.startswith("Oddity ended unexpectedly (exit code 1). Its last words:\n")
     assert text.endswith("RuntimeError: a defect in the service")
     assert len(text) < 1000
+
+
+async def test_what_it_says_when_it_has_heard_somebody_is_told_at_debug_only(
+    child: ChildProcess, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG, logger="voxline")
+    await child.request("chatter")
+    with pytest.raises(ServiceCrashed, match=r"\(exit code 1\)\. It raised RuntimeError\.$"):
+        await child.request("fail")
+    assert [record.levelname for record in caplog.records if "a defect in the service" in record.getMessage()] == [
+        "DEBUG"
+    ]
 
 
 async def test_a_module_that_does_not_exist_is_told(make_child: MakeChild):

@@ -110,6 +110,20 @@ async def test_words_that_no_recogniser_could_hear_are_apologised_for_and_not_as
         assert bench.said[-1] == ("assistant", "Fine.")
 
 
+async def test_a_recogniser_that_says_nothing_is_apologised_for_once():
+    async with SessionBench(["Fine."], apology=SORRY, endpointing={"transcript_timeout_ms": 1_000}) as bench:
+        await bench.user_starts()
+        await bench.quiet(500)
+        await bench.user_stops(None)
+        await bench.quiet(900)
+        assert bench.said == []
+        await bench.quiet(3_000)
+        assert bench.said == [("assistant", SORRY)]
+        await bench.send(TranscriptionFrame("", failed=True))
+        await bench.quiet(5_000)
+        assert bench.said == [("assistant", SORRY)]
+
+
 async def test_words_that_were_heard_before_the_failure_are_answered():
     async with SessionBench(["Fine."], apology=SORRY) as bench:
         await bench.user_starts()
