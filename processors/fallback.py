@@ -50,8 +50,9 @@ class FallbackSTT(STT[STTSettings]):
 
 
 class FallbackLLM(LLM[LLMSettings]):
-    """Language models, the best first. The tools of all are offered; the first one's context settings, ``summarize`` and
-    ``count_tokens`` hold for all, as they are when this is made: `update` of this one, and its attributes, change them.
+    """Language models, the best first. The tools of all are offered; the first one's context settings, ``summarize``
+    and ``count_tokens`` hold for all, as they are when this is made: `update` of this one, and its attributes, change
+    them.
     """
 
     def __init__(self, members: Sequence[LLM[Any]]) -> None:
