@@ -7,6 +7,7 @@ Floats are float32 in [-1, 1); full scale is 32768, so that int16 -> float32 -> 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,15 @@ def mix(first: Samples, second: Samples) -> Samples:
     total = longer.astype(np.int32)
     total[: len(shorter)] += shorter
     return np.clip(total, -32_768, 32_767).astype(np.int16)
+
+
+@cache
+def load_resampler() -> None:
+    """Load FFmpeg's resampler now: 100 ms that the first `StreamResampler.push` would hold a running event loop up for.
+
+    Whoever may resample while frames flow calls this when it is made.
+    """
+    StreamResampler(16_000, 24_000).push(np.zeros(160, np.int16))
 
 
 class StreamResampler:

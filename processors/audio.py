@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from ..pipeline.audio import StreamResampler, gain
+from ..pipeline.audio import StreamResampler, gain, load_resampler
 from ..pipeline.clock import NS_PER_MS
 from ..pipeline.errors import ProcessorError
 from ..pipeline.frames import (
@@ -33,6 +33,7 @@ class Resampler(FrameProcessor):
     def __init__(self, sample_rate: int) -> None:
         if sample_rate <= 0:
             raise ProcessorError(f"Resampler takes a rate above 0 Hz, as in Resampler(16000), not {sample_rate}.")
+        load_resampler()
         self.sample_rate = sample_rate
         self._input: tuple[StreamResampler, int] | None = None
         """The user's stream, and when the next sample that comes in was captured, in ns."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..pipeline.audio import StreamResampler, mono
+from ..pipeline.audio import StreamResampler, load_resampler, mono
 from ..pipeline.clock import NS_PER_MS, TimerHandle
 from ..pipeline.errors import FrameError, QueueOverflowError, TransportError
 from ..pipeline.frames import (
@@ -82,6 +82,7 @@ class InputTransport(FrameProcessor):
     """A pipeline has one of these."""
 
     def __init__(self, *, sample_rate: int = 16_000) -> None:
+        load_resampler()
         self.sample_rate = sample_rate
         self.chunk_samples = samples_in_chunk(sample_rate)
 
