@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import statistics
 import tempfile
@@ -25,6 +24,7 @@ from voxline.pipeline import (
     Message,
     OutputAudioFrame,
     Pipeline,
+    PipelineRunner,
     PipelineWorker,
     Samples,
     Tap,
@@ -244,7 +244,6 @@ async def held(side: Side, minutes: float = 10) -> Numbers:
             session=SessionController(answer_unclear=True, max_messages=None),
         )  # fmt: skip
         worker = PipelineWorker(talk)
-        gc.collect()
         probe: _Probe | None = None
 
         class Begun(Tap):
@@ -256,7 +255,7 @@ async def held(side: Side, minutes: float = 10) -> Numbers:
                     probe = _Probe().__enter__()
 
         worker.add_tap(Begun())
-        outcome = await worker.run()
+        (outcome,) = await PipelineRunner(handle_signals=False).run(worker)
         assert probe is not None
         probe.__exit__()
     return {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import threading
+from collections.abc import Generator
 
 from .crew import spawn
 from .worker import Outcome, PipelineWorker
@@ -18,9 +20,14 @@ class PipelineRunner:
     """Runs one worker or many. The first Ctrl-C (or SIGTERM) drains them, the second cancels.
 
     ``handle_signals=False`` leaves the signals alone, which is right inside a server that has its own.
+
+    While it runs, the garbage collector leaves out what was there before (`gc.freeze`): a full collection walks through
+    all that was ever imported, which holds the event loop up for 30 ms and more, twice in ten minutes of conversation.
+    ``freeze_garbage=False``: for a program that has reasons of its own.
     """
 
-    def __init__(self, *, handle_signals: bool = True) -> None:
+    def __init__(self, *, handle_signals: bool = True, freeze_garbage: bool = True) -> None:
+        self._freeze = freeze_garbage
         self._handle_signals = handle_signals and threading.current_thread() is threading.main_thread()
         self._workers: list[PipelineWorker] = []
         self._stopping: list[asyncio.Task[None]] = []
@@ -29,7 +36,7 @@ class PipelineRunner:
         """Run all workers to their ends. The first error of a worker that does not start is raised, after all ended."""
         self._workers = list(workers)
         self._stopping = []
-        with self._signals():
+        with self._signals(), self._frozen():
             try:
                 if len(workers) == 1:
                     return [await workers[0].run()]
@@ -37,6 +44,18 @@ class PipelineRunner:
             finally:
                 if self._stopping:
                     await asyncio.wait(self._stopping)
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Generator[None]:
+        if not self._freeze:
+            yield
+            return
+        gc.collect()
+        gc.freeze()
+        try:
+            yield
+        finally:
+            gc.unfreeze()
 
     async def _run_many(self) -> list[Outcome]:
         outcomes: dict[PipelineWorker, Outcome] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -20,7 +21,9 @@ from voxline.pipeline import (
     PipelineRunner,
     PipelineWorker,
     SystemClock,
+    TextFrame,
     VirtualClock,
+    handles,
     source,
 )
 from voxline.tests.pipeline.rig import Say, Seen
@@ -174,3 +177,23 @@ def test_a_real_signal(number: signal.Signals, idle: bool, signals: int, count: 
     reason = "stopped" if idle else "cancelled"
     assert out.splitlines() == ["processor stopped"] * count + [str([reason] * count)]
     assert process.returncode == 0
+
+
+async def test_while_it_runs_what_was_there_before_is_no_work_for_the_garbage_collector():
+    frozen: list[int] = []
+
+    class Look(FrameProcessor):
+        @handles(TextFrame)
+        async def look(self, frame: TextFrame) -> None:
+            frozen.append(gc.get_freeze_count())
+
+    for wanted in (True, False):
+        worker = PipelineWorker(Pipeline([Look()]), clock=VirtualClock())
+        worker.post(TextFrame("now"))
+        running = asyncio.ensure_future(PipelineRunner(handle_signals=False, freeze_garbage=wanted).run(worker))
+        await asyncio.sleep(0)
+        await worker.stop()
+        await running
+    assert frozen[0] > 1_000
+    assert frozen[1] == 0
+    assert gc.get_freeze_count() == 0
