@@ -170,7 +170,7 @@ async def listen(sentences: Sequence[Sentence], audio: Samples, clock: Clock) ->
     worker = PipelineWorker(
         Pipeline([transport.input(), SileroVAD(), PocketSphinxSTT(EXAMPLE.GRAMMAR), notes]), clock=clock
     )
-    transport.send(audio)
+    transport.say(audio)
     transport.hang_up()
     began_ms = clock.now_ns() / NS_PER_MS
     outcome = await worker.run()

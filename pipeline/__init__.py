@@ -1,5 +1,6 @@
 """The ground: frames, clock, processors, pipelines, and the engine that runs them."""
 
+from .client_frames import ClientMessageFrame, InterruptRequestFrame, ServerMessageFrame
 from .clock import Clock, SystemClock, VirtualClock
 from .errors import (
     AuthenticationError,
@@ -89,6 +90,7 @@ __all__ = [
     "CancelFrame",
     "ClientConnectedFrame",
     "ClientDisconnectedFrame",
+    "ClientMessageFrame",
     "Clock",
     "Direction",
     "ErrorFrame",
@@ -105,6 +107,7 @@ __all__ = [
     "InputFrame",
     "InputTextFrame",
     "InterimTranscriptionFrame",
+    "InterruptRequestFrame",
     "KeepAliveFrame",
     "LLMRequestFrame",
     "Lane",
@@ -131,6 +134,7 @@ __all__ = [
     "ResponsePlayedFrame",
     "ResumePlayoutFrame",
     "Samples",
+    "ServerMessageFrame",
     "ServiceDownError",
     "ServiceError",
     "ServiceMetricsFrame",

@@ -259,9 +259,10 @@ class InputAudioFrame(_Audio, InputFrame):
 
 @dataclass(frozen=True, slots=True)
 class InputTextFrame(InputFrame):
-    """Text that the user typed."""
+    """Text that the user typed. ``interrupt``: the bot is cut for it, or it waits until the bot is silent."""
 
     text: str
+    interrupt: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ async def hold(sound: Samples) -> tuple[Session, MemoryTransport, list[Interrupt
     worker = PipelineWorker(Pipeline([transport.input(), *parts, transport.output()]), clock=VirtualClock(), seed=1)
     room = material.noise(9_000, dbfs=-70)
     at = 2_000 * 16
-    transport.send(material.mix(room, np.concatenate([material.silence(2_000), sound])))
+    transport.say(material.mix(room, np.concatenate([material.silence(2_000), sound])))
     assert at < len(room)
     transport.hang_up()
     await worker.run()

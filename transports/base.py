@@ -1,363 +1,212 @@
 """Transports: where a conversation meets the world.
 
-A transport has two processors, `Transport.input` for the head of a pipeline and `Transport.output` for its
-tail. To write one, derive both: an input calls `InputTransport.receive` for what a device hands it (or has a
-``@source`` that reads), and an output overrides `OutputTransport.write`, which gets 20 ms when 20 ms are due.
-Pacing, the buffer and its bound, interruptions, pauses and the account of what was heard are `OutputTransport`'s.
-See `docs/design/playout.md`.
+A transport is four verbs: open, receive, send, close (verbs.py). Derive from `Transport`, write them, and the rest is
+there: the two processors, resampling and chunks of 20 ms, pacing on one monotonic schedule, the buffer and its
+bound, interruptions, pauses, the account of what was heard, mute, levels and the watch over a silent peer. See
+`docs/design/transports.md`; `check_transport` (contract.py) tries one out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TypeVar
 
-from ..pipeline.audio import StreamResampler, load_resampler, mono
-from ..pipeline.clock import NS_PER_MS, TimerHandle
-from ..pipeline.errors import FrameError, QueueOverflowError, TransportError
-from ..pipeline.frames import (
-    UPSTREAM,
-    CancelFrame,
-    Frame,
-    InputAudioFrame,
-    InputFrame,
-    OutputAudioFrame,
-    PausePlayoutFrame,
-    ResponseEndFrame,
-    ResumePlayoutFrame,
-    Samples,
-    SpokenWord,
-)
-from ..pipeline.processor import AudioFormat, FrameProcessor, handles
-from .playout import Facts, PlayoutLedger
+from ..pipeline.clock import NS_PER_S, Clock, TimerHandle, Wait
+from ..pipeline.errors import QueueOverflowError, TransportError
+from ..pipeline.frames import Frame, InputFrame
+from .input import InputTransport, MuteFrame
+from .output import OutputTransport
+from .verbs import Verbs
 
-CHUNK_MS = 20
-CHUNK_NS = CHUNK_MS * NS_PER_MS
-HARD_BOUND_MS = 60_000
-"""Beyond this much waiting audio, what comes from nobody who can be held is an error."""
+_End = TypeVar("_End", InputTransport, OutputTransport)
+
+EARLY = 1_000
+"""How many frames may come before the worker runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlayoutTickFrame(InputFrame):
-    """The output's own: the slot ``slot`` of its schedule number ``schedule`` is due."""
+class Transport(Verbs):
+    """One connection to the world: a file, a sound card, a call.
 
-    schedule: int
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlayoutGapFrame(InputFrame):
-    """The output's own: the response has had no audio since schedule number ``schedule`` ran dry."""
-
-    schedule: int
-
-
-def samples_in_chunk(sample_rate: int) -> int:
-    """How many samples `CHUNK_MS` has. Raises `TransportError` where that is no whole number."""
-    if sample_rate <= 0 or sample_rate * CHUNK_MS % 1000:
-        raise TransportError(
-            f"A transport works in chunks of {CHUNK_MS} ms, and {sample_rate} Hz does not divide into them. "
-            "Use 8000, 16000, 22050, 24000, 44100 or 48000 Hz."
-        )
-    return sample_rate * CHUNK_MS // 1000
-
-
-class Transport:
-    """One connection to the world: a file, a sound card, a call."""
-
-    def input(self) -> FrameProcessor:
-        """The head of the pipeline: what the user says. The same processor each time."""
-        raise NotImplementedError
-
-    def output(self) -> FrameProcessor:
-        """The tail of the pipeline: what the user hears. The same processor each time."""
-        raise NotImplementedError
-
-
-class InputTransport(FrameProcessor):
-    """Makes `InputAudioFrame` of 20 ms, mono, at ``sample_rate``."""
-
-    is_transport_input: ClassVar[bool] = True
-    """A pipeline has one of these."""
-
-    def __init__(self, *, sample_rate: int = 16_000) -> None:
-        load_resampler()
-        self.sample_rate = sample_rate
-        self.chunk_samples = samples_in_chunk(sample_rate)
-
-    def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """Mono audio of the user."""
-        return {InputAudioFrame: AudioFormat((self.sample_rate,), (1,))}
-
-    def receive(self, samples: Samples, pts_ns: int | None = None) -> None:
-        """Put what a device captured into the inbox, from a callback in the worker's event loop."""
-        self.post(InputAudioFrame(samples, self.sample_rate, pts_ns))
-
-
-class OutputTransport(FrameProcessor):
-    """Plays the bot's audio in time, and says what was heard.
-
-    ``sample_rate``: of what `write` gets; other rates are resampled, stereo is mixed to mono. ``buffer_ms``:
-    with so much waiting, the job that makes the audio is held. ``gap_ms``: a response that has had nothing to
-    play for so long counts as silent until it goes on.
-
-    Upstream it says `BotStartedSpeakingFrame` with the first sample of a response, `BotStoppedSpeakingFrame`
-    after the last, and of each response that has begun to arrive once what became of it:
-    `ResponsePlayedFrame` or `ResponseCutFrame`.
-
-    `PausePlayoutFrame` is silence at once, until `ResumePlayoutFrame`; nothing is lost by it, and both are facts
-    like any other: the bot stopped speaking, and started again.
+    ``sample_rate``: of what the pipeline hears, in Hz; ``output_rate``: of what `send` gets. ``buffer_ms`` and
+    ``gap_ms``: see `OutputTransport`. ``lead_ms``: how long before it is due `send` gets what is to be heard: the
+    stall of an event loop that is shorter is not heard, and an interruption is, by so much later.
+    ``silent_timeout_s``: a peer of whom nothing has come for so long is gone; None: it may be silent.
     """
 
-    def __init__(self, *, sample_rate: int = 24_000, buffer_ms: float = 2_000, gap_ms: float = 300) -> None:
+    def __init__(
+        self,
+        *,
+        sample_rate: int = 16_000,
+        output_rate: int = 24_000,
+        buffer_ms: float = 2_000,
+        gap_ms: float = 300,
+        lead_ms: float = 0,
+        silent_timeout_s: float | None = None,
+    ) -> None:
+        if silent_timeout_s is not None and silent_timeout_s <= 0:
+            raise TransportError(f"silent_timeout_s is a time in s, or None, not {silent_timeout_s}.")
+        name = type(self).__name__.removesuffix("Transport")
         self.sample_rate = sample_rate
-        self.chunk_samples = samples_in_chunk(sample_rate)
-        self.buffer_ms = buffer_ms
-        self.gap_ms = gap_ms
-        self.refused = 0
-        """Audio frames that came after a newer response had begun to arrive."""
-        self._schedule = 0
-        self._begin_anew()
+        self.output_rate = output_rate
+        self.lead_ms = lead_ms
+        self.silent_timeout_s = silent_timeout_s
+        self._input = InputTransport(self, f"{name}Input", sample_rate=sample_rate)
+        self._output = OutputTransport(
+            self, f"{name}Output", sample_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms, lead_ms=lead_ms
+        )
+        self._ends: list[InputTransport | OutputTransport] = []
+        self._clock: Clock | None = None
+        self._running = 0
+        self._over = False
+        self._done = False
+        """A worker has ended; another one may use it again."""
+        self._ended: Wait | None = None
+        self._early: deque[Frame] = deque()  # bound: EARLY frames, then deliver() raises
+        self._heard_ns = 0
+        self._watch: TimerHandle | None = None
 
-    def _begin_anew(self) -> None:
-        self._ledger = PlayoutLedger(self.sample_rate)
-        self._resampler: tuple[int, StreamResampler] | None = None
-        self._holding = False
-        self._refused_response = 0
-        self._start_ns = 0
-        self._slot: int | None = None
-        """The slot of 20 ms since `_start_ns` that is played next; None while nothing is."""
-        self._free_ns = 0
-        """When what was written last is over."""
-        self._waited = False
-        """The last slot was left empty, for want of half a chunk that may be on its way."""
-        self._paused = False
-        self._tick: TimerHandle | None = None
-        self._gap: TimerHandle | None = None
+    # --- the two processors -------------------------------------------------------------------------------------
 
-    # --- for a transport to write ---------------------------------------------------------------------------
+    def input(self) -> InputTransport:
+        """The head of the pipeline: what the user says. The same processor each time."""
+        return self._use(self._input)
 
-    def write(self, samples: Samples, due_ns: int) -> None:
-        """Play 20 ms: int16 mono at `sample_rate`, due at ``due_ns`` on the worker's clock. Must not wait.
+    def output(self) -> OutputTransport:
+        """The tail of the pipeline: what the user hears. The same processor each time."""
+        return self._use(self._output)
 
-        Called once for each 20 ms in which the bot is heard, not for silence between; a chunk that is not
-        full is padded with silence. After a stall of the event loop it is called for all that are due by
-        then.
+    def _use(self, end: _End) -> _End:
+        if end not in self._ends:
+            self._ends.append(end)
+        return end
+
+    @property
+    def hears(self) -> bool:
+        """Whether `input` is in use."""
+        return self._input in self._ends
+
+    @property
+    def speaks(self) -> bool:
+        """Whether `output` is in use."""
+        return self._output in self._ends
+
+    # --- for a transport to call --------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock:
+        """The worker's clock, from `open` on."""
+        if self._clock is None:
+            raise TransportError(f"{type(self).__name__} has no clock before its worker runs.")
+        return self._clock
+
+    def receive(self) -> AsyncIterator[Frame]:
+        """Nothing, until `hang_up`: what comes is delivered by callbacks."""
+        return self._until_hung_up()
+
+    async def _until_hung_up(self) -> AsyncIterator[Frame]:
+        while not self._over:
+            self._ended = Wait()
+            await self._ended
+        for nothing in ():
+            yield nothing
+
+    def deliver(self, frame: Frame) -> None:
+        """Put what came from the user into the inbox; from a callback in the event loop.
+
+        What comes before the worker runs waits for it; what comes after its end is dropped.
         """
-        raise NotImplementedError
-
-    def clear(self) -> None:
-        """What was written and is not heard yet is not wanted any more: the response was cut."""
-
-    def halt(self) -> None:
-        """Be silent now, and keep what was written and is not heard yet: the playout is paused.
-
-        For a device that has more than a chunk in hand. Without it, the 20 ms that were written last are heard.
-        """
-
-    def go_on(self) -> None:
-        """The pause is over: play what `halt` kept. What follows is written after it."""
-
-    # --- lifecycle ------------------------------------------------------------------------------------------
-
-    def accepts(self) -> Mapping[type[Frame], AudioFormat]:
-        """Any audio of the bot."""
-        return {OutputAudioFrame: AudioFormat()}
-
-    def idle(self) -> bool:
-        """False while something waits to be played (for the end of a pause, too), or is being heard."""
-        return self._slot is None and not self._ledger.buffered and not self._ledger.speaking
-
-    async def stop(self) -> None:
-        """Forget what was not played, and a pause. Call it from yours."""
-        self._cancel_timers()
-        self._begin_anew()
-
-    # --- what comes -----------------------------------------------------------------------------------------
-
-    @handles(OutputAudioFrame)
-    async def play(self, frame: OutputAudioFrame) -> None:
-        """Buffer it; begin to play where nothing is being played."""
-        response = self.open_response()
-        self._check_bound(frame)
-        self._flush_resampler(unless=(response, frame.sample_rate))
-        samples, words = self._convert(response, frame)
-        if not self._ledger.append(response, samples, words):
-            self._refuse(response)
+        if self._over or not self.hears:
             return
-        if self._ledger.buffered_ms >= self.buffer_ms and self.hold():
-            self._holding = True
-        if self._slot is None or (self._waited and self._ledger.buffered >= self.chunk_samples):
-            await self._begin()
-
-    @handles(ResponseEndFrame)
-    async def finish(self, frame: ResponseEndFrame) -> None:
-        """Nothing more comes of the response."""
-        response = self.open_response()
-        self._flush_resampler()
-        self._ledger.end(response)
-        if self._ledger.buffered and (self._slot is None or self._waited):
-            await self._begin()
-        elif self._slot is None:
-            await self._tell(self._ledger.settle())
-
-    @handles(CancelFrame)
-    async def cut(self, frame: CancelFrame) -> None:
-        """Silence, at once, and an answer: what was heard of what was cut."""
-        if self._resampler is not None and self._resampler[0] <= frame.response:
-            self._resampler = None
-        known = self._ledger.has(frame.response)
-        facts = self._ledger.cut(frame.response, frame.reason)
-        if not self._ledger:
-            self._rest()
-        self._let_go()
-        await self._tell(facts)
-        if known:
-            self._free_ns = 0
-            self.clear()
-
-    @handles(PausePlayoutFrame)
-    async def pause(self, frame: PausePlayoutFrame) -> None:
-        """Silence, at once. What is not played yet is kept, and more is buffered."""
-        if self._paused:
+        if not self._running:
+            if len(self._early) >= EARLY:
+                raise QueueOverflowError(
+                    f"{EARLY} frames wait for the worker of this {type(self).__name__} to run, the bound. Run it first."
+                )
+            self._early.append(frame)
             return
-        self._paused = True
-        self._slot = None
-        self._cancel_timers()
-        await self._tell(self._ledger.pause())
-        self.halt()
+        self._heard_ns = self.clock.now_ns()
+        self._input.post(frame)
 
-    @handles(ResumePlayoutFrame)
-    async def resume(self, frame: ResumePlayoutFrame) -> None:
-        """Go on with the next sample, on a schedule that begins now."""
-        if not self._paused:
+    def deliver_threadsafe(self, frame: Frame) -> None:
+        """`deliver` from another thread, while the worker runs."""
+        if self._running and not self._over:
+            self._heard_ns = self.clock.now_ns()
+            self._input.post_threadsafe(frame)
+
+    def hang_up(self) -> None:
+        """Nothing more will come from the user: what is under way is done, and the worker ends."""
+        self._over = True
+        if self._ended is not None:
+            self._ended.wake()
+
+    def gone(self, why: str) -> None:
+        """Nothing has come for `silent_timeout_s`. A transport whose peers come back overrides this."""
+        self.hang_up()
+
+    # --- for whoever has the transport --------------------------------------------------------------------------
+
+    def mute(self, *, on: bool = True) -> None:
+        """Hear silence in place of the user, or the user again."""
+        frame: InputFrame = MuteFrame(on)
+        if self._running:
+            self._input.post(frame)
+        else:
+            self._input.muted = on
+
+    @property
+    def input_dbfs(self) -> float:
+        """How loud the user is, in dB of full scale: the newest 20 ms."""
+        return self._input.level_dbfs
+
+    @property
+    def output_dbfs(self) -> float:
+        """How loud the bot is, in dB of full scale: the newest 20 ms."""
+        return self._output.level_dbfs
+
+    # --- for its two ends ---------------------------------------------------------------------------------------
+
+    async def enter(self) -> None:
+        """An end starts; the first opens the transport."""
+        self._running += 1
+        if self._running > 1:
             return
-        self._paused = False
-        try:
-            self.go_on()
-        finally:
-            if self._ledger.buffered:
-                await self._begin()
+        self._clock = self._ends[0].clock
+        if self._done:
+            self._done = self._over = False
+        self._heard_ns = self._clock.now_ns()
+        await self.open()
+        while self._early:
+            self._input.post(self._early.popleft())
+        if self.silent_timeout_s is not None:
+            self._look(self.silent_timeout_s)
 
-    @handles(PlayoutTickFrame)
-    async def tick(self, frame: PlayoutTickFrame) -> None:
-        """Play what is due."""
-        if frame.schedule == self._schedule and self._slot is not None:
-            await self._play_due()
-
-    @handles(PlayoutGapFrame)
-    async def stall(self, frame: PlayoutGapFrame) -> None:
-        """The gap has become a pause."""
-        if frame.schedule == self._schedule and self._slot is None:
-            await self._tell(self._ledger.stall())
-
-    # --- the pacer ------------------------------------------------------------------------------------------
-
-    async def _begin(self) -> None:
-        """Begin a schedule now: slot k is due 20 k ms from this moment, however late each tick comes."""
-        if self._paused:
-            # Not before its end; but what is over is told now.
-            await self._tell(self._ledger.settle())
+    async def leave(self) -> None:
+        """An end has stopped; the last closes the transport."""
+        self._running -= 1
+        if self._running:
             return
-        self._cancel_timers()
-        self._schedule += 1
-        # Not into the last chunk: a pause may be shorter than what of that was left.
-        self._start_ns = max(self.now_ns, self._free_ns)
-        self._slot, self._waited = 0, False
-        await self._play_due()
+        self.hang_up()
+        self._done = True
+        if self._watch is not None:
+            self._watch.cancel()
+        await self.close()
 
-    async def _play_due(self) -> None:
-        try:
-            while self._slot is not None and self._start_ns + self._slot * CHUNK_NS <= self.now_ns:
-                await self._play_slot(self._slot)
-        finally:
-            if self._slot is not None:
-                due_ns = self._start_ns + self._slot * CHUNK_NS
-                self._tick = self.post_at(due_ns, PlayoutTickFrame(self._schedule, self._slot))
-            self._let_go()
+    def arriving(self) -> AsyncIterator[Frame]:
+        """What `receive` gives, with an eye on whether anything does."""
+        return self._arriving()
 
-    async def _play_slot(self, slot: int) -> None:
-        ledger = self._ledger
-        if not ledger.buffered:
-            facts = ledger.settle()
-            self._rest()
-            await self._tell(facts)
-            return
-        # First, so that a write that raises costs its own 20 ms and not the schedule.
-        self._slot = slot + 1
-        if ledger.buffered < self.chunk_samples and ledger.more_comes and not self._waited:
-            # The rest of these 20 ms may be on its way: one slot's wait is better than a hole in a word.
-            self._waited = True
-            return
-        self._waited = False
-        samples, facts = ledger.take(self.chunk_samples)
-        await self._tell(facts)
-        due_ns = self._start_ns + slot * CHUNK_NS
-        self._free_ns = due_ns + CHUNK_NS
-        self.write(samples, due_ns)
+    async def _arriving(self) -> AsyncIterator[Frame]:
+        async for frame in self.receive():
+            self._heard_ns = self.clock.now_ns()
+            yield frame
 
-    def _rest(self) -> None:
-        """Nothing is left to play: no more ticks, until there is."""
-        self._slot = None
-        if self._tick is not None:
-            self._tick.cancel()
-        if self._ledger.speaking:
-            self._gap = self.post_after(self.gap_ms, PlayoutGapFrame(self._schedule))
-
-    def _cancel_timers(self) -> None:
-        for timer in (self._tick, self._gap):
-            if timer is not None:
-                timer.cancel()
-
-    async def _tell(self, facts: Facts) -> None:
-        for fact in facts:
-            await self.push(fact, UPSTREAM)
-
-    # --- the buffer -----------------------------------------------------------------------------------------
-
-    def _check_bound(self, frame: OutputAudioFrame) -> None:
-        waiting_ms = self._ledger.buffered_ms
-        if waiting_ms >= HARD_BOUND_MS and not self.hold():
-            raise QueueOverflowError(
-                f"{self.path}: {waiting_ms / 1000:.1f} s of audio wait to be played, and the bound is "
-                f"{HARD_BOUND_MS / 1000:g} s; {frame.duration_ms:g} ms more do not fit and are dropped. "
-                "Audio is pushed from a plain handler, or posted from outside, faster than it is heard. "
-                "Yield it from a job instead (a generator): that one waits while the buffer is full."
-            )
-
-    def _let_go(self) -> None:
-        if self._holding and self._ledger.buffered_ms < self.buffer_ms:
-            self._holding = False
-            self.release()
-
-    def _refuse(self, response: int) -> None:
-        self.refused += 1
-        if response != self._refused_response:
-            self._refused_response = response
-            raise FrameError(
-                f"{self.path}: audio of response {response} came after that of a newer response, and is "
-                "dropped: an older response is never heard after a newer one. Finish a response before the "
-                "next is begun, or cut it with interrupt()."
-            )
-
-    def _convert(self, response: int, frame: OutputAudioFrame) -> tuple[Samples, tuple[SpokenWord, ...]]:
-        """The frame's samples and words at the output's rate."""
-        samples = mono(frame.samples)
-        if frame.sample_rate == self.sample_rate:
-            return samples, frame.words
-        if self._resampler is None:
-            self._resampler = (response, StreamResampler(frame.sample_rate, self.sample_rate))
-        resampler = self._resampler[1]
-        # What the resampler still holds comes out before this frame's own samples.
-        late_ms = resampler.held_ms
-        words = tuple(SpokenWord(word.text, word.start_ms + late_ms, word.glued) for word in frame.words)
-        return resampler.push(samples), words
-
-    def _flush_resampler(self, unless: tuple[int, int] | None = None) -> None:
-        """Play out what a resampler holds back, unless the stream (response, rate in Hz) goes on."""
-        if self._resampler is not None:
-            response, resampler = self._resampler
-            if (response, resampler.in_rate) != unless:
-                self._resampler = None
-                self._ledger.append(response, resampler.flush())
+    def _look(self, timeout_s: float) -> None:
+        """Look again when the time is up, and not at each frame."""
+        due_ns = self._heard_ns + round(timeout_s * NS_PER_S)
+        if due_ns <= self.clock.now_ns():
+            self.gone(f"nothing came for {timeout_s:g} s")
+            self._heard_ns = self.clock.now_ns()
+            due_ns = self._heard_ns + round(timeout_s * NS_PER_S)
+        if not self._over:
+            self._watch = self.clock.call_at(due_ns, lambda: self._look(timeout_s))

@@ -21,10 +21,11 @@ from ..pipeline.audio import StreamResampler
 from ..pipeline.clock import NS_PER_S
 from ..pipeline.errors import TransportError
 from ..pipeline.frames import Frame, InputAudioFrame, InputEndedFrame, Samples
-from ..pipeline.processor import source
-from .base import CHUNK_MS, CHUNK_NS, InputTransport, OutputTransport, Transport
+from .base import Transport
+from .input import InputTransport
 from .reader import AudioReader
 from .recorder import BOT, CALLER, StereoWriter
+from .verbs import CHUNK_MS, CHUNK_NS, samples_in_chunk
 
 log = logging.getLogger("voxline")
 
@@ -91,106 +92,6 @@ class _Tape:
         return round((at_ns - self._begun_ns) * self.sample_rate / NS_PER_S)
 
 
-class FileInput(InputTransport):
-    """Plays a sound file into the pipeline as a microphone would: each 20 ms when they are over.
-
-    `InputAudioFrame.pts_ns` counts from the file's beginning. After the file comes ``tail_ms`` of silence, in
-    which whatever waits for the user's silence can end his turn, then an `InputEndedFrame`.
-    """
-
-    def __init__(self, path: Path, *, sample_rate: int, tail_ms: float, tape: _Tape | None) -> None:
-        super().__init__(sample_rate=sample_rate)
-        self.file = path
-        self.tail_ms = tail_ms
-        self._tape = tape
-        self._reader: AudioReader | None = None
-
-    async def start(self) -> None:
-        """Open the file; raises `TransportError` where it cannot be played."""
-        self._reader = AudioReader(self.file, self.sample_rate)
-
-    async def stop(self) -> None:
-        """Close it."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-
-    @source
-    async def speak(self) -> AsyncIterator[Frame]:
-        """The file, in time."""
-        begun_ns = self.clock.now_ns()
-        if self._tape is not None:
-            self._tape.begin_caller(begun_ns, self.sample_rate)
-        damage: TransportError | None = None
-        slot = last = 0
-        while last == 0 or slot < last:
-            samples = np.zeros(0, np.int16)
-            if last == 0:
-                try:
-                    samples = self._next()
-                except TransportError as error:
-                    damage = error
-                if not len(samples):
-                    last = slot + round(self.tail_ms / CHUNK_MS)
-                    if slot >= last:
-                        break
-            if len(samples) < self.chunk_samples:
-                samples = np.concatenate([samples, np.zeros(self.chunk_samples - len(samples), np.int16)])
-            slot += 1
-            # Of the schedule and not of the last chunk, so that lateness does not add up.
-            await self.clock.sleep((begun_ns + slot * CHUNK_NS - self.clock.now_ns()) / NS_PER_S)
-            if self._tape is not None:
-                self._tape.caller(samples)
-            yield InputAudioFrame(samples, self.sample_rate, (slot - 1) * CHUNK_NS)
-        if self._tape is not None:
-            self._tape.end_caller()
-        yield InputEndedFrame()
-        if damage is not None:
-            raise damage
-
-    def _next(self) -> Samples:
-        return np.zeros(0, np.int16) if self._reader is None else self._reader.read(self.chunk_samples)
-
-
-class FileOutput(OutputTransport):
-    """Plays into a file, at the times at which a caller would have heard it."""
-
-    def __init__(
-        self, tape: _Tape | None, playable: Path | None, *, sample_rate: int, buffer_ms: float, gap_ms: float
-    ) -> None:
-        super().__init__(sample_rate=sample_rate, buffer_ms=buffer_ms, gap_ms=gap_ms)
-        self._tape = tape
-        self._playable = playable
-
-    async def start(self) -> None:
-        """Make the file; raises `TransportError` where it cannot be written."""
-        if self._tape is None:
-            return
-        if self._playable is not None:
-            # All start together, and a caller who cannot be played must not cost the last recording.
-            try:
-                AudioReader(self._playable, self.sample_rate).close()
-            except TransportError:
-                return
-            if self._tape.path.exists() and self._tape.path.samefile(self._playable):
-                raise TransportError(
-                    f"{self._tape.path} is both the caller's file and the recording to write, and would be "
-                    "lost. Give the recording another name."
-                )
-        self._tape.open()
-
-    async def stop(self) -> None:
-        """Finish the file."""
-        await super().stop()
-        if self._tape is not None:
-            self._tape.close()
-
-    def write(self, samples: Samples, due_ns: int) -> None:
-        """Into the right channel, at its time."""
-        if self._tape is not None:
-            self._tape.bot(samples, due_ns)
-
-
 class FileTransport(Transport):
     """Files for both ends; time is the worker's clock.
 
@@ -214,17 +115,80 @@ class FileTransport(Transport):
         buffer_ms: float = 2_000,
         gap_ms: float = 300,
     ) -> None:
-        tape = None if output is None else _Tape(Path(output), output_rate)
-        path = None if input is None else Path(input)
-        self._input = None if path is None else FileInput(path, sample_rate=sample_rate, tail_ms=tail_ms, tape=tape)
-        self._output = FileOutput(tape, path, sample_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms)
+        super().__init__(sample_rate=sample_rate, output_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms)
+        self._path = None if input is None else Path(input)
+        self._tape = None if output is None else _Tape(Path(output), output_rate)
+        self._tail_ms = tail_ms
+        self._reader: AudioReader | None = None
 
-    def input(self) -> FileInput:
-        """The head of the pipeline."""
-        if self._input is None:
+    def input(self) -> InputTransport:
+        """The head of the pipeline. Raises `TransportError` where there is no file to hear."""
+        if self._path is None:
             raise TransportError('This FileTransport has no input: make it with FileTransport(input="me.wav").')
-        return self._input
+        return super().input()
 
-    def output(self) -> FileOutput:
-        """The tail of the pipeline."""
-        return self._output
+    async def open(self) -> None:
+        """Open both files; raises `TransportError` where one cannot be played, or the other not be written."""
+        if self._path is not None:
+            # Also where nobody hears it: a caller who cannot be played must not cost the last recording.
+            self._reader = AudioReader(self._path, self.sample_rate)
+        if self._tape is None or not self.speaks:
+            return
+        if self._path is not None and self._tape.path.exists() and self._tape.path.samefile(self._path):
+            raise TransportError(
+                f"{self._tape.path} is both the caller's file and the recording to write, and would be "
+                "lost. Give the recording another name."
+            )
+        self._tape.open()
+
+    async def receive(self) -> AsyncIterator[Frame]:
+        """The file as a microphone would hear it, each 20 ms when they are over; then ``tail_ms`` of silence.
+
+        `InputAudioFrame.pts_ns` counts from the file's beginning. Damage in the file ends it, and is raised when
+        the tail is over.
+        """
+        size = samples_in_chunk(self.sample_rate)
+        begun_ns = self.clock.now_ns()
+        if self._tape is not None:
+            self._tape.begin_caller(begun_ns, self.sample_rate)
+        damage: TransportError | None = None
+        slot, last = 0, -1
+        while slot != last:
+            samples = np.zeros(0, np.int16)
+            if last < 0:
+                try:
+                    samples = self._next(size)
+                except TransportError as error:
+                    damage = error
+                if not len(samples):
+                    last = slot + round(self._tail_ms / CHUNK_MS)
+                    continue
+            if len(samples) < size:
+                samples = np.concatenate([samples, np.zeros(size - len(samples), np.int16)])
+            slot += 1
+            # Of the schedule and not of the last chunk, so that lateness does not add up.
+            await self.clock.sleep((begun_ns + slot * CHUNK_NS - self.clock.now_ns()) / NS_PER_S)
+            if self._tape is not None:
+                self._tape.caller(samples)
+            yield InputAudioFrame(samples, self.sample_rate, (slot - 1) * CHUNK_NS)
+        if self._tape is not None:
+            self._tape.end_caller()
+        if damage is not None:
+            yield InputEndedFrame()
+            raise damage
+
+    def _next(self, size: int) -> Samples:
+        return np.zeros(0, np.int16) if self._reader is None else self._reader.read(size)
+
+    def send(self, samples: Samples, due_ns: int) -> None:
+        """Into the right channel, at its time."""
+        if self._tape is not None:
+            self._tape.bot(samples, due_ns)
+
+    async def close(self) -> None:
+        """Finish both files."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._tape is not None:
+            self._tape.close()

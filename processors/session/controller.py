@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...pipeline.client_frames import InterruptRequestFrame
 from ...pipeline.clock import TimerHandle
 from ...pipeline.errors import SettingsError
 from ...pipeline.frames import (
@@ -138,6 +139,7 @@ class SessionController(FrameProcessor):
         TurnProbabilityFrame,
         InputTextFrame,
         InputEndedFrame,
+        InterruptRequestFrame,
         ClientConnectedFrame,
         ClientDisconnectedFrame,
         CancelFrame,

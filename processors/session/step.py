@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import singledispatch
 
-from ...pipeline import frames
+from ...pipeline import client_frames, frames
 from ...pipeline.errors import ProcessorError
 from ...pipeline.frames import Frame
 from . import barge_in, bot, life, limits, orders, turns
@@ -155,7 +155,14 @@ def _(event: frames.TurnProbabilityFrame, st: Step) -> None:
 
 @happened.register
 def _(event: frames.InputTextFrame, st: Step) -> None:
-    _typed(st, event.text, 0, interrupt=True)
+    _typed(st, event.text, 0, interrupt=event.interrupt)
+
+
+@happened.register
+def _(event: client_frames.InterruptRequestFrame, st: Step) -> None:
+    st.active()
+    st.s.idle_step = 0
+    barge_in.button(st, event.reason)
 
 
 @happened.register

@@ -332,7 +332,7 @@ class LiveTalk:
         """A turn from a recording: the server hears how long it is, PocketSphinx what is said."""
         begin, end = (round(place * MIC_RATE) for place in self.places)
         pause = np.zeros(MIC_RATE * 3 // 10, np.int16)
-        self.transport.send(np.concatenate([pause, self.speech[begin:end], pause]))
+        self.transport.say(np.concatenate([pause, self.speech[begin:end], pause]))
         await self.clock.sleep(0.3 + 0.2)
         self.worker.post(UserStartedSpeakingFrame(200))
         await self.clock.sleep((end - begin) / MIC_RATE)

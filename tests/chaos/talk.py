@@ -265,7 +265,7 @@ class Talk:
         self.book.half[key] = half
         words = [np.full(half, 2 * key, np.int16), np.full(half, 2 * key + 1, np.int16)]
         pause: Samples = np.zeros(round(0.4 * MIC_RATE), np.int16)
-        self.transport.send(np.concatenate([pause, *words, np.zeros(MIC_RATE * STOP_MS // 1000, np.int16)]))
+        self.transport.say(np.concatenate([pause, *words, np.zeros(MIC_RATE * STOP_MS // 1000, np.int16)]))
         await self.clock.advance(0.4 + START_MS / 1000)
         self.pressed_ns.append(self.now_ns - START_MS * NS_PER_MS)
         self.note(f"the user begins turn {key}")

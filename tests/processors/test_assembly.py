@@ -37,7 +37,7 @@ def parts(**others: Any) -> dict[str, Any]:
 
 def test_the_parts_stand_in_the_usual_order_and_can_be_taken_apart():
     talk = conversation(MemoryTransport(), **parts(turns=Sure()), greeting="Hello.")
-    kinds = [type(part).__name__ for part in talk.elements]
+    kinds = [part.name or type(part).__name__ for part in talk.elements]
     assert kinds == [
         "MemoryInput", "EnergyVAD", "TurnDetector", "ScriptedSTT", "SessionController", "ScriptedLLM", "ScriptedTTS",
         "MemoryOutput",

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from voxline.tests.transports.stage import RATE, Notes, Stage
-from voxline.transports.memory import MemoryOutput
+from voxline.transports.memory import MemoryTransport
 
 
 @pytest.fixture
 async def stage(harness: Any) -> Stage:
     """An output on a bench."""
-    notes, output = Notes(), MemoryOutput(sample_rate=RATE)
-    return Stage(await harness([notes, output]), notes, output)
+    notes, transport = Notes(), MemoryTransport(output_rate=RATE)
+    return Stage(await harness([notes, transport.output()]), notes, transport)

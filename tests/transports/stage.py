@@ -25,7 +25,8 @@ from voxline.pipeline import (
     SpokenWord,
     handles,
 )
-from voxline.transports.memory import Heard, MemoryOutput
+from voxline.transports.memory import Heard, MemoryTransport
+from voxline.transports.output import OutputTransport
 
 RATE = 24_000
 MS = 24
@@ -80,15 +81,19 @@ class Stage:
 
     bench: Any
     notes: Notes
-    output: MemoryOutput
+    transport: MemoryTransport
 
     @property
     def facts(self) -> list[tuple[float, Frame]]:
         return self.notes.facts
 
     @property
+    def output(self) -> OutputTransport:
+        return self.transport.output()
+
+    @property
     def heard(self) -> list[Heard]:
-        return self.output.heard
+        return self.transport.heard
 
     async def say(self, response: int, *frames: OutputAudioFrame) -> None:
         await self.bench.send(*frames, response=response)

@@ -33,8 +33,7 @@ from voxline.pipeline import (
 from voxline.pipeline.recording import Recorder, Recording
 from voxline.pipeline.replay import replay
 from voxline.tests.transports.stage import MS, NS_PER_MS, RATE, Notes, Speaker, Stage, audio, joined, ramp, times
-from voxline.transports.base import OutputTransport
-from voxline.transports.memory import MemoryOutput, MemoryTransport
+from voxline.transports.memory import MemoryTransport
 
 # --- pacing -------------------------------------------------------------------------------------------------
 
@@ -88,32 +87,34 @@ async def test_after_a_stall_of_the_loop_it_is_back_on_schedule(harness: Any):
             assert isinstance(self.clock, VirtualClock)
             self.clock.set(self.clock.now_ns() + 130 * NS_PER_MS)
 
-    output, notes = MemoryOutput(sample_rate=RATE), Notes()
-    bench = await harness([Staller(), notes, output])
+    transport, notes = MemoryTransport(output_rate=RATE), Notes()
+    bench = await harness([Staller(), notes, transport.output()])
     await bench.send(audio(ramp(400)), ResponseEndFrame(), response=1)
     await bench.advance(ms=50)
     await bench.send(TextFrame("nothing runs for 130 ms"), response=1)
     await bench.advance(ms=1)
-    assert times(output.heard) == [20 * k for k in range(10)], "what fell due meanwhile, with the times it was due at"
+    assert times(transport.heard) == [20 * k for k in range(10)], (
+        "what fell due meanwhile, with the times it was due at"
+    )
     await bench.advance(ms=500)
-    assert times(output.heard) == [20 * k for k in range(20)]
-    assert joined(output.heard).tolist() == ramp(400).tolist()
+    assert times(transport.heard) == [20 * k for k in range(20)]
+    assert joined(transport.heard).tolist() == ramp(400).tolist()
     assert notes.facts[1] == (400, ResponsePlayedFrame(1, 400.0, ""))
 
 
 async def test_a_write_that_raises_costs_its_own_20_ms(harness: Any):
-    class Broken(MemoryOutput):
-        def write(self, samples: Samples, due_ns: int) -> None:
+    class Broken(MemoryTransport):
+        def send(self, samples: Samples, due_ns: int) -> None:
             if due_ns == 20 * NS_PER_MS:
                 raise OSError("the device is busy")
-            super().write(samples, due_ns)
+            super().send(samples, due_ns)
 
-    output = Broken(sample_rate=RATE)
-    bench = await harness(output)
+    transport = Broken(output_rate=RATE)
+    bench = await harness(transport.output())
     await bench.send(audio(ramp(80)), ResponseEndFrame(), response=1)
     await bench.advance(ms=200)
     assert [error.error for error in bench.errors] == ["OSError"]
-    assert times(output.heard) == [0, 40, 60]
+    assert times(transport.heard) == [0, 40, 60]
     assert bench.up[-2:] == [ResponsePlayedFrame(1, 80.0, ""), BotStoppedSpeakingFrame(1)]
 
 
@@ -156,7 +157,7 @@ async def test_stereo_is_mixed_to_mono(stage: Stage):
 
 def test_a_rate_that_has_no_20_ms_is_refused():
     with pytest.raises(TransportError, match="11025 Hz does not divide"):
-        OutputTransport(sample_rate=11_025)
+        MemoryTransport(output_rate=11_025)
 
 
 # --- interruptions ------------------------------------------------------------------------------------------
@@ -221,18 +222,18 @@ async def test_a_resampler_does_not_carry_over_what_was_cut(stage: Stage):
 
 
 async def test_a_device_is_told_to_forget_what_it_has(harness: Any):
-    class Device(MemoryOutput):
+    class Device(MemoryTransport):
         cleared = 0
 
         def clear(self) -> None:
             self.cleared += 1
 
-    output = Device(sample_rate=RATE)
-    bench = await harness(output)
+    transport = Device(output_rate=RATE)
+    bench = await harness(transport.output())
     await bench.send(audio(ramp(100)), response=1)
     await bench.interrupt()
     await bench.interrupt()
-    assert output.cleared == 1
+    assert transport.cleared == 1
 
 
 # --- slow and late ------------------------------------------------------------------------------------------
@@ -325,8 +326,8 @@ async def test_audio_of_an_older_response_is_dropped_and_said_so_once(stage: Sta
 
 
 async def test_audio_that_nobody_gave_a_number_to_can_be_cut(harness: Any):
-    output = MemoryOutput(sample_rate=RATE)
-    bench = await harness(output)
+    transport = MemoryTransport(output_rate=RATE)
+    bench = await harness(transport.output())
     await bench.send(audio(ramp(100)))
     await bench.interrupt()
     assert bench.up[-2] == ResponseCutFrame(1, 20.0, "")
@@ -350,21 +351,21 @@ class Talker(Speaker):
 
 
 async def test_whoever_makes_the_audio_is_held_two_seconds_ahead(harness: Any):
-    talker, notes, output = Talker(), Notes(), MemoryOutput(sample_rate=RATE)
-    bench = await harness([notes, talker, output])
+    talker, notes, transport = Talker(), Notes(), MemoryTransport(output_rate=RATE)
+    bench = await harness([notes, talker, transport.output()])
     await bench.send(TextFrame("a minute"), response=1)
     for second in range(57):
         ahead = talker.made_ms - second * 1_000
         assert 2_000 <= ahead <= 2_000 + 3 * 60, "the buffer, the chunk that filled it, and the one in its hand"
         await bench.advance(ms=1_000)
     await bench.advance(ms=4_000)
-    assert len(output.heard) == 3_000
+    assert len(transport.heard) == 3_000
     assert notes.facts[1][0] == 60_000
 
 
 async def test_a_voice_that_is_held_is_closed_by_an_interruption(harness: Any):
-    talker, notes, output = Talker(), Notes(), MemoryOutput(sample_rate=RATE)
-    bench = await harness([notes, talker, output])
+    talker, notes, transport = Talker(), Notes(), MemoryTransport(output_rate=RATE)
+    bench = await harness([notes, talker, transport.output()])
     await bench.send(TextFrame("a minute"), response=1)
     await bench.advance(ms=110)
     await bench.interrupt()
@@ -376,8 +377,8 @@ async def test_a_voice_that_is_held_is_closed_by_an_interruption(harness: Any):
 
 
 async def test_what_nobody_can_hold_back_is_an_error_that_says_so(harness: Any):
-    output = MemoryOutput(sample_rate=RATE)
-    bench = await harness(output)
+    transport = MemoryTransport(output_rate=RATE)
+    bench = await harness(transport.output())
     second = audio(ramp(1_000))
     for _ in range(62):
         await bench.send(second, response=1)
@@ -395,23 +396,23 @@ async def test_a_worker_that_drains_waits_for_playout(harness: Any):
         async def play(self) -> AsyncIterator[Frame]:
             yield audio(ramp(1_000))
 
-    output, clock = MemoryOutput(sample_rate=RATE), VirtualClock()
-    outcome = await PipelineWorker(Pipeline([Jingle(), output]), clock=clock).run()
+    transport, clock = MemoryTransport(output_rate=RATE), VirtualClock()
+    outcome = await PipelineWorker(Pipeline([Jingle(), transport.output()]), clock=clock).run()
     assert outcome.reason == "ended"
-    assert len(output.heard) == 50
-    assert output.heard[-1].samples[-1] != 0
+    assert len(transport.heard) == 50
+    assert transport.heard[-1].samples[-1] != 0
 
 
 async def test_an_output_can_be_used_again(harness: Any):
-    output = MemoryOutput(sample_rate=RATE)
-    first = await harness(output)
+    transport = MemoryTransport(output_rate=RATE)
+    first = await harness(transport.output())
     await first.send(audio(ramp(1_000)), response=1)
     await first.close()
-    second = await harness(output)
-    heard = len(output.heard)
+    second = await harness(transport.output())
+    heard = len(transport.heard)
     await second.send(audio(ramp(40)), ResponseEndFrame(), response=1)
     await second.advance(ms=100)
-    assert joined(output.heard[heard:]).tolist() == ramp(40).tolist()
+    assert joined(transport.heard[heard:]).tolist() == ramp(40).tolist()
 
 
 # --- recordings ---------------------------------------------------------------------------------------------
@@ -457,31 +458,31 @@ class SlowVoice(FrameProcessor):
         yield ResponseEndFrame()
 
 
-def show() -> tuple[Pipeline, Notes, MemoryOutput]:
-    notes, output = Notes(), MemoryOutput(sample_rate=RATE)
-    return Pipeline([Show(), Director(), notes, SlowVoice(), output]), notes, output
+def show() -> tuple[Pipeline, Notes, MemoryTransport]:
+    notes, transport = Notes(), MemoryTransport(output_rate=RATE)
+    return Pipeline([Show(), Director(), notes, SlowVoice(), transport.output()]), notes, transport
 
 
 async def test_a_recording_replays_what_was_heard(tmp_path: Path):
-    pipeline, notes, output = show()
+    pipeline, notes, transport = show()
     worker = PipelineWorker(pipeline, clock=VirtualClock())
     worker.add_tap(Recorder(tmp_path / "show.jsonl"))
     await worker.run()
     assert [type(fact).__name__ for _, fact in notes.facts].count("ResponseCutFrame") == 1
     for _ in range(2):
-        pipeline, again, output_again = show()
+        pipeline, again, transport_again = show()
         await replay(Recording.load(tmp_path / "show.jsonl"), pipeline)
         assert again.facts == notes.facts
-        assert times(output_again.heard) == times(output.heard)
-        assert joined(output_again.heard).tolist() == joined(output.heard).tolist()
+        assert times(transport_again.heard) == times(transport.heard)
+        assert joined(transport_again.heard).tolist() == joined(transport.heard).tolist()
 
 
 async def test_the_same_run_twice_is_the_same():
     runs: list[tuple[list[tuple[float, Frame]], list[float]]] = []
     for _ in range(2):
-        pipeline, notes, output = show()
+        pipeline, notes, transport = show()
         await PipelineWorker(pipeline, clock=VirtualClock()).run()
-        runs.append((notes.facts, times(output.heard)))
+        runs.append((notes.facts, times(transport.heard)))
     assert runs[0] == runs[1]
 
 
@@ -491,7 +492,7 @@ async def test_the_same_run_twice_is_the_same():
 async def test_what_is_sent_is_heard_as_a_microphone_hears_it(harness: Any):
     transport = MemoryTransport()
     bench = await harness([transport.input()])
-    transport.send(np.arange(800, dtype=np.int16))
+    transport.say(np.arange(800, dtype=np.int16))
     await bench.advance(ms=39)
     assert [frame.pts_ns for frame in bench.down] == [0]
     transport.hang_up()

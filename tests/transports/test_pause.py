@@ -40,7 +40,7 @@ from voxline.pipeline.replay import replay
 from voxline.pipeline.testing import Harness
 from voxline.tests.transports.stage import MS, NS_PER_MS, RATE, Notes, Speaker, Stage, audio, joined, ramp, times
 from voxline.transports.file import FileTransport
-from voxline.transports.memory import Heard, MemoryOutput
+from voxline.transports.memory import Heard, MemoryTransport
 
 # --- silence, and on ----------------------------------------------------------------------------------------
 
@@ -127,35 +127,35 @@ async def test_what_fell_due_while_the_loop_was_busy_is_not_played_after_all(har
             self.clock.set(self.clock.now_ns() + 130 * NS_PER_MS)
             await self.push(PausePlayoutFrame())
 
-    output = MemoryOutput(sample_rate=RATE)
-    bench = await harness([Staller(), output])
+    transport = MemoryTransport(output_rate=RATE)
+    bench = await harness([Staller(), transport.output()])
     await bench.send(audio(ramp(400)), ResponseEndFrame(), response=1)
     await bench.advance(ms=50)
     await bench.send(TextFrame("nothing runs for 130 ms"), response=1)
     await bench.advance(ms=20)
-    assert times(output.heard) == [0, 20, 40]
+    assert times(transport.heard) == [0, 20, 40]
     await bench.send(ResumePlayoutFrame())
     await bench.advance(ms=1_000)
-    assert times(output.heard)[3:] == [200 + 20 * k for k in range(17)]
-    assert joined(output.heard).tolist() == ramp(400).tolist()
+    assert times(transport.heard)[3:] == [200 + 20 * k for k in range(17)]
+    assert joined(transport.heard).tolist() == ramp(400).tolist()
 
 
 async def test_at_most_what_was_written_is_heard_after_a_pause(harness: Any):
     """The figure in docs/design/playout.md: 200 pauses at any moment of a slot."""
     chance, remaining_ms = random.Random(1), list[float]()
     for _ in range(200):
-        output = MemoryOutput(sample_rate=RATE)
-        bench = await harness(output)
+        transport = MemoryTransport(output_rate=RATE)
+        bench = await harness(transport.output())
         await bench.send(audio(ramp(1_000)), ResponseEndFrame(), response=1)
         await bench.advance(ms=chance.uniform(0, 900))
-        written, paused_ms = len(output.heard), bench.now_ms
+        written, paused_ms = len(transport.heard), bench.now_ms
         await bench.send(PausePlayoutFrame())
         await bench.advance(ms=chance.uniform(0, 5_000))
-        assert len(output.heard) == written, "nothing is written in a pause"
-        remaining_ms.append(times(output.heard)[-1] + 20 - paused_ms)
+        assert len(transport.heard) == written, "nothing is written in a pause"
+        remaining_ms.append(times(transport.heard)[-1] + 20 - paused_ms)
         await bench.send(ResumePlayoutFrame())
         await bench.advance(ms=2_000)
-        assert joined(output.heard).tolist() == ramp(1_000).tolist()
+        assert joined(transport.heard).tolist() == ramp(1_000).tolist()
         await bench.close()
     assert min(remaining_ms) >= 0
     assert max(remaining_ms) <= 20
@@ -199,8 +199,8 @@ class Talker(Speaker):
 
 
 async def test_whoever_makes_the_audio_is_held_at_the_bound(harness: Any):
-    talker, notes, output = Talker(), Notes(), MemoryOutput(sample_rate=RATE)
-    bench = await harness([notes, talker, output])
+    talker, notes, transport = Talker(), Notes(), MemoryTransport(output_rate=RATE)
+    bench = await harness([notes, talker, transport.output()])
     await bench.send(TextFrame("ten seconds"), response=1)
     await bench.advance(ms=50)
     await bench.send(PausePlayoutFrame())
@@ -208,13 +208,13 @@ async def test_whoever_makes_the_audio_is_held_at_the_bound(harness: Any):
     assert talker.made_ms <= 2_000 + 3 * 60
     await bench.send(ResumePlayoutFrame())
     await bench.advance(ms=20_000)
-    assert joined(output.heard).tolist() == ramp(167 * 60).tolist()
+    assert joined(transport.heard).tolist() == ramp(167 * 60).tolist()
     assert notes.facts[-2][1] == ResponsePlayedFrame(1, 10_020.0, "")
 
 
 async def test_whoever_is_held_in_a_pause_is_closed_by_a_cut(harness: Any):
-    talker, output = Talker(), MemoryOutput(sample_rate=RATE)
-    bench = await harness([talker, output])
+    talker, transport = Talker(), MemoryTransport(output_rate=RATE)
+    bench = await harness([talker, transport.output()])
     await bench.send(TextFrame("ten seconds"), response=1)
     await bench.send(PausePlayoutFrame())
     await bench.interrupt()
@@ -222,7 +222,7 @@ async def test_whoever_is_held_in_a_pause_is_closed_by_a_cut(harness: Any):
     await bench.send(TextFrame("again"), response=2)
     await bench.advance(ms=1_000)
     assert 2_000 <= talker.made_ms - made <= 2_000 + 3 * 60
-    assert len(output.heard) == 1
+    assert len(transport.heard) == 1
     await bench.interrupt()
 
 
@@ -366,70 +366,70 @@ async def test_a_pause_in_a_gap_that_was_announced_says_nothing(stage: Stage):
 
 
 async def test_an_output_that_is_used_again_is_not_paused(harness: Any):
-    output = MemoryOutput(sample_rate=RATE)
-    first = await harness(output)
+    transport = MemoryTransport(output_rate=RATE)
+    first = await harness(transport.output())
     await first.send(audio(ramp(1_000)), response=1)
     await first.send(PausePlayoutFrame())
     await first.close()
-    heard = len(output.heard)
-    second = await harness(output)
+    heard = len(transport.heard)
+    second = await harness(transport.output())
     await second.send(audio(ramp(40)), ResponseEndFrame(), response=1)
     await second.advance(ms=100)
-    assert joined(output.heard[heard:]).tolist() == ramp(40).tolist()
+    assert joined(transport.heard[heard:]).tolist() == ramp(40).tolist()
 
 
 # --- devices ------------------------------------------------------------------------------------------------
 
 
-class Device(MemoryOutput):
+class Device(MemoryTransport):
     """Notes what it is told. ``broken``: it fails when it is to go on."""
 
     def __init__(self, *, broken: bool = False) -> None:
-        super().__init__(sample_rate=RATE)
-        self.told: list[str] = []
+        super().__init__(output_rate=RATE)
+        self.did: list[str] = []
         self.broken = broken
 
-    def write(self, samples: Samples, due_ns: int) -> None:
-        super().write(samples, due_ns)
-        self.told.append("write")
+    def send(self, samples: Samples, due_ns: int) -> None:
+        super().send(samples, due_ns)
+        self.did.append("send")
 
     def clear(self) -> None:
-        self.told.append("clear")
+        self.did.append("clear")
 
     def halt(self) -> None:
-        self.told.append("halt")
+        self.did.append("halt")
 
     def go_on(self) -> None:
-        self.told.append("go on")
+        self.did.append("go on")
         if self.broken:
             raise OSError("no sound card any more")
 
 
 async def test_a_device_is_told_to_keep_what_it_has(harness: Any):
     device = Device()
-    bench = await harness(device)
+    bench = await harness(device.output())
     await bench.send(ResumePlayoutFrame(), audio(ramp(40)), response=1)
     await bench.send(PausePlayoutFrame(), PausePlayoutFrame())
     await bench.advance(ms=100)
     await bench.send(ResumePlayoutFrame(), ResumePlayoutFrame())
     await bench.send(PausePlayoutFrame())
     await bench.interrupt()
-    assert device.told == ["write", "halt", "go on", "write", "halt", "clear"]
+    assert device.did == ["send", "halt", "go on", "send", "halt", "clear"]
 
 
 async def test_a_device_forgets_a_jingle_that_is_cut_in_a_pause(harness: Any):
     """Of which there is no record, and which had stopped: nothing to tell, and still it must not be heard."""
     device = Device()
-    bench = await harness(device)
+    bench = await harness(device.output())
     await bench.send(ResponseEndFrame(), audio(ramp(20)), response=1)
     await bench.send(PausePlayoutFrame())
     await bench.interrupt()
-    assert device.told == ["write", "halt", "clear"]
+    assert device.did == ["send", "halt", "clear"]
 
 
 async def test_a_device_that_fails_to_go_on_costs_no_audio(harness: Any):
     device = Device(broken=True)
-    bench = await harness(device)
+    bench = await harness(device.output())
     await bench.send(audio(ramp(100)), ResponseEndFrame(), response=1)
     await bench.send(PausePlayoutFrame())
     await bench.advance(ms=100)
@@ -486,22 +486,22 @@ class SlowVoice(Speaker):
 
 
 async def test_a_recording_replays_pauses(tmp_path: Path):
-    def show() -> tuple[Pipeline, Notes, MemoryOutput]:
-        notes, output = Notes(), MemoryOutput(sample_rate=RATE)
-        return Pipeline([Show(), Director(), notes, SlowVoice(), output]), notes, output
+    def show() -> tuple[Pipeline, Notes, MemoryTransport]:
+        notes, transport = Notes(), MemoryTransport(output_rate=RATE)
+        return Pipeline([Show(), Director(), notes, SlowVoice(), transport.output()]), notes, transport
 
-    pipeline, notes, output = show()
+    pipeline, notes, transport = show()
     worker = PipelineWorker(pipeline, clock=VirtualClock())
     worker.add_tap(Recorder(tmp_path / "show.jsonl"))
     await worker.run()
     records = [fact for _, fact in notes.facts if isinstance(fact, ResponsePlayedFrame | ResponseCutFrame)]
     assert [type(record).__name__ for record in records] == ["ResponseCutFrame", "ResponsePlayedFrame"]
     for _ in range(2):
-        pipeline, again, output_again = show()
+        pipeline, again, transport_again = show()
         await replay(Recording.load(tmp_path / "show.jsonl"), pipeline)
         assert again.facts == notes.facts
-        assert times(output_again.heard) == times(output.heard)
-        assert joined(output_again.heard).tolist() == joined(output.heard).tolist()
+        assert times(transport_again.heard) == times(transport.heard)
+        assert joined(transport_again.heard).tolist() == joined(transport.heard).tolist()
 
 
 async def test_a_pause_is_silence_in_a_file(tmp_path: Path):
@@ -543,7 +543,7 @@ class Talk:
 
     bench: Any
     notes: Notes
-    output: MemoryOutput
+    transport: MemoryTransport
     given: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     newest: int = 0
     ended: bool = True
@@ -552,7 +552,7 @@ class Talk:
     heard_at_cut: list[int] = field(default_factory=list[int])
 
     async def step(self, what: str, count: int) -> None:
-        before = len(self.output.heard)
+        before = len(self.transport.heard)
         stays = self.paused and what != "resume"
         match what:
             case "say" | "new":
@@ -576,8 +576,8 @@ class Talk:
                 await self.bench.interrupt()
             case _:
                 pass
-        assert not stays or len(self.output.heard) == before, "nothing is played in a pause"
-        assert not self.output.idle() or self._written() == self._wanted(), "what waits is not forgotten"
+        assert not stays or len(self.transport.heard) == before, "nothing is played in a pause"
+        assert not self.transport.output().idle() or self._written() == self._wanted(), "what waits is not forgotten"
 
     async def _say(self, count: int, *, new: bool) -> None:
         self.newest += new
@@ -603,7 +603,7 @@ class Talk:
         return {fact.response for fact in facts if isinstance(fact, ResponsePlayedFrame | ResponseCutFrame)}
 
     def _written(self) -> list[int]:
-        return [value for value in joined(self.output.heard).tolist() if value]
+        return [value for value in joined(self.transport.heard).tolist() if value]
 
     def _wanted(self) -> list[int]:
         """All that came, without what was cut off."""
@@ -620,7 +620,7 @@ class Talk:
             assert record.heard_ms == written
             assert isinstance(record, ResponseCutFrame) == (record.response in self.cut)
         assert self._speaking() == 0
-        self._check_times(self.output.heard)
+        self._check_times(self.transport.heard)
 
     def _check_times(self, heard: list[Heard]) -> None:
         for index, (one, next_one) in enumerate(itertools.pairwise(heard)):
@@ -629,8 +629,8 @@ class Talk:
 
 
 async def talk(steps: list[tuple[str, int]]) -> None:
-    harness, notes, output = Harness(), Notes(), MemoryOutput(sample_rate=1_000)
-    a_talk = Talk(await harness([notes, output]), notes, output)
+    harness, notes, transport = Harness(), Notes(), MemoryTransport(output_rate=1_000)
+    a_talk = Talk(await harness([notes, transport.output()]), notes, transport)
     for what, count in [*steps, ("resume", 0), ("end", 0), ("pass", 10_000)]:
         await a_talk.step(what, count)
     a_talk.check()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeGuard, cast
 
 import pytest
-from voxline.pipeline import frames
+from voxline.pipeline import client_frames, frames
 from voxline.pipeline.clock import NS_PER_MS
 from voxline.pipeline.frames import Frame
 from voxline.processors.session import limits, orders
@@ -196,6 +196,7 @@ EVENTS: dict[type[Frame], Callable[[Driven], Frame]] = {
     orders.SayFrame: lambda _: orders.SayFrame("Your taxi is here.", handle=2),
     orders.MessageFrame: lambda _: orders.MessageFrame("hello", handle=2),
     orders.InterruptOrderFrame: lambda _: orders.InterruptOrderFrame(),
+    client_frames.InterruptRequestFrame: lambda _: client_frames.InterruptRequestFrame(),
     orders.PauseFrame: lambda _: orders.PauseFrame(),
     orders.ResumeFrame: lambda _: orders.ResumeFrame(),
     orders.ListenOrderFrame: lambda session: orders.ListenOrderFrame(not session.data.listening),
@@ -276,7 +277,7 @@ FOLLOWS: dict[str, dict[str, str]] = {
         "CLOSED": "ClientDisconnected Stop",
     },
     "PROCESSING": {
-        "LISTENING": "ResponsePlayed ResponseCut Cancel Time InterruptOrder",
+        "LISTENING": "ResponsePlayed ResponseCut Cancel Time InterruptOrder InterruptRequest",
         "SPEAKING": "BotStartedSpeaking",
         "INTERRUPTED": "UserStartedSpeaking InterimTranscription Transcription",
         "PAUSED": "Pause",
@@ -284,7 +285,7 @@ FOLLOWS: dict[str, dict[str, str]] = {
         "CLOSED": "ClientDisconnected Stop",
     },
     "SPEAKING": {
-        "LISTENING": "ResponsePlayed ResponseCut InterruptOrder",
+        "LISTENING": "ResponsePlayed ResponseCut InterruptOrder InterruptRequest",
         "PROCESSING": "InputText BotStoppedSpeaking Message",
         "INTERRUPTED": "UserStartedSpeaking InterimTranscription Transcription Cancel",
         "PAUSED": "Pause",
@@ -292,7 +293,7 @@ FOLLOWS: dict[str, dict[str, str]] = {
         "CLOSED": "ClientDisconnected Stop",
     },
     "INTERRUPTED, tentative": {
-        "LISTENING": "ResponsePlayed ResponseCut InterruptOrder",
+        "LISTENING": "ResponsePlayed ResponseCut InterruptOrder InterruptRequest",
         "PROCESSING": "InputText Message",
         "SPEAKING": "ListenOrder",
         "PAUSED": "Pause",

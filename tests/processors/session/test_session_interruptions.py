@@ -20,6 +20,7 @@ from voxline.pipeline import (
     UserStoppedSpeakingFrame,
     handles,
 )
+from voxline.pipeline.client_frames import InterruptRequestFrame
 from voxline.pipeline.frames import InputTextFrame, InterimTranscriptionFrame, PausePlayoutFrame, ResumePlayoutFrame
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import ScriptedLLM, SessionController, SpeechOutcome, State
@@ -102,10 +103,14 @@ async def test_a_keyword_that_nothing_was_heard_before_is_no_request():
         assert [one.kind for one in bench.session.interruptions] == [InterruptionKind.SPEECH]
 
 
-async def test_code_and_a_client_s_button_cut_the_bot_at_once():
+@pytest.mark.parametrize("who", ["code", "client"])
+async def test_code_and_a_client_s_button_cut_the_bot_at_once(who: str):
     async with SessionBench([STORY]) as bench:
         await story(bench, 700)
-        bench.session.interrupt("a button")
+        if who == "code":
+            bench.session.interrupt("a button")
+        else:
+            await bench.send(InterruptRequestFrame())
         await bench.settle()
         assert bench.session.state is State.LISTENING
         (record,) = bench.session.interruptions
@@ -126,10 +131,14 @@ async def test_who_types_over_the_bot_cuts_it():
         ]
 
 
-async def test_a_message_may_wait_for_the_bot_to_end():
+@pytest.mark.parametrize("who", ["code", "client"])
+async def test_a_message_may_wait_for_the_bot_to_end(who: str):
     async with SessionBench([STORY, REST]) as bench:
         await story(bench, 700)
-        bench.session.send_message("and then?", interrupt=False)
+        if who == "code":
+            bench.session.send_message("and then?", interrupt=False)
+        else:
+            await bench.send(InputTextFrame("and then?", interrupt=False))
         await bench.quiet(6_000)
         assert bench.session.interruptions == ()
         assert bench.said[1:] == [("assistant", STORY), ("user", "and then?"), ("assistant", "Very well.")]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from voxline.pipeline import frames
+from voxline.pipeline import client_frames, frames
 from voxline.processors.session import limits, orders
 from voxline.processors.session.states import OVER
 from voxline.tests.processors.session.conversation_checks import Checked
@@ -179,6 +179,8 @@ MOVES: dict[str, Callable[[Talk, int], None]] = {
     "utterance": _utterance,
     "probability": lambda talk, n: talk.happens(frames.TurnProbabilityFrame(n % 3 - 0.5)),
     "types": _event(frames.InputTextFrame("what now"), frames.InputTextFrame(" ")),
+    "types and waits": _event(frames.InputTextFrame("what now", interrupt=False)),
+    "button": _event(client_frames.InterruptRequestFrame("button")),
     "message": _message,
     "say": _say,
     "interrupt": _interrupt,

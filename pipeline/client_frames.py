@@ -1,0 +1,46 @@
+"""Frames between a bot and the program on the user's side: a page, an app.
+
+What a user says and types is in `frames.py`; this is the rest: the app's own messages, its button to interrupt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .frames import InputFrame, OutputFrame
+
+
+@dataclass(frozen=True, slots=True)
+class ClientMessageFrame(InputFrame):
+    """A message of the client's program. Answer it with a `ServerMessageFrame` whose ``reply_to`` is its ``id``."""
+
+    kind: str
+    data: str = "null"
+    """As JSON."""
+    id: str = ""
+    """Empty where no answer is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptRequestFrame(InputFrame):
+    """The client asks to cut what the bot says: its user pressed a button."""
+
+    reason: str = "the client asked"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMessageFrame(OutputFrame):
+    """A message for the client's program, by the transport; no interruption drops it. Travels downstream.
+
+    A transport whose client understands no messages drops it.
+    """
+
+    survives: ClassVar[bool] = True
+
+    data: str
+    """As JSON."""
+    reply_to: str = ""
+    """The ``id`` of the `ClientMessageFrame` that it answers; empty: it answers none."""
+    error: str = ""
+    """Why there is no answer: then ``data`` is not sent."""
