@@ -1,5 +1,6 @@
 """The small examples run with the command that stands at their top. (The rover has tests of its own.)"""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,12 +14,17 @@ from voxline.pipeline import (
     InputAudioFrame,
     InputTextFrame,
     OutputAudioFrame,
+    PipelineWorker,
     ResponseEndFrame,
     TextFrame,
+    TranscriptionFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
+    VirtualClock,
 )
 from voxline.pipeline.testing import Harness
+from voxline.processors import BotSaid, State
+from voxline.transports.memory import MemoryTransport
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -115,3 +121,43 @@ def test_the_parrot_does_the_same_twice(tmp_path: Path) -> None:
     for name in ("one.wav", "two.wav"):
         run("echo", str(EXAMPLES / "audio" / "caller.wav"), name, folder=tmp_path)
     assert (tmp_path / "one.wav").read_bytes() == (tmp_path / "two.wav").read_bytes()
+
+
+def test_the_house_is_switched_by_tools(tmp_path: Path) -> None:
+    printed = run("tool_calling", folder=tmp_path)
+    assert 'assistant: switch({"room": "kitchen", "on": true})' in printed
+    assert "assistant: The kitchen light is on." in printed
+    assert "There is no light in the attic." in printed, "a tool's error is a result, and the talk goes on"
+
+
+def test_what_is_said_switches_the_lights(tmp_path: Path) -> None:
+    example = load("tool_calling")
+    house = example.House()
+    talk = example.make_pipeline(MemoryTransport(), house)
+    worker = PipelineWorker(talk, clock=VirtualClock())
+    talk.session.on(
+        State.LISTENING, lambda _: worker.post(TranscriptionFrame("switch off the garden light")), once=True
+    )
+    talk.session.on(BotSaid, lambda _: talk.session.close())
+    asyncio.run(worker.run())
+    assert house.lights == {"kitchen": False, "hall": False, "garden": False}
+
+
+def test_a_recorded_conversation_is_replayed_to_the_same_history(tmp_path: Path) -> None:
+    printed = run("replaying", folder=tmp_path)
+    assert "the same history" in printed
+    assert "what the recogniser said: go forward ten meters" in printed
+
+
+def test_the_example_of_a_test_passes(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-o",
+        "asyncio_mode=auto",
+        str(EXAMPLES / "testing_a_processor.py"),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
