@@ -23,7 +23,7 @@ from voxline.pipeline import (
     VirtualClock,
 )
 from voxline.pipeline.testing import Harness
-from voxline.processors import BotSaid, State
+from voxline.processors.session import BotSaid, State
 from voxline.transports.memory import MemoryTransport
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
