@@ -23,6 +23,7 @@ from voxline.pipeline import (
     VirtualClock,
 )
 from voxline.pipeline.testing import Harness
+from voxline.processors import Conversation
 from voxline.processors.session import BotSaid, State
 from voxline.transports.memory import MemoryTransport
 
@@ -133,7 +134,7 @@ def test_the_house_is_switched_by_tools(tmp_path: Path) -> None:
 def test_what_is_said_switches_the_lights(tmp_path: Path) -> None:
     example = load("tool_calling")
     house = example.House()
-    talk = example.make_pipeline(MemoryTransport(), house)
+    talk: Conversation = example.make_pipeline(MemoryTransport(), house)
     worker = PipelineWorker(talk, clock=VirtualClock())
     talk.session.on(
         State.LISTENING, lambda _: worker.post(TranscriptionFrame("switch off the garden light")), once=True
