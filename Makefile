@@ -4,10 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test lint types bench check clean
+PORT ?= 8080
+
+.PHONY: demo serve test lint types bench check clean
 
 demo: $(STAMP)
 	$(BIN)/voxline demo
+
+serve: $(STAMP)
+	$(BIN)/voxline run examples/rover.py --transport webrtc --port $(PORT)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
