@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -38,6 +38,13 @@ log = logging.getLogger("voxline")
 
 class ServiceCrashed(ServiceDownError):
     """The service's process ended by itself, or spoke nonsense and was ended. `start()` makes a new one."""
+
+    def __init__(self, message: str, *, exit_code: int | None = None, last_words: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        """Negative: the signal that killed it. None where it was ended."""
+        self.last_words = tuple(last_words)
+        """The last lines that it wrote to its standard error."""
 
 
 def require_package(service: str, module: str, package: str, extra: str) -> None:
@@ -264,4 +271,6 @@ class ChildProcess:
             said = f"It raised {raised[1]}." if raised else "What it said on stderr is logged at debug."
         else:
             said = "\n  ".join(["Its last words:", *lines])
-        return ServiceCrashed(f"{self.name} ended unexpectedly ({how}). {said}")
+        return ServiceCrashed(
+            f"{self.name} ended unexpectedly ({how}). {said}", exit_code=code, last_words=() if self._served else lines
+        )

@@ -11,6 +11,7 @@ model is said in one sentence, before the first frame flows, and nothing is left
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -47,11 +48,10 @@ class ModelProcess:
                 return await replies.last()
         except ServiceCrashed as error:
             await self._child.close()
-            if any(signal in str(error) for signal in ("SIGKILL", "SIGTERM")):  # by others: not enough memory
+            if error.exit_code in (-signal.SIGKILL, -signal.SIGTERM):  # by others: not enough memory
                 raise
             # Some libraries exit, or crash, where a file displeases them; what they said last is why.
-            _, told, why = str(error).partition("Its last words:")
-            said = f", saying: {why.strip().splitlines()[-1].strip().rstrip('.')}" if told else ""
+            said = f", saying: {error.last_words[-1].rstrip('.')}" if error.last_words else ""
             raise BadRequestError(
                 f"{self._name}: the model {model} cannot be loaded; its library ended the process{said}."
             ) from error
@@ -73,6 +73,21 @@ class ModelProcess:
     async def close(self) -> None:
         """End the process and wait until it is gone. Does nothing if there is none."""
         await self._child.close()
+
+
+class OwnsModel:
+    """A service whose model is in a process of its own: ``connect`` sets `_model`."""
+
+    _model: ModelProcess | None = None
+
+    async def disconnect(self) -> None:
+        """End the process."""
+        if self._model is not None:
+            await self._model.close()
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._model is not None and self._model.pid is not None
 
 
 def path_of(path: str | PathLike[str]) -> str:

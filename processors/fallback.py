@@ -28,7 +28,15 @@ from .turns import FallbackTurnModel, TurnModel
 from .vad import VAD
 
 
-class FallbackSTT(STT[STTSettings]):
+class _HasMembers:
+    _members: Sequence[Service[Any]]
+
+    def members(self) -> Sequence[Service[Any]]:
+        """Who is asked, the best first."""
+        return self._members
+
+
+class FallbackSTT(_HasMembers, STT[STTSettings]):
     """Recognisers, the best first. The first one's preroll holds for all."""
 
     def __init__(self, members: Sequence[STT[Any]]) -> None:
@@ -40,16 +48,12 @@ class FallbackSTT(STT[STTSettings]):
         self.sample_rate = first.sample_rate
         self.settings = STTSettings(preroll_ms=first.settings.preroll_ms, replay_s=first.settings.replay_s)
 
-    def members(self) -> Sequence[Service[Any]]:
-        """The recognisers."""
-        return self._members
-
     def accepts(self) -> Mapping[type[Frame], AudioFormat]:
         """What they do."""
         return self._members[0].accepts()
 
 
-class FallbackLLM(LLM[LLMSettings]):
+class FallbackLLM(_HasMembers, LLM[LLMSettings]):
     """Language models, the best first. The tools of all are offered; the first one's context settings, ``summarize``
     and ``count_tokens`` hold for all, as they are when this is made: `update` of this one, and its attributes, change
     them.
@@ -61,22 +65,14 @@ class FallbackLLM(LLM[LLMSettings]):
         self.settings = LLMSettings(**first.settings.model_dump(include=set(LLMSettings.model_fields)))
         self.sentences, self.summarize, self.count_tokens = first.sentences, first.summarize, first.count_tokens
 
-    def members(self) -> Sequence[Service[Any]]:
-        """The models."""
-        return self._members
 
-
-class FallbackTTS(TTS):
+class FallbackTTS(_HasMembers, TTS):
     """Voices, the best first."""
 
     def __init__(self, members: Sequence[TTS[Any]]) -> None:
         self._members = _flat(members)
         first: TTS[Any] = self._members[0]
         self.language = first.language
-
-    def members(self) -> Sequence[Service[Any]]:
-        """The voices."""
-        return self._members
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
         """What they do: audio of one rate may be followed by that of another."""

@@ -29,7 +29,7 @@ from ...pipeline.errors import (
     SettingsError,
 )
 from ..child import require_package
-from ..service import ServiceSettings
+from ..service import Service, ServiceSettings
 from .errors import Asked, fields_of, from_connection, from_status, redacted
 
 log = logging.getLogger(__name__)
@@ -302,3 +302,19 @@ def _proves_nothing(error: Exception) -> bool:
     status = getattr(error, "status_code", 0)
     text = str(fields_of(getattr(error, "body", None)).get("message", "")).lower()
     return status == 429 or (status == 403 and "scope" in text)
+
+
+class AsksServer:
+    """A service that asks an `OpenAIServer`: it is open from the start to the end."""
+
+    settings: Any
+    _server: OpenAIServer
+
+    async def connect(self) -> None:
+        """See that the server is there, takes the key and has the model."""
+        label = cast(Service[OpenAISettings], self).label
+        await self._server.open(label, self.settings.model, check=self.settings.check)
+
+    async def disconnect(self) -> None:
+        """Close the connections."""
+        await self._server.close()

@@ -16,7 +16,7 @@ from ..deadline import Deadline
 from ..llm.base import LLM, LLMLimits, LLMSettings, Piece, Usage
 from ..service import settings_of
 from ..tools.tool import ToolLike, ToolSpec
-from .client import OpenAIServer, OpenAISettings
+from .client import AsksServer, OpenAIServer, OpenAISettings
 from .errors import Asked, error_in, from_stream
 from .sse import Event, events
 
@@ -38,7 +38,7 @@ class OpenAILLMSettings(LLMSettings, OpenAISettings):
     extra_body: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
-class OpenAILLM(LLM[OpenAILLMSettings]):
+class OpenAILLM(AsksServer, LLM[OpenAILLMSettings]):
     """Answers with a language model of OpenAI, or of any server that speaks its protocol (vLLM, Ollama, llama.cpp).
 
     ``model``: its name at the server. ``base_url``: ends in /v1 with most servers; default is OpenAI. ``api_key``:
@@ -90,14 +90,6 @@ class OpenAILLM(LLM[OpenAILLMSettings]):
         """Whether the server knows how to be asked for what it counts."""
         self._newer_limit = False
         """Whether it wants ``max_tokens`` by its newer name."""
-
-    async def connect(self) -> None:
-        """See that the server is there, takes the key and has the model."""
-        await self._server.open(self.label, self.settings.model, check=self.settings.check)
-
-    async def disconnect(self) -> None:
-        """Close the connections."""
-        await self._server.close()
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> AsyncGenerator[Piece]:
         """Answer a conversation. Being closed, it closes the connection, which stops the model."""

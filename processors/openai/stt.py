@@ -17,7 +17,7 @@ from ..service import settings_of
 from ..stt.base import STT, STTLimits, STTSettings
 from ..stt.pieces import Cutter
 from ..stt.utterance import Transcript
-from .client import OpenAIServer, OpenAISettings
+from .client import AsksServer, OpenAIServer, OpenAISettings
 from .errors import Asked, error_in, from_stream
 from .sse import Event, events
 from .upload import AudioFile, Upload
@@ -42,7 +42,7 @@ class OpenAISTTSettings(STTSettings, OpenAISettings):
     extra_body: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
-class OpenAISTT(STT[OpenAISTTSettings]):
+class OpenAISTT(AsksServer, STT[OpenAISTTSettings]):
     """Recognises speech with OpenAI's models, or with any server that speaks its protocol.
 
     ``model``, ``base_url``, ``api_key``, ``headers``, ``http_client``, ``check``, ``extra_body``: as with `OpenAILLM`.
@@ -97,14 +97,6 @@ class OpenAISTT(STT[OpenAISTTSettings]):
         )
         self._refused: set[str] = set()
         """Of what the model was asked for and does not do."""
-
-    async def connect(self) -> None:
-        """See that the server is there, takes the key and has the model."""
-        await self._server.open(self.label, self.settings.model, check=self.settings.check)
-
-    async def disconnect(self) -> None:
-        """Close the connections."""
-        await self._server.close()
 
     async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
         """Hear one utterance."""

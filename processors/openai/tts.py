@@ -15,7 +15,7 @@ from ...pipeline.processor import AudioFormat
 from ..service import Limits, settings_of
 from ..tts.base import TTS
 from ..tts.script import SpeechChunk
-from .client import OpenAIServer, OpenAISettings
+from .client import AsksServer, OpenAIServer, OpenAISettings
 from .errors import Asked, error_in, from_stream
 
 DEFAULT_MODEL = "gpt-4o-mini-tts"
@@ -39,7 +39,7 @@ class OpenAITTSSettings(OpenAISettings):
     extra_body: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
-class OpenAITTS(TTS[OpenAITTSSettings]):
+class OpenAITTS(AsksServer, TTS[OpenAITTSSettings]):
     """Speaks with OpenAI's voices, or with any server that speaks its protocol.
 
     ``model``, ``base_url``, ``api_key``, ``headers``, ``http_client``, ``check``, ``extra_body``: as with `OpenAILLM`.
@@ -85,14 +85,6 @@ class OpenAITTS(TTS[OpenAITTSSettings]):
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
         """Mono, at the rate that it was told."""
         return {OutputAudioFrame: AudioFormat((self.settings.sample_rate,), (1,))}
-
-    async def connect(self) -> None:
-        """See that the server is there, takes the key and has the model."""
-        await self._server.open(self.label, self.settings.model, check=self.settings.check)
-
-    async def disconnect(self) -> None:
-        """Close the connections."""
-        await self._server.close()
 
     async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
         """Speak a text. Being closed, it closes the connection."""

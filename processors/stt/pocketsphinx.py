@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, ClassVar, Unpack
 
 from pydantic import Field, field_validator
 
-from ...pipeline.frames import Samples
+from ...pipeline.frames import HeardWord, Samples
 from ..child import require_package
 from ..service import settings_of
 from .base import STT, STTLimits, STTSettings
+from .hearing import hear
 from .jsgf import check_grammar
-from .pieces import Cutter
 from .sphinx import SAMPLE_RATE, SphinxProcess
 from .utterance import Transcript
 
@@ -108,56 +109,30 @@ class PocketSphinxSTT(STT[PocketSphinxSettings]):
         """Hear one utterance."""
         assert self._sphinx is not None
         rules = self.settings
-        cutter = Cutter(0 if rules.grammar is not None else rules.piece_ms, SAMPLE_RATE)
-        ears = _Ears(self._sphinx, rules.interim_ms)
-        await ears.begin()
-        async for samples in audio:
-            parts = cutter.add(samples)
-            for part in parts:
-                if part is not None:
-                    await ears.feed(part)
-                    continue
-                yield await ears.finish()
-                await ears.begin()
-            if parts and (text := await ears.interim()):
-                yield Transcript(text, final=False)
-        await ears.feed(cutter.end())
-        yield await ears.finish()
+        piece_ms = 0 if rules.grammar is not None else rules.piece_ms
+        heard = hear(
+            _Ears(self._sphinx), audio, sample_rate=SAMPLE_RATE, piece_ms=piece_ms, interim_ms=rules.interim_ms
+        )
+        async with aclosing(heard):
+            async for transcript in heard:
+                yield transcript
 
 
 class _Ears:
-    """The recogniser, and the utterance that it hears."""
+    """The process as a `Recogniser`. It tells no times of words."""
 
-    def __init__(self, sphinx: SphinxProcess, interim_ms: float) -> None:
+    def __init__(self, sphinx: SphinxProcess) -> None:
         self._sphinx = sphinx
-        self._interim_ms = interim_ms
-        self._heard_ms = 0.0
-        self._asked_ms = 0.0
-        """How much of the audio was there when it was last asked what it had heard so far."""
-        self._interim = ""
 
     async def begin(self) -> None:
-        """Begin an utterance, or the next piece of it."""
-        self._asked_ms, self._interim = self._heard_ms, ""
         await self._sphinx.begin()
 
     async def feed(self, samples: Samples) -> None:
-        """Add audio to it."""
-        self._heard_ms += len(samples) * 1000 / SAMPLE_RATE
         if len(samples):
             await self._sphinx.feed(samples.astype("<i2", copy=False).tobytes())
 
-    async def interim(self) -> str:
-        """What is heard so far; empty where it is too early to ask, and where nothing has changed."""
-        if not self._interim_ms or self._heard_ms - self._asked_ms < self._interim_ms:
-            return ""
-        self._asked_ms = self._heard_ms
-        text = await self._sphinx.partial()
-        if text == self._interim:
-            return ""
-        self._interim = text or self._interim
-        return text
+    async def partial(self) -> str:
+        return await self._sphinx.partial()
 
-    async def finish(self) -> Transcript:
-        """End it, or a piece of it; what was understood."""
-        return Transcript((await self._sphinx.finish()).text, end_ms=self._heard_ms)
+    async def finish(self, begin_ms: float) -> tuple[str, tuple[HeardWord, ...]]:
+        return (await self._sphinx.finish()).text, ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from os import PathLike
 from typing import ClassVar, Literal, Unpack
 
@@ -10,15 +11,13 @@ from pydantic import ConfigDict, Field
 
 from ...pipeline.frames import Samples
 from ..child import require_package
-from ..child_model import ModelProcess, heard_words, path_of
+from ..child_model import ModelProcess, OwnsModel, path_of
 from ..service import settings_of
 from .base import STT, STTLimits, STTSettings
-from .pieces import Cutter
+from .hearing import ModelRecogniser, hear
 from .utterance import Transcript
 
 SAMPLE_RATE = 16_000
-BLOCK_MS = 200
-"""What is given to the process at once."""
 
 
 class SherpaSettings(STTSettings):
@@ -35,7 +34,7 @@ class SherpaSettings(STTSettings):
     threads: int = Field(default=1, ge=1, le=64)
 
 
-class SherpaSTT(STT[SherpaSettings]):
+class SherpaSTT(OwnsModel, STT[SherpaSettings]):
     """Turns what is said between "user started" and "user stopped" into `TranscriptionFrame`, while it is said.
 
     ``model_path``: a folder with ``tokens.txt`` and a *streaming* model as they are published for sherpa-onnx: a
@@ -81,7 +80,6 @@ class SherpaSTT(STT[SherpaSettings]):
             threads=threads,
             **limits,
         )
-        self._model: ModelProcess | None = None
 
     async def connect(self) -> None:
         """Start the process, load the model, and try it."""
@@ -91,76 +89,12 @@ class SherpaSTT(STT[SherpaSettings]):
             rules.model_path, {"threads": rules.threads, "int8": int(rules.int8), "method": rules.method}
         )
 
-    async def disconnect(self) -> None:
-        """End the process."""
-        if self._model is not None:
-            await self._model.close()
-
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._model is not None and self._model.pid is not None
-
     async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
         """Hear one utterance."""
         assert self._model is not None
         rules = self.settings
-        cutter = Cutter(rules.piece_ms, SAMPLE_RATE)
-        ears = _Ears(self._model, rules.interim_ms)
-        await ears.begin()
-        async for samples in audio:
-            parts = cutter.add(samples)
-            for part in parts:
-                if part is not None:
-                    await ears.feed(part)
-                    continue
-                yield await ears.finish()
-                await ears.begin()
-            if parts and (text := await ears.interim()):
-                yield Transcript(text, final=False)
-        await ears.feed(cutter.end())
-        yield await ears.finish()
-
-
-class _Ears:
-    """The recogniser, and the utterance that it hears."""
-
-    def __init__(self, model: ModelProcess, interim_ms: float) -> None:
-        self._model = model
-        self._interim_ms = interim_ms
-        self._heard_ms = 0.0
-        self._begin_ms = 0.0
-        """Where the piece begins."""
-        self._asked_ms = 0.0
-        """How much of the audio was there when it was last asked what it had heard so far."""
-        self._interim = ""
-
-    async def begin(self) -> None:
-        """Begin an utterance, or the next piece of it."""
-        self._begin_ms = self._asked_ms = self._heard_ms
-        self._interim = ""
-        await self._model.send("begin")
-
-    async def feed(self, samples: Samples) -> None:
-        """Add audio to it."""
-        block = BLOCK_MS * SAMPLE_RATE // 1000
-        for start in range(0, len(samples), block):
-            await self._model.send("feed", samples[start : start + block].astype("<i2", copy=False).tobytes())
-        self._heard_ms += len(samples) * 1000 / SAMPLE_RATE
-
-    async def interim(self) -> str:
-        """What is heard so far; empty where it is too early to ask, and where nothing has changed."""
-        if not self._interim_ms or self._heard_ms - self._asked_ms < self._interim_ms:
-            return ""
-        self._asked_ms = self._heard_ms
-        with self._model.ask("partial") as replies:
-            text = (await replies.last()).text("text")
-        if text == self._interim:
-            return ""
-        self._interim = text
-        return text
-
-    async def finish(self) -> Transcript:
-        """End it, or a piece of it; what was understood."""
-        with self._model.ask("finish") as replies:
-            told = await replies.last()
-        return Transcript(told.text("text"), end_ms=self._heard_ms, words=heard_words(told, self._begin_ms))
+        recogniser = ModelRecogniser(self._model, SAMPLE_RATE)
+        heard = hear(recogniser, audio, sample_rate=SAMPLE_RATE, piece_ms=rules.piece_ms, interim_ms=rules.interim_ms)
+        async with aclosing(heard):
+            async for transcript in heard:
+                yield transcript

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from os import PathLike
 from typing import ClassVar, Literal, Unpack
 
@@ -10,15 +11,13 @@ from pydantic import ConfigDict, Field
 
 from ...pipeline.frames import Samples
 from ..child import require_package
-from ..child_model import ModelProcess, heard_words, path_of
+from ..child_model import ModelProcess, OwnsModel, path_of
 from ..service import settings_of
 from .base import STT, STTLimits, STTSettings
-from .pieces import Cutter
+from .hearing import ModelRecogniser, hear
 from .utterance import Transcript
 
 SAMPLE_RATE = 16_000
-BLOCK_MS = 500
-"""What is given to the process at once."""
 WINDOW_MS = 30_000
 """What Whisper hears at once."""
 
@@ -45,7 +44,7 @@ class WhisperSettings(STTSettings):
     threads: int = Field(default=2, ge=1, le=64)
 
 
-class WhisperSTT(STT[WhisperSettings]):
+class WhisperSTT(OwnsModel, STT[WhisperSettings]):
     """Turns what is said between "user started" and "user stopped" into `TranscriptionFrame`, at its end.
 
     ``model_path``: a folder with a Whisper model converted for CTranslate2 (``model.bin``, ``config.json``,
@@ -111,7 +110,6 @@ class WhisperSTT(STT[WhisperSettings]):
             threads=threads,
             **limits,
         )
-        self._model: ModelProcess | None = None
 
     def _wanted(self) -> dict[str, object]:
         """How it is to be heard: what goes along with each question."""
@@ -134,40 +132,11 @@ class WhisperSTT(STT[WhisperSettings]):
         fixed = {"device": rules.device, "compute_type": rules.compute_type, "threads": rules.threads}
         await self._model.start(rules.model_path, {**fixed, **self._wanted()})
 
-    async def disconnect(self) -> None:
-        """End the process."""
-        if self._model is not None:
-            await self._model.close()
-
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._model is not None and self._model.pid is not None
-
     async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
         """Hear one utterance."""
         assert self._model is not None
-        cutter = Cutter(self.settings.piece_ms, SAMPLE_RATE)
-        heard_ms = begin_ms = 0.0
-        await self._model.send("begin")
-        async for samples in audio:
-            for part in cutter.add(samples):
-                if part is not None:
-                    await self._feed(self._model, part)
-                    heard_ms += len(part) * 1000 / SAMPLE_RATE
-                    continue
-                yield await self._finish(self._model, begin_ms, heard_ms)
-                begin_ms = heard_ms
-        rest = cutter.end()
-        await self._feed(self._model, rest)
-        yield await self._finish(self._model, begin_ms, heard_ms + len(rest) * 1000 / SAMPLE_RATE)
-
-    async def _feed(self, model: ModelProcess, samples: Samples) -> None:
-        block = BLOCK_MS * SAMPLE_RATE // 1000
-        for start in range(0, len(samples), block):
-            await model.send("feed", samples[start : start + block].astype("<i2", copy=False).tobytes())
-
-    async def _finish(self, model: ModelProcess, begin_ms: float, end_ms: float) -> Transcript:
-        """End a piece; what was understood. What is fed next is another one."""
-        with model.ask("finish", self._wanted()) as replies:
-            told = await replies.last()
-        return Transcript(told.text("text"), end_ms=end_ms, words=heard_words(told, begin_ms))
+        recogniser = ModelRecogniser(self._model, SAMPLE_RATE, self._wanted)
+        heard = hear(recogniser, audio, sample_rate=SAMPLE_RATE, piece_ms=self.settings.piece_ms)
+        async with aclosing(heard):
+            async for transcript in heard:
+                yield transcript

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from ...pipeline.frames import Frame, OutputAudioFrame
 from ...pipeline.processor import AudioFormat
 from ..child import require_package
-from ..child_model import ModelProcess, path_of
+from ..child_model import ModelProcess, OwnsModel, path_of
 from ..service import Limits, ServiceSettings, settings_of
 from .base import TTS
 from .script import SpeechChunk
@@ -34,7 +34,7 @@ class PiperSettings(ServiceSettings):
     threads: int = Field(default=2, ge=1, le=64)
 
 
-class PiperTTS(TTS[PiperSettings]):
+class PiperTTS(OwnsModel, TTS[PiperSettings]):
     """Speaks every `TextFrame`: `OutputAudioFrame` of 100 ms, int16 mono at the rate of the voice.
 
     ``model_path``: the ``.onnx`` file of a voice for Piper; ``config_path``: its settings, if they are not in the file
@@ -82,7 +82,6 @@ class PiperTTS(TTS[PiperSettings]):
             threads=threads,
             **limits,
         )
-        self._model: ModelProcess | None = None
         self._rate = 0
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
@@ -96,15 +95,6 @@ class PiperTTS(TTS[PiperSettings]):
         wanted = {"config": rules.config_path or "", "threads": rules.threads, "speaker": rules.speaker}
         facts = await self._model.start(rules.model_path, wanted)
         self._rate = int(facts.number("sample_rate"))
-
-    async def disconnect(self) -> None:
-        """End the process."""
-        if self._model is not None:
-            await self._model.close()
-
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._model is not None and self._model.pid is not None
 
     async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
         """Speak a text."""
