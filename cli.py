@@ -1,4 +1,4 @@
-"""The command line: `voxline run` and `voxline demo`.
+"""The command line: `voxline run`, `voxline demo` and `voxline devices`.
 
 The composition root, and the one module of the package that may know both wings.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from .pipeline.clock import SystemClock, VirtualClock
+from .pipeline.clock import Clock, SystemClock, VirtualClock
 from .pipeline.errors import VoxlineError
 from .pipeline.graph import Pipeline
 from .pipeline.narrator import Narrator
@@ -24,9 +24,11 @@ from .pipeline.picture import draw, require_matplotlib
 from .pipeline.recording import Recorder
 from .pipeline.runner import PipelineRunner
 from .pipeline.talk import TalkTap
+from .pipeline.taps import Run, Tap
 from .pipeline.worker import Outcome, PipelineWorker
 from .transports.base import Transport
 from .transports.file import FileTransport
+from .transports.memory import MemoryTransport
 
 FACTORY = "make_pipeline"
 """What a bot's file must have: ``def make_pipeline(transport: Transport) -> Pipeline``."""
@@ -39,14 +41,33 @@ class UsageError(VoxlineError):
     """What was asked for cannot be done; the text says why, in one sentence."""
 
 
+TOKEN = "VOXLINE_TOKEN"
+"""The variable of the environment with a server's token: commands are seen by every user of a machine."""
+BELONGS = {
+    "input": ("file",),
+    "output": ("file",),
+    "realtime": ("file",),
+    "timeline": ("file", "local"),
+    "microphone": ("local",),
+    "speaker": ("local",),
+    "echo": ("local",),
+    "host": ("webrtc", "websocket"),
+    "port": ("webrtc", "websocket"),
+    "max_connections": ("webrtc", "websocket"),
+}
+"""The options that not every transport has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One conversation to run."""
 
     bot: Path
-    input: Path
-    output: Path | None
-    realtime: bool
+    transport: Transport
+    clock: Clock
+    title: str
+    """Of the picture."""
+    output: Path | None = None
     record: Path | None = None
     timeline: Path | None = None
 
@@ -84,13 +105,32 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a bot", description=f"Run a bot: a file with {FACTORY}(transport).")
     run.add_argument("bot", type=Path, metavar="BOT.py", help=f"a file with a function {FACTORY}(transport)")
-    run.add_argument("--transport", choices=["file"], default="file", help="where the caller is (file)")
-    run.add_argument("--input", type=Path, required=True, metavar="WAV", help="what the caller says: any sound file")
-    run.add_argument("--output", type=Path, metavar="WAV", help="record both: stereo, caller left, bot right")
-    run.add_argument("--realtime", action="store_true", help="take as long as the sound does")
+    run.add_argument(
+        "--transport",
+        choices=["file", "local", "webrtc", "websocket"],
+        default="file",
+        help="where the user is: a sound file (if nothing is said), this machine's sound card, a browser, a WebSocket",
+    )
     run.add_argument("--record", type=Path, metavar="JSONL", help="write down everything, for a replay")
-    run.add_argument("--timeline", type=Path, metavar="PNG", help="draw who spoke when")
+    file = run.add_argument_group("a sound file")
+    file.add_argument("--input", type=Path, metavar="WAV", help="what the caller says: any sound file")
+    file.add_argument("--output", type=Path, metavar="WAV", help="record both: stereo, caller left, bot right")
+    file.add_argument("--realtime", action="store_true", default=None, help="take as long as the sound does")
+    file.add_argument("--timeline", type=Path, metavar="PNG", help="draw who spoke when (a sound card can this, too)")
+    card = run.add_argument_group("the sound card")
+    card.add_argument("--microphone", metavar="NAME", help="its number or a part of its name: see voxline devices")
+    card.add_argument("--speaker", metavar="NAME", help="the same for what plays")
+    card.add_argument("--echo", choices=["cancel", "gate", "off"], help="the bot's voice in the microphone (cancel)")
+    server = run.add_argument_group(
+        "a browser, or a WebSocket", f"A token in the environment's {TOKEN} is asked of all."
+    )
+    server.add_argument("--host", metavar="ADDRESS", help="listen there (127.0.0.1: this machine only)")
+    server.add_argument("--port", type=int, metavar="N", help="(8000; 0: any that is free)")
+    server.add_argument("--max-connections", type=int, metavar="N", help="conversations at a time (50)")
     run.set_defaults(command=_run)
+
+    cards = commands.add_parser("devices", help="list the sound cards")
+    cards.set_defaults(command=_devices)
 
     demo = commands.add_parser("demo", help="let a recorded caller talk with the rover of examples/")
     demo.add_argument(
@@ -105,8 +145,114 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    job = Job(options.bot, options.input, options.output, options.realtime, options.record, options.timeline)
-    return _converse(job)
+    kind = cast(str, options.transport)
+    for name, kinds in BELONGS.items():
+        if getattr(options, name) is not None and kind not in kinds:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for --transport {' or '.join(kinds)}, and this is --transport {kind}.")
+    bot = cast(Path, options.bot)
+    if kind in ("webrtc", "websocket"):
+        return _serve(options, kind)
+    if kind == "local":
+        return _converse(
+            Job(bot, _card(options), SystemClock(), f"you talk with {bot.stem}", None, options.record, options.timeline)
+        )
+    return _converse(_with_file(bot, options.input, options.output, options.record, options.timeline, options.realtime))
+
+
+def _with_file(
+    bot: Path, input: Path | None, output: Path | None, record: Path | None, timeline: Path | None, realtime: bool
+) -> Job:
+    if input is None:
+        raise UsageError(
+            "Where is the user? Give --input WAV, what they say; or talk yourself, with --transport webrtc (in a "
+            "browser) or --transport local (with this machine's microphone)."
+        )
+    clock = SystemClock() if realtime else VirtualClock()
+    title = f"{input.name} talks with {bot.stem}"
+    return Job(bot, FileTransport(input=input, output=output), clock, title, output, record, timeline)
+
+
+def _card(options: argparse.Namespace) -> Transport:
+    from .transports.local.transport import LocalTransport
+
+    def device(name: str | None) -> int | str | None:
+        return int(name) if name is not None and name.isdigit() else name
+
+    return LocalTransport(
+        input_device=device(options.microphone),
+        output_device=device(options.speaker),
+        echo=options.echo or "cancel",
+    )
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from .transports.local.devices import devices
+
+    found = devices()
+    print("\n".join(str(device) for device in found) if found else "There is no sound card.")
+    return 0 if found else 1
+
+
+def _serve(options: argparse.Namespace, kind: str) -> int:
+    from .transports.server.serving import serve
+    from .transports.server.settings import ServerSettings
+
+    bot = cast(Path, options.bot)
+    make_pipeline = _load(bot)
+    # Once for nobody: what is wrong with the bot is said now, and not to the first who calls.
+    _make(make_pipeline, MemoryTransport(), bot)
+    given = {name: getattr(options, name) for name in ("host", "port", "max_connections")}
+    settings = ServerSettings(
+        name=bot.stem,
+        webrtc=kind == "webrtc",
+        websocket=kind == "websocket",
+        token=os.environ.get(TOKEN) or None,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    calls = Calls(options.record)
+    asyncio.run(serve(lambda transport: _make(make_pipeline, transport, bot), settings, on_worker=calls.begin))
+    return 0
+
+
+class Calls:
+    """Says of each conversation of a server that it began and how it ended, and records it. Not what was said."""
+
+    def __init__(self, record: Path | None) -> None:
+        if record is not None:
+            _check_writable(record)
+        self._record = record
+        self._count = 0
+
+    def begin(self, worker: PipelineWorker, transport: Transport) -> None:
+        """One more."""
+        self._count += 1
+        tap = TalkTap()
+        worker.add_tap(tap)
+        worker.add_tap(_Ending(f"conversation {self._count}", tap))
+        if self._record is not None:
+            path = self._record.with_name(f"{self._record.stem}-{self._count}{self._record.suffix}")
+            worker.add_tap(Recorder(path))
+
+
+class _Ending(Tap):
+    """Prints a line at each end of a conversation."""
+
+    def __init__(self, name: str, tap: TalkTap) -> None:
+        self._name = name
+        self._tap = tap
+
+    def opened(self, run: Run) -> None:
+        print(f"{self._name} begins", flush=True)
+
+    def closed(self) -> None:
+        talk = self._tap.talk
+        answers = sum(turn.steps is not None for turn in talk.turns)
+        cuts = sum(answer.cut for answer in talk.answers)
+        print(
+            f"{self._name} is over: {talk.duration_ms / 1000:.0f} s, answers: {answers}, interruptions: {cuts}",
+            flush=True,
+        )
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -120,8 +266,9 @@ def _demo(options: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"The folder {out} cannot be made: {error.strerror}.") from error
-    job = Job(bot, caller, out / "talk.wav", not options.fast, out / "talk.jsonl", out / "timeline.png")
-    return _converse(job)
+    return _converse(
+        _with_file(bot, caller, out / "talk.wav", out / "talk.jsonl", out / "timeline.png", not options.fast)
+    )
 
 
 def _converse(job: Job) -> int:
@@ -132,20 +279,19 @@ def _converse(job: Job) -> int:
         if path is not None:
             _check_writable(path)
     name = job.bot.stem
-    narrator = Narrator(sys.stdout, live=sys.stdout.isatty(), in_time=job.realtime, bot=name)
+    in_time = not isinstance(job.clock, VirtualClock)
+    narrator = Narrator(sys.stdout, live=sys.stdout.isatty(), in_time=in_time, bot=name)
     tap = TalkTap(narrator.told)
-    transport = FileTransport(input=job.input, output=job.output)
-    pipeline = _make(make_pipeline, transport, job.bot)
+    pipeline = _make(make_pipeline, job.transport, job.bot)
     # The same run every time, where time is virtual.
-    clock, seed = (SystemClock(), None) if job.realtime else (VirtualClock(), 0)
-    worker = PipelineWorker(pipeline, clock=clock, seed=seed, name=name)
+    worker = PipelineWorker(pipeline, clock=job.clock, seed=None if in_time else 0, name=name)
     worker.add_tap(tap)
     if job.record is not None:
         worker.add_tap(Recorder(job.record))
     outcome = asyncio.run(PipelineRunner().run(worker))[0]
     narrator.summary(tap.talk)
     if job.timeline is not None:
-        draw(tap.talk, job.timeline, title=f"{job.input.name} talks with {name}", bot=name)
+        draw(tap.talk, job.timeline, title=job.title, bot=name)
     for path, what in (
         (job.output, "both voices: caller left, bot right"),
         (job.record, "all that happened, for a replay"),

@@ -232,3 +232,34 @@ def test_ctrl_c_twice_ends_it_now(bot: Path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130
+
+
+# --- transports ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Where is the user? Give --input WAV"),
+        (
+            ["--transport", "local", "--input", "me.wav"],
+            "--input is for --transport file, and this is --transport local",
+        ),
+        (["--transport", "webrtc", "--timeline", "x.png"], "--timeline is for --transport file or local"),
+        (["--input", "me.wav", "--port", "80"], "--port is for --transport webrtc or websocket"),
+        (["--input", "me.wav", "--echo", "off"], "--echo is for --transport local"),
+        (["--transport", "webrtc", "--port", "70000"], "port is a number from 0 to 65535"),
+    ],
+)
+def test_an_option_of_another_transport_is_refused_and_said(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(ROVER), *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_bot_that_cannot_be_made_is_not_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bot = tmp_path / "bot.py"
+    bot.write_text("def make_pipeline(transport):\n    raise KeyError('the key')\n")
+    assert main(["run", str(bot), "--transport", "webrtc", "--port", "0"]) == 2
+    assert "make_pipeline() of" in capsys.readouterr().err
