@@ -196,22 +196,32 @@ def _devices(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace, kind: str) -> int:
     from .transports.server.serving import serve
-    from .transports.server.settings import ServerSettings
+    from .transports.server.settings import PAGE, ServerSettings
 
     bot = cast(Path, options.bot)
     make_pipeline = _load(bot)
     # Once for nobody: what is wrong with the bot is said now, and not to the first who calls.
     _make(make_pipeline, MemoryTransport(), bot)
     given = {name: getattr(options, name) for name in ("host", "port", "max_connections")}
+    browser = kind == "webrtc"
     settings = ServerSettings(
         name=bot.stem,
-        webrtc=kind == "webrtc",
-        websocket=kind == "websocket",
+        webrtc=browser,
+        websocket=not browser,
+        page=PAGE if browser else None,
         token=os.environ.get(TOKEN) or None,
         **{name: value for name, value in given.items() if value is not None},
     )
     calls = Calls(options.record)
-    asyncio.run(serve(lambda transport: _make(make_pipeline, transport, bot), settings, on_worker=calls.begin))
+
+    def announce(line: str) -> None:
+        says, _, url = line.rpartition(" ")
+        print(f"{says} {url if browser else 'ws' + url.removeprefix('http') + 'ws'}", flush=True)
+
+    def make(transport: Transport) -> Pipeline:
+        return _make(make_pipeline, transport, bot)
+
+    asyncio.run(serve(make, settings, on_worker=calls.begin, announce=announce))
     return 0
 
 
