@@ -7,9 +7,18 @@ Say "go forward ten meters", "turn left", "where are you", "stop", "what can you
 else is said moves nothing.
 """
 
+import json
 import sys
 
-from voxline.pipeline import Pipeline
+from voxline.pipeline import (
+    ClientConnectedFrame,
+    Frame,
+    FrameProcessor,
+    Pipeline,
+    ResponseEndFrame,
+    ServerMessageFrame,
+    handles,
+)
 from voxline.processors import EspeakTTS, PocketSphinxSTT, RuleResponder, SessionController, SileroVAD
 from voxline.transports.base import Transport
 
@@ -87,6 +96,21 @@ class Rover:
         return away or "where I started"
 
 
+class Chart(FrameProcessor):
+    """Tells the program of the user where the rover is, for its map: when that connects, and after each answer."""
+
+    def __init__(self, rover: Rover) -> None:
+        self.rover = rover
+
+    @handles(ClientConnectedFrame, ResponseEndFrame)
+    async def tell(self, frame: Frame) -> None:
+        """The last 200 stops of its way, and how it stands now."""
+        await self.push(frame)
+        rover = self.rover
+        chart = {"position": rover.position, "heading": COMPASS[rover.heading], "path": rover.path[-200:]}
+        await self.push(ServerMessageFrame(json.dumps({"type": "rover", **chart})))
+
+
 def to_number(words: list[str]) -> int:
     """What "twenty", "five" counts; 0 for what is no number."""
     match words:
@@ -117,6 +141,7 @@ def make_pipeline(transport: Transport, rover: Rover | None = None) -> Pipeline:
             PocketSphinxSTT(GRAMMAR),
             SessionController(farewells=["good bye"], answer_unclear=True),
             RuleResponder(rover.reply),
+            Chart(rover),
             EspeakTTS(),
             transport.output(),
         ]

@@ -285,3 +285,11 @@ class VirtualClock(Clock):
 
     def _timers_due(self) -> bool:
         return bool(self._timers) and (self._limit is None or self._timers[0][0] <= self._limit)
+
+
+def wall_s() -> float:
+    """The time of day, in seconds since 1970: for what two machines have to agree on, as when a credential expires.
+
+    Somebody may set it, back or forth. How long something takes is told by a `Clock`.
+    """
+    return time.time()

@@ -29,6 +29,8 @@ class Run:
     """What its clock shows."""
     running: bool
     """Whether frames flow already."""
+    response: Callable[[], int] = lambda: 0
+    """Which response the frame belongs to that is being delivered: to be asked in `Tap.delivered`. 0: none."""
 
 
 class Tap:

@@ -91,11 +91,14 @@ class PipelineWorker:
         self._stop_asked = False
         self._drain_timers: list[TimerHandle] = []
         self._starting: HookRun | None = None
+        self._beginning: list[Wait] = []
         self._finished: list[Wait] = []
         self._outcome: Outcome | None = None
         self._senders: set[Job] = set()
         self._early: list[Callable[[], object]] = []
         self._running = False
+        self._began = False
+        """It was running, at some time."""
         self._feed: Callable[[Kernel], bool] | None = None
 
     # --- running ----------------------------------------------------------------------------------------------------
@@ -140,7 +143,8 @@ class PipelineWorker:
                 kernel.crew.begin_sources([*kernel.stations.values()])
                 if self._draining:
                     self._begin_drain(kernel)
-                self._running = True
+                self._running = self._began = True
+                self._wake(self._beginning)
                 self._drive.draining = self._drive.draining or self._feed is not None
                 await self._drive.run()
         except asyncio.CancelledError:
@@ -192,6 +196,14 @@ class PipelineWorker:
             await waiting
         assert self._outcome is not None
         return self._outcome
+
+    async def started(self) -> bool:
+        """Wait until the processors have started and frames flow. False where the run ended before that."""
+        if not self._began and self._outcome is None:
+            waiting = Wait()
+            self._beginning.append(waiting)
+            await waiting
+        return self._began
 
     # --- from outside the pipeline ----------------------------------------------------------------------------------
 
@@ -251,9 +263,10 @@ class PipelineWorker:
 
             self._early.append(attach)
             return remove
+        kernel = self._kernel
         paths = tuple(station.path for station in self._stations())
-        tap.opened(Run(self.name, self.seed, paths, self.clock.now_ns(), self._running))
-        return self._kernel.taps.add(tap)
+        tap.opened(Run(self.name, self.seed, paths, self.clock.now_ns(), self._running, lambda: kernel.response))
+        return kernel.taps.add(tap)
 
     @property
     def running(self) -> bool:
@@ -429,9 +442,14 @@ class PipelineWorker:
 
     def _finish(self) -> Outcome:
         self._outcome = Outcome(self._ending.reason or "ended", tuple(dict.fromkeys(self._ending.errors)))
-        for waiting in self._finished:
-            waiting.wake()
+        self._wake(self._beginning)
+        self._wake(self._finished)
         return self._outcome
+
+    def _wake(self, waits: list[Wait]) -> None:
+        for waiting in waits:
+            waiting.wake()
+        waits.clear()
 
 
 def _busy(station: Station) -> str:

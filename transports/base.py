@@ -174,10 +174,11 @@ class Transport(Verbs):
         self._clock = self._ends[0].clock
         if self._done:
             self._done = self._over = False
-        self._heard_ns = self._clock.now_ns()
-        await self.open()
         while self._early:
             self._input.post(self._early.popleft())
+        await self.open()
+        # Not before: to open may take longer than a peer may be silent.
+        self._heard_ns = self._clock.now_ns()
         if self.silent_timeout_s is not None:
             self._look(self.silent_timeout_s)
 

@@ -56,7 +56,10 @@ class Shape:
         chunk = self.chunk_samples
         if len(frame.samples) == chunk and frame.samples.ndim == 1 and self._fits(frame) and not len(self._rest):
             return [frame]
-        pts_ns = None if frame.pts_ns is None else frame.pts_ns - self._held_ns(frame.sample_rate)
+        if self._resampler is not None and self._resampler.in_rate != frame.sample_rate:
+            self._rest = np.concatenate([self._rest, self._resampler.flush()])
+            self._resampler = None
+        pts_ns = None if frame.pts_ns is None else frame.pts_ns - self._held_ns()
         samples = self._resampled(frame)
         if len(self._rest):
             samples = np.concatenate([self._rest, samples])
@@ -84,23 +87,19 @@ class Shape:
     def _fits(self, frame: InputAudioFrame) -> bool:
         return frame.sample_rate == self.sample_rate and self._resampler is None
 
-    def _held_ns(self, in_rate: int) -> int:
+    def _held_ns(self) -> int:
         """How much older than the frame's first sample the first one is that is not out yet."""
         held = len(self._rest) * NS_PER_S // self.sample_rate
-        if self._resampler is not None and self._resampler.in_rate == in_rate:
+        if self._resampler is not None:
             held += round(self._resampler.held_ms * 1e6)
         return held
 
     def _resampled(self, frame: InputAudioFrame) -> Samples:
-        before = self._resampler
-        if before is not None and before.in_rate != frame.sample_rate:
-            self._rest = np.concatenate([self._rest, before.flush()])
-            before = self._resampler = None
         if frame.sample_rate == self.sample_rate:
             return mono(frame.samples)
-        if before is None:
-            before = self._resampler = StreamResampler(frame.sample_rate, self.sample_rate)
-        return before.push(mono(frame.samples))
+        if self._resampler is None:
+            self._resampler = StreamResampler(frame.sample_rate, self.sample_rate)
+        return self._resampler.push(mono(frame.samples))
 
 
 class InputTransport(FrameProcessor):
@@ -122,7 +121,8 @@ class InputTransport(FrameProcessor):
         return {InputAudioFrame: AudioFormat((self.sample_rate,), (1,))}
 
     async def start(self) -> None:
-        """Open the transport."""
+        """Open the transport. Nothing is left of who was heard in a run before."""
+        self._shape = Shape(self.sample_rate)
         await self._transport.enter()
 
     async def stop(self) -> None:

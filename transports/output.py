@@ -6,6 +6,7 @@ Pacing, the buffer and its bound, interruptions and pauses are here, once for al
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -130,6 +131,9 @@ class OutputTransport(FrameProcessor):
         """The slot of 20 ms since `_start_ns` that is played next; None while nothing is."""
         self._free_ns = 0
         """When what was written last is over."""
+        # bound: the lead, in chunks
+        self._ahead: deque[tuple[int, int]] = deque()
+        """What was sent ahead of time: when it is due, and how many samples. The oldest may be due by now."""
         self._waited = False
         """The last slot was left empty, for want of half a chunk that may be on its way."""
         self._newest: Samples | None = None
@@ -200,13 +204,15 @@ class OutputTransport(FrameProcessor):
         if self._resampler is not None and self._resampler[0] <= frame.response:
             self._resampler = None
         known = self._ledger.has(frame.response)
-        facts = self._ledger.cut(frame.response, frame.reason)
+        unheard = sum(samples for due_ns, samples in self._ahead if self._paused or due_ns > self.now_ns)
+        facts = self._ledger.cut(frame.response, frame.reason, unheard)
         if not self._ledger:
             self._rest()
         self._let_go()
         await self._tell(facts)
         if known:
             self._free_ns = 0
+            self._ahead.clear()
             self._transport.clear()
 
     @handles(PausePlayoutFrame)
@@ -217,6 +223,7 @@ class OutputTransport(FrameProcessor):
         self._paused = True
         self._slot = None
         self._cancel_timers()
+        self._forget_due()
         await self._tell(self._ledger.pause())
         self._transport.halt()
 
@@ -226,6 +233,11 @@ class OutputTransport(FrameProcessor):
         if not self._paused:
             return
         self._paused = False
+        # What the transport kept comes first.
+        kept = [(self.now_ns + number * CHUNK_NS, samples) for number, (_, samples) in enumerate(self._ahead)]
+        self._ahead.clear()
+        self._ahead.extend(kept)
+        self._free_ns = max(self._free_ns, self.now_ns + len(kept) * CHUNK_NS)
         try:
             self._transport.go_on()
         finally:
@@ -268,9 +280,8 @@ class OutputTransport(FrameProcessor):
         """When a slot is to be sent: ahead of time where there is something for it. Else not before it is due, for
         until then more may come, and what was sent is not over.
         """
-        ledger = self._ledger
-        ready = ledger.buffered >= self.chunk_samples or (ledger.buffered and not ledger.more_comes)
-        return self._start_ns + slot * CHUNK_NS - (self._lead_ns if ready else 0)
+        lead_ns = self._lead_ns if self._ledger.may_lead(self.chunk_samples) else 0
+        return self._start_ns + slot * CHUNK_NS - lead_ns
 
     async def _play_due(self) -> None:
         try:
@@ -297,12 +308,20 @@ class OutputTransport(FrameProcessor):
             self._waited = True
             return
         self._waited = False
+        waiting = ledger.buffered
         samples, facts = ledger.take(self.chunk_samples)
         await self._tell(facts)
         due_ns = self._start_ns + slot * CHUNK_NS
         self._free_ns = due_ns + CHUNK_NS
+        if due_ns > self.now_ns:
+            self._forget_due()
+            self._ahead.append((due_ns, waiting - ledger.buffered))
         self._newest = samples
         self._transport.send(samples, due_ns)
+
+    def _forget_due(self) -> None:
+        while self._ahead and self._ahead[0][0] <= self.now_ns:
+            self._ahead.popleft()
 
     def _rest(self) -> None:
         """Nothing is left to play: no more ticks, until there is."""

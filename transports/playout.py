@@ -129,6 +129,18 @@ class PlayoutLedger:
         """Whether the last response that it has has not ended."""
         return bool(self._queue) and not self._queue[-1].ended
 
+    def may_lead(self, count: int) -> bool:
+        """Whether the next ``count`` samples may be taken before they are due.
+
+        Not where with them one response ends and the next begins: that is told when it is heard. And not where there
+        are fewer, and more of the response may come.
+        """
+        if not self._queue:
+            return False
+        head = self._queue[0]
+        rest = head.appended - head.played
+        return rest >= count or (rest > 0 and head.ended and len(self._queue) == 1)
+
     def __bool__(self) -> bool:
         """Whether it has anything of which there is no record yet."""
         return bool(self._queue)
@@ -212,8 +224,10 @@ class PlayoutLedger:
         """Nothing is taken for a while: what has been played is over, and what is being heard is not any more."""
         return self.settle() + self.stall()
 
-    def cut(self, through: int, reason: str = "interrupted") -> Facts:
+    def cut(self, through: int, reason: str = "interrupted", unheard: int = 0) -> Facts:
         """Drop what waits of the responses up to ``through``; later audio of them is refused.
+
+        ``unheard``: how many of the samples that were taken last were not heard, and will not be.
 
         One `ResponseCutFrame` for each that had begun to arrive and was not over.
         """
@@ -222,6 +236,7 @@ class PlayoutLedger:
         while self._queue and self._queue[0].number <= through:
             entry = self._queue.popleft()
             self.buffered -= entry.appended - entry.played
+            entry.played = max(0, entry.played - unheard)
             if not entry.recorded:
                 heard = entry.heard_text(self.sample_rate)
                 facts.append(ResponseCutFrame(entry.number, self._ms(entry.played), heard, reason))

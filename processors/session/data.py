@@ -308,6 +308,8 @@ class SessionData:
     kept_alive_ns: int = 0
     closed_ns: int | None = None
     connected: bool = False
+    announced: bool = False
+    """A `ClientConnectedFrame` came: of this transport, a client that has gone may come back."""
     away_ns: int = 0
     """Since when it waits for the client."""
     paused_ns: int | None = None

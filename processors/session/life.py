@@ -49,7 +49,8 @@ def disconnect(st: Step, reason: str) -> None:
     _forget_user(st)
     turns.drop_guess(st)
     bot.give_up(st, reason or "the client is gone")
-    if s.settings.wait_for_client:
+    if s.settings.wait_for_client or s.announced:
+        # A transport that tells when its client comes ends the conversation when it does not come back.
         return
     close(st, "disconnected", "")
 

@@ -190,6 +190,7 @@ def _(event: frames.InputEndedFrame, st: Step) -> None:
 
 @happened.register
 def _(event: frames.ClientConnectedFrame, st: Step) -> None:
+    st.s.announced = True
     life.connect(st)
 
 

@@ -122,6 +122,18 @@ async def test_a_client_that_comes_back_finds_the_conversation():
         ]
 
 
+async def test_a_client_that_was_announced_may_come_back_though_nobody_waited_for_it():
+    async with SessionBench(["Sure."], connection_timeout_s=10) as bench:
+        await bench.send(ClientConnectedFrame())
+        await bench.send(ClientDisconnectedFrame())
+        assert bench.session.state is State.CONNECTING
+        await bench.quiet(5_000)
+        await bench.send(ClientConnectedFrame())
+        await bench.user_says("go on then")
+        await bench.quiet(2_000)
+        assert bench.said == [("user", "go on then"), ("assistant", "Sure.")]
+
+
 async def test_a_client_that_is_away_for_a_moment_while_a_cut_is_not_accounted_for_breaks_nothing(harness: Harness):
     controller = SessionController(wait_for_client=True)
     bench = await harness(controller)

@@ -1,0 +1,16 @@
+"""Without aiohttp, the import says what to install."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_a_missing_extra_says_how_to_install_it():
+    script = (
+        "import sys; sys.modules['aiohttp'] = None\n"
+        "from voxline.pipeline import MissingExtraError\n"
+        "try:\n    import voxline.transports.websocket\nexcept MissingExtraError as error:\n    print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "pip install 'voxline[websocket]'" in said

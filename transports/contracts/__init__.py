@@ -1,0 +1,19 @@
+"""The contract of a transport, as a test to run: of voxline's own, and of yours.
+
+::
+
+    class CablePeer(Peer):                       # the far end of your transport, in a test's hands
+        async def say(self, samples, sample_rate): ...
+        def heard(self): ...
+
+    async def test_it_keeps_the_contract_of_a_transport():
+        print(await check_transport(lambda: (transport := CableTransport(), CablePeer(transport))))
+
+Each rule that is broken is named, with what was expected and what came. See docs/guide/transport-of-your-own.md.
+"""
+
+from ..memory import Heard
+from .check import Report, check_transport
+from .peer import ContractFailure, Peer
+
+__all__ = ["ContractFailure", "Heard", "Peer", "Report", "check_transport"]

@@ -1,0 +1,156 @@
+"""How far the bot's text has been spoken: pieces of text, the words of its audio, and how much of that was played.
+
+Pure. The words of a voice that does not say when they begin come as one with several; within it, the time is shared by
+characters, as in the playout ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ...pipeline.frames import SpokenWord
+from ..playout import CHARACTERS_PER_S
+
+
+@dataclass(slots=True)
+class Segment:
+    """A piece of text that was made as one: a sentence, mostly."""
+
+    id: int
+    text: str
+    spoken: int = 0
+    """Characters that were heard."""
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``word`` has begun to sound; or the segment is over, and ``word`` is what was left of it."""
+
+    segment: Segment
+    word: str
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    at_ms: float
+    text: str
+    segment: int
+    """Index of the one that it is in."""
+    begin: int
+    end: int
+
+
+@dataclass(slots=True)
+class Spoken:
+    """One response."""
+
+    segments: list[Segment] = field(default_factory=list[Segment])
+    made_ms: float = 0.0
+    """Of audio."""
+    _words: list[_Word] = field(default_factory=list[_Word])
+    _begun: int = 0
+    """Words that were told of."""
+    _at: tuple[int, int] = (0, 0)
+    """Where the next word is looked for: segment and character."""
+    _open: int = 0
+    """The segment that is being spoken."""
+
+    def add(self, id: int, text: str) -> Segment:
+        """A further piece of the text."""
+        self.segments.append(Segment(id, text))
+        return self.segments[-1]
+
+    def hear(self, duration_ms: float, words: tuple[SpokenWord, ...]) -> None:
+        """Audio was made, and these words begin in it. Those that are not in the text are passed over."""
+        for word in words:
+            place = self._find(word.text.strip())
+            if place is not None:
+                index, begin = place
+                end = begin + len(word.text.strip())
+                self._at = (index, end)
+                self._words.append(_Word(self.made_ms + word.start_ms, word.text.strip(), index, begin, end))
+        self.made_ms += duration_ms
+
+    def _find(self, text: str) -> tuple[int, int] | None:
+        index, start = self._at
+        if not text:
+            return None
+        while index < len(self.segments):
+            whole = self.segments[index].text
+            begin = start + len(whole[start:]) - len(whole[start:].lstrip())
+            if not whole.startswith(text, begin):
+                begin = whole.find(text, start)
+            if begin >= 0:
+                return index, begin
+            index, start = index + 1, 0
+        return None
+
+    def played(self, played_ms: float) -> Iterator[Progress]:
+        """What is news when so much of the audio has been played."""
+        words = self._words
+        while self._begun < len(words) and words[self._begun].at_ms < played_ms:
+            word = words[self._begun]
+            self._begun += 1
+            if self._begun > 1:
+                yield from self._reach(words[self._begun - 2].segment, words[self._begun - 2].end)
+            yield from self._reach(word.segment, word.begin + _first(word.text))
+        if self._begun:
+            yield from self._share(self._begun - 1, played_ms)
+
+    def _share(self, number: int, played_ms: float) -> Iterator[Progress]:
+        word = self._words[number]
+        if " " not in word.text:
+            return
+        if number + 1 < len(self._words):
+            end_ms = self._words[number + 1].at_ms
+        else:
+            end_ms = max(self.made_ms, word.at_ms + len(word.text) * 1000 / CHARACTERS_PER_S)
+        share = (played_ms - word.at_ms) / max(1.0, end_ms - word.at_ms) * len(word.text)
+        for piece in re.finditer(r"\S+", word.text):
+            if piece.start() >= share:
+                break
+            yield from self._reach(word.segment, word.begin + piece.end())
+
+    def cut(self, heard_text: str) -> Iterator[Progress]:
+        """It was cut: go on to what the ledger says was heard, and no further."""
+        characters = len("".join(heard_text.split()))
+        for index, segment in enumerate(self.segments):
+            for piece in re.finditer(r"\S+", segment.text):
+                characters -= len(piece.group())
+                if characters < 0:
+                    return
+                yield from self._reach(index, piece.end())
+
+    def finish(self) -> Iterator[Progress]:
+        """It was played to its end."""
+        if self.segments:
+            yield from self._reach(len(self.segments) - 1, len(self.segments[-1].text))
+            yield from self._end(len(self.segments))
+
+    def _reach(self, index: int, character: int) -> Iterator[Progress]:
+        """Up to a character of a segment was heard; those before it are over."""
+        yield from self._end(index)
+        segment = self.segments[index]
+        if character > segment.spoken:
+            word = segment.text[segment.spoken : character].strip()
+            segment.spoken = character
+            if word:
+                yield Progress(segment, word, done=False)
+
+    def _end(self, before: int) -> Iterator[Progress]:
+        while self._open < before:
+            segment = self.segments[self._open]
+            self._open += 1
+            if not segment.done:
+                rest, segment.spoken, segment.done = segment.text[segment.spoken :], len(segment.text), True
+                yield Progress(segment, rest.strip(), done=True)
+
+
+def _first(text: str) -> int:
+    """Where the first of its words ends."""
+    found = re.search(r"\S+", text)
+    return found.end() if found else len(text)

@@ -1,0 +1,69 @@
+"""What comes in a request's body: bounded in size, in time and in kind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from aiohttp import web
+
+from ...pipeline.clock import Clock
+from .deadline import within
+from .refusals import Refusal
+from .settings import ServerSettings
+
+
+class Bodies:
+    """Reads bodies."""
+
+    def __init__(self, settings: ServerSettings, clock: Clock) -> None:
+        self._limit = settings.max_body_bytes
+        self._timeout_s = settings.body_timeout_s
+        self._clock = clock
+
+    async def text(self, request: web.Request, content_type: str) -> str:
+        """A body of this type, which is UTF-8. Raises `Refusal`: 415, 413, 408, 400."""
+        if request.content_type != content_type:
+            raise Refusal(415, f"The body has to be {content_type}.")
+        return await self._read(request)
+
+    async def json(self, request: web.Request) -> dict[str, Any]:
+        """A JSON object. An empty body is an empty one. Raises `Refusal`: 413, 408, 400."""
+        text = await self._read(request)
+        if not text.strip():
+            return {}
+        try:
+            data = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise Refusal(400, "The body has to be JSON, and is not.") from None
+        if not isinstance(data, dict):
+            raise Refusal(400, "The body has to be a JSON object.")
+        return cast("dict[str, Any]", data)
+
+    async def _read(self, request: web.Request) -> str:
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise Refusal(415, "A body may not be compressed here.")
+        if (request.content_length or 0) > self._limit:
+            raise self._too_large()
+        body = bytearray()
+        try:
+            await within(self._clock, self._timeout_s, self._fill(body, request))
+        except TimeoutError:
+            raise Refusal(408, "The body did not come in time.", {"Connection": "close"}) from None
+        try:
+            return body.decode()
+        except UnicodeDecodeError:
+            raise Refusal(400, "The body has to be UTF-8.") from None
+
+    async def _fill(self, body: bytearray, request: web.Request) -> None:
+        while chunk := await request.content.readany():
+            body += chunk
+            if len(body) > self._limit:
+                raise self._too_large()
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, f"The body is larger than {self._limit} bytes.", {"Connection": "close"})
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)

@@ -1,0 +1,153 @@
+"""Stands before every request: who may ask, how often, and what an answer says when something goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+
+from ...pipeline.clock import Clock
+from .credentials import Gate, Grant
+from .limits import Buckets, key_of
+from .origins import Origins, is_preflight, preflight
+from .refusals import Refusal, too_many
+from .settings import ServerSettings
+
+log = logging.getLogger("voxline.server")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self), camera=(self)",
+    # A name without a version; aiohttp would tell its own and Python's.
+    "Server": "voxline",
+}
+UNLESS_SET = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+SENTENCES = {
+    400: "The request is malformed.",
+    404: "There is nothing here.",
+    405: "This method is not allowed here.",
+    408: "The request took too long.",
+    413: "The body is too large.",
+    415: "This kind of body is not understood here.",
+    500: "Something went wrong; the server's log says what.",
+}
+PROBLEMS = "/whip"
+"""Below it, errors are problem details (RFC 9457), for clients that know nothing of us."""
+
+
+def answer(request: web.BaseRequest, status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+    """An error as its client reads it."""
+    if request.path == PROBLEMS or request.path.startswith(PROBLEMS + "/"):
+        problem = {"title": message, "status": status}
+        return web.json_response(problem, status=status, headers=headers, content_type="application/problem+json")
+    return web.json_response({"error": message}, status=status, headers=headers)
+
+
+class Guard:
+    """Origins, rates, tokens; and no answer with a word too many."""
+
+    def __init__(self, settings: ServerSettings, gate: Gate, clock: Clock) -> None:
+        self._settings = settings
+        self._gate = gate
+        self._origins = Origins(settings)
+        keys = settings.max_addresses
+        self._requests = Buckets(
+            clock, per_minute=settings.requests_per_minute, burst=settings.requests_burst, keys=keys
+        )
+        self._offers = Buckets(clock, per_minute=settings.offers_per_minute, burst=settings.offers_burst, keys=keys)
+
+    # --- for the handlers ----------------------------------------------------------------------------------------
+
+    def begin(self, request: web.Request, *, token: str = "") -> Grant:
+        """Somebody wants to begin something. Raises `Refusal`: 429, 401, 503.
+
+        ``token``: from the path or the query, where the client can set no header.
+        """
+        wait_s = self._offers.take(key_of(self.address(request)))
+        if wait_s:
+            raise too_many("Too many conversations were begun from this address.", wait_s)
+        return self._gate.admit(bearer(request) or token)
+
+    def give_back(self, grant: Grant) -> None:
+        """What `begin` allowed has failed on our side: a credential may be used again."""
+        self._gate.give_back(grant)
+
+    def go_on(self, request: web.Request, begun: Grant | None) -> None:
+        """Somebody wants to go on with what was ``begun``. Raises `Refusal`: 401."""
+        self._gate.known(bearer(request), begun)
+
+    def trusts(self, request: web.Request) -> bool:
+        """Whether who asks may know what is for clients only."""
+        try:
+            self._gate.known(bearer(request))
+        except Refusal:
+            return False
+        return True
+
+    def address(self, request: web.BaseRequest) -> str:
+        """Where a request comes from."""
+        proxies = self._settings.proxies
+        passed = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+        if proxies and passed[0]:
+            # From the right: what is further to the left, the client may have written itself.
+            return passed[max(0, len(passed) - proxies)].strip()
+        return request.remote or ""
+
+    # --- for the application ---------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Around every request."""
+        response = await self._answered(request, handler)
+        log.debug("%s %s %d", request.method, pattern(request), response.status)
+        return response
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._origins.check(request)
+            wait_s = self._requests.take(key_of(self.address(request)))
+            if wait_s:
+                raise too_many("Too many requests came from this address.", wait_s)
+            if is_preflight(request):
+                return preflight()
+            return await handler(request)
+        except Refusal as refusal:
+            return answer(request, refusal.status, str(refusal), refusal.headers)
+        except web.HTTPException as error:
+            message = SENTENCES.get(error.status, HTTPStatus(error.status).phrase)
+            kept = {name: value for name, value in error.headers.items() if name in ("Allow", "Retry-After")}
+            return answer(request, error.status, message, kept)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, pattern(request))
+            return answer(request, 500, SENTENCES[500], {})
+
+    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Every answer's headers, just before it is sent."""
+        response.headers.update(ALWAYS)
+        for name, value in UNLESS_SET.items():
+            response.headers.setdefault(name, value)
+        response.headers.update(self._origins.headers(request))
+
+
+def bearer(request: web.BaseRequest) -> str:
+    """The token in the Authorization header (RFC 6750, 2.1); empty where there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def pattern(request: web.Request) -> str:
+    """Its path as the route has it. Real paths have ids in them that give access, and queries have tokens."""
+    resource = request.match_info.route.resource
+    return "?" if resource is None else resource.canonical

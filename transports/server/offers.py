@@ -1,0 +1,238 @@
+"""Offers as JSON: what the published RTVI clients speak, and the page.
+
+``POST /api/offer`` ``{sdp, type: "offer", pc_id, restart_pc, requestData}`` is answered with ``{sdp, type, pc_id}``;
+with the ``pc_id`` of a session it renegotiates. ``PATCH`` there brings candidates. ``POST /start`` may come first; then
+both are at ``/sessions/{sessionId}/api/offer``.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from aiohttp import web
+
+from ...pipeline.clock import NS_PER_S, Clock
+from ...pipeline.worker import PipelineWorker
+from ..rtvi.rtvi import attach_rtvi
+from ..webrtc.signaling import Answer, Candidate, Signaling, SignalingError
+from ..webrtc.transport import WebRTCTransport
+from .bodies import Bodies
+from .caller import Caller, current
+from .conversations import AGAIN_S, Conversations
+from .credentials import Grant
+from .guard import Guard
+from .refusals import Refusal, busy
+from .settings import ServerSettings, described
+
+MakeTransport = Callable[[], WebRTCTransport]
+JSON_OBJECT = dict[str, Any]
+
+
+@dataclass
+class _Started:
+    """Somebody who has said that an offer will come."""
+
+    grant: Grant
+    data: str
+    until_ns: int
+    pc_id: str = ""
+
+
+class Offers:
+    """Sessions over WebRTC, and the JSON endpoints for them. WHIP (whip.py) uses the same sessions."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        guard: Guard,
+        bodies: Bodies,
+        conversations: Conversations,
+        clock: Clock,
+        make_transport: MakeTransport | None = None,
+    ) -> None:
+        self._settings = settings
+        self._guard = guard
+        self._bodies = bodies
+        self._conversations = conversations
+        self._clock = clock
+        self.signaling = Signaling(
+            self._start,
+            make_transport or self._make_transport,
+            max_sessions=settings.max_connections,
+            max_sdp_bytes=settings.max_sdp_bytes,
+        )
+        self._started: OrderedDict[str, _Started] = OrderedDict()
+
+    def routes(self) -> list[web.RouteDef]:
+        """The endpoints."""
+        return [
+            web.post("/api/offer", self._offer),
+            web.patch("/api/offer", self._candidates),
+            web.post("/start", self._announce),
+            web.post("/sessions/{id}/api/offer", self._announced_offer),
+            web.patch("/sessions/{id}/api/offer", self._candidates),
+        ]
+
+    async def close(self) -> None:
+        """End what sessions are left."""
+        await self.signaling.close()
+
+    # --- for WHIP too ----------------------------------------------------------------------------------------------
+
+    async def begin(self, caller: Caller, sdp: str) -> Answer:
+        """A new session. Raises `Refusal`."""
+        current.set(caller)
+        try:
+            self._conversations.check()
+            return await self.renew(None, sdp, restart=False)
+        except Refusal as error:
+            if error.status >= 500:
+                self._guard.give_back(caller.grant)
+            raise
+
+    async def renew(self, pc_id: str | None, sdp: str, *, restart: bool) -> Answer:
+        """An offer for a session. Raises `Refusal`."""
+        try:
+            return await self.signaling.offer(sdp, pc_id, restart=restart)
+        except SignalingError as error:
+            raise refusal(error) from error
+
+    def check(self, request: web.Request, pc_id: str) -> None:
+        """Whether who asks may deal with a session. Raises `Refusal`: 401, 404."""
+        transport = self.signaling.sessions.get(pc_id)
+        conversation = None if transport is None else self._conversations.of(transport)
+        # Who may not know is told the same, whether there is such a session or not.
+        self._guard.go_on(request, None if conversation is None else conversation.caller.grant)
+        if conversation is None:
+            raise Refusal(404, "There is no such session, or it is over. Begin a new one.")
+
+    def _make_transport(self) -> WebRTCTransport:
+        settings = self._settings
+        return WebRTCTransport(
+            ice_servers=cast("Any", settings.ice()),
+            loopback=settings.local,
+            max_message_bytes=settings.max_message_bytes,
+        )
+
+    async def _start(self, transport: WebRTCTransport) -> None:
+        """Signaling has answered the offer of a new session."""
+        try:
+            await self._conversations.begin(transport, current.get(), lambda worker: self._prepare(worker, transport))
+        except Refusal as error:
+            raise SignalingError(error.status, str(error)) from error
+
+    def _prepare(self, worker: PipelineWorker, transport: WebRTCTransport) -> None:
+        if self._settings.rtvi:
+            attach_rtvi(transport, worker)
+
+    # --- the endpoints -----------------------------------------------------------------------------------------------
+
+    async def _offer(self, request: web.Request) -> web.Response:
+        body = await self._bodies.json(request)
+        sdp, pc_id, restart = _offer_of(body)
+        if pc_id is None:
+            caller = self._caller(request, self._guard.begin(request), body.get("requestData"))
+            return _answered(await self.begin(caller, sdp))
+        self.check(request, pc_id)
+        return _answered(await self.renew(pc_id, sdp, restart=restart))
+
+    async def _candidates(self, request: web.Request) -> web.Response:
+        body = await self._bodies.json(request)
+        pc_id = body.get("pc_id")
+        if not isinstance(pc_id, str):
+            raise Refusal(400, "pc_id is missing: it is in the answer to the offer.")
+        self.check(request, pc_id)
+        try:
+            await self.signaling.candidates(pc_id, _candidates_of(body))
+        except SignalingError as error:
+            raise refusal(error) from error
+        return web.json_response({"status": "success"})
+
+    async def _announce(self, request: web.Request) -> web.Response:
+        body = await self._bodies.json(request)
+        self._conversations.check()
+        grant = self._guard.begin(request)
+        self._forget_expired()
+        if len(self._started) >= self._settings.max_started:
+            raise busy("Too many sessions were started, and had no offer yet.", self._settings.started_s)
+        session = secrets.token_urlsafe(18)
+        until_ns = self._clock.now_ns() + round(self._settings.started_s * NS_PER_S)
+        self._started[session] = _Started(grant, json.dumps(body.get("body")), until_ns)
+        servers = [described(server) for server in self._settings.ice()]
+        return web.json_response({"sessionId": session, "iceConfig": {"iceServers": servers}})
+
+    async def _announced_offer(self, request: web.Request) -> web.Response:
+        body = await self._bodies.json(request)
+        sdp, pc_id, restart = _offer_of(body)
+        started = self._started.get(request.match_info["id"])
+        if started is not None and not self._current(started):
+            started = None
+        self._guard.go_on(request, None if started is None else started.grant)
+        if started is None:
+            raise Refusal(404, "There is no such session, or it is over. Begin a new one.")
+        if pc_id is None and started.pc_id in self.signaling.sessions:
+            # The answer was lost on its way: the same client asks again.
+            pc_id, restart = started.pc_id, True
+        if pc_id is None:
+            data = body.get("requestData")
+            caller = self._caller(request, started.grant, json.loads(started.data) if data is None else data)
+            answer = await self.begin(caller, sdp)
+            started.pc_id = answer.pc_id
+            return _answered(answer)
+        if pc_id != started.pc_id:
+            raise Refusal(404, "This is another session's pc_id.")
+        return _answered(await self.renew(pc_id, sdp, restart=restart))
+
+    def _caller(self, request: web.Request, grant: Grant, data: Any) -> Caller:
+        return Caller(grant.subject, self._guard.address(request), json.dumps(data), grant)
+
+    def _current(self, started: _Started) -> bool:
+        return self._clock.now_ns() < started.until_ns or started.pc_id in self.signaling.sessions
+
+    def _forget_expired(self) -> None:
+        sessions = self.signaling.sessions
+        now_ns = self._clock.now_ns()
+        for session, started in list(self._started.items()):
+            if started.until_ns <= now_ns and started.pc_id not in sessions:
+                del self._started[session]
+
+
+def refusal(error: SignalingError) -> Refusal:
+    """As the client is to read it."""
+    return busy(str(error), AGAIN_S) if error.status == 503 else Refusal(error.status, str(error))
+
+
+def _answered(answer: Answer) -> web.Response:
+    return web.json_response({"sdp": answer.sdp, "type": "answer", "pc_id": answer.pc_id})
+
+
+def _offer_of(body: JSON_OBJECT) -> tuple[str, str | None, bool]:
+    sdp, kind, pc_id, restart = (body.get(name) for name in ("sdp", "type", "pc_id", "restart_pc"))
+    if not isinstance(sdp, str) or kind != "offer":
+        raise Refusal(400, 'An offer is {"sdp": "...", "type": "offer"}.')
+    if pc_id is not None and not isinstance(pc_id, str):
+        raise Refusal(400, "pc_id is a string, or null.")
+    if restart is not None and not isinstance(restart, bool):
+        raise Refusal(400, "restart_pc is true or false.")
+    return sdp, pc_id or None, bool(restart)
+
+
+def _candidates_of(body: JSON_OBJECT) -> list[Candidate]:
+    items = body.get("candidates")
+    if not isinstance(items, list):
+        raise Refusal(400, "candidates is a list.")
+    found: list[Candidate] = []
+    for item in cast("list[Any]", items):
+        if not isinstance(item, dict):
+            raise Refusal(400, "A candidate is an object.")
+        entry = cast(JSON_OBJECT, item)
+        text, mid, index = entry.get("candidate"), entry.get("sdp_mid"), entry.get("sdp_mline_index")
+        if not isinstance(text, str) or not isinstance(mid, str | None) or not isinstance(index, int | None):
+            raise Refusal(400, 'A candidate is {"candidate": "...", "sdp_mid": "...", "sdp_mline_index": 0}.')
+        found.append(Candidate(text, mid, index))
+    return found

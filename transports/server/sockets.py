@@ -1,0 +1,69 @@
+"""Conversations over WebSockets: ``/ws`` for pages and apps of one's own, ``/twilio`` for phone calls."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ...pipeline.worker import PipelineWorker
+from ..rtvi.rtvi import attach_rtvi
+from ..websocket.serializers import RawSerializer, Serializer
+from ..websocket.transport import WebSocketTransport
+from ..websocket.twilio import TwilioSerializer
+from .caller import Caller, current
+from .conversations import Conversations
+from .guard import Guard
+from .refusals import Refusal
+from .settings import ServerSettings
+
+ARRIVE_S = 10.0
+"""A peer has answered its handshake after so long, or is gone."""
+
+
+class Sockets:
+    """The endpoints. One WebSocket is one conversation: when it is lost, the conversation ends."""
+
+    def __init__(self, settings: ServerSettings, guard: Guard, conversations: Conversations) -> None:
+        self._settings = settings
+        self._guard = guard
+        self._conversations = conversations
+
+    def routes(self) -> list[web.RouteDef]:
+        """Those that the settings ask for."""
+        routes: list[web.RouteDef] = []
+        if self._settings.websocket:
+            routes.append(web.get("/ws", self._raw))
+        if self._settings.twilio:
+            # Twilio sends neither headers of ours nor a query: a token stands in the path.
+            routes += [web.get("/twilio", self._twilio), web.get("/twilio/{token}", self._twilio)]
+        return routes
+
+    async def _raw(self, request: web.Request) -> web.StreamResponse:
+        # A browser cannot set a header of a WebSocket's request.
+        return await self._converse(request, RawSerializer(), request.query.get("token", ""))
+
+    async def _twilio(self, request: web.Request) -> web.StreamResponse:
+        return await self._converse(request, TwilioSerializer(), request.match_info.get("token", ""))
+
+    async def _converse(self, request: web.Request, serializer: Serializer, token: str) -> web.StreamResponse:
+        grant = self._guard.begin(request, token=token)
+        if not web.WebSocketResponse().can_prepare(request).ok:
+            raise Refusal(426, "This is for WebSockets only.", {"Upgrade": "websocket"})
+        caller = Caller(grant.subject, self._guard.address(request), grant=grant)
+        current.set(caller)
+        transport = WebSocketTransport(
+            serializer, reconnect_s=ARRIVE_S, max_message_bytes=self._settings.max_message_bytes
+        )
+        try:
+            await self._conversations.begin(transport, caller, lambda worker: self._prepare(worker, transport))
+        except Refusal:
+            self._guard.give_back(grant)
+            raise
+        try:
+            return await transport.accept(request)
+        finally:
+            transport.hang_up()
+
+    def _prepare(self, worker: PipelineWorker, transport: WebSocketTransport) -> None:
+        # A telephone has no program that would read it.
+        if self._settings.rtvi and isinstance(transport.serializer, RawSerializer):
+            attach_rtvi(transport, worker, only_if_asked=True)

@@ -1,0 +1,352 @@
+"""Offers and answers (SDP, RFC 8866; JSEP, RFC 9429): reads what a client offers, and writes what we answer.
+
+One audio stream and one data channel are taken, bundled on one transport (RFC 9143). Everything else that is
+offered, such as video, is answered as inactive, so that the client's own numbering of its transceivers stays right.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from ...pipeline.errors import TransportError
+
+MAX_LINES = 4_000
+ANSWERS_ROLE = {"actpass": "active", "active": "passive", "passive": "active"}
+"""What ``a=setup`` of an offer is answered with (RFC 5763, section 5)."""
+REVERSE = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
+_M_LINE = re.compile(r"(\w[\w-]*) (\d{1,5})(?:/\d+)? ([\w/]+) (.+)")
+_TOKEN = re.compile(r"[\w!#$%&'*+.^`{|}~-]{1,64}")
+_UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
+_PWD = re.compile(r"[A-Za-z0-9+/]{22,256}")
+
+
+class SDPError(TransportError):
+    """A session description that cannot be answered; the message says why, and repeats nothing of it."""
+
+
+class NothingSpoken(SDPError):
+    """A session description that is well-formed, and offers nothing that is spoken here: no audio, no Opus."""
+
+
+@dataclass
+class Section:
+    """One m-line, and the attributes under it."""
+
+    kind: str
+    port: int
+    protocol: str
+    formats: list[str]
+    attributes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+    def get(self, name: str) -> str | None:
+        """The first value of an attribute; None where it is not there."""
+        return next((value for key, value in self.attributes if key == name), None)
+
+    def all(self, name: str) -> list[str]:
+        """All values of an attribute."""
+        return [value for key, value in self.attributes if key == name]
+
+    @property
+    def mid(self) -> str:
+        """Its name in the bundle."""
+        return self.get("mid") or ""
+
+    @property
+    def direction(self) -> str:
+        """``sendrecv`` where nothing is said."""
+        return next((key for key, _ in self.attributes if key in REVERSE), "sendrecv")
+
+    @property
+    def offered(self) -> bool:
+        """False where the client itself has rejected it."""
+        return bool(self.port) or self.get("bundle-only") is not None
+
+    def opus(self) -> int | None:
+        """The payload type of Opus (RFC 7587)."""
+        for value in self.all("rtpmap"):
+            number, _, name = value.partition(" ")
+            if name.lower() == "opus/48000/2" and number.isdigit() and number in self.formats and int(number) < 128:
+                return int(number)
+        return None
+
+
+@dataclass(frozen=True)
+class Ice:
+    """What ICE needs to know of the other side (RFC 8839)."""
+
+    ufrag: str
+    pwd: str
+    candidates: tuple[str, ...]
+    complete: bool
+    """No more candidates will come."""
+    lite: bool
+
+
+@dataclass
+class Offer:
+    """What a client offers."""
+
+    session: Section
+    sections: list[Section]
+    bundle: list[str]
+    audio: int
+    """The index of the m-line that is the voice."""
+    data: int | None
+    """The index of the m-line with the data channel."""
+    payload_type: int
+    """Of Opus."""
+    ice: Ice
+    fingerprints: list[tuple[str, str]]
+    setup: str
+
+    @property
+    def voice(self) -> Section:
+        """The section that is the voice."""
+        return self.sections[self.audio]
+
+    @property
+    def sctp_port(self) -> int:
+        """Of the data channel (RFC 8841)."""
+        value = self.sections[self.data].get("sctp-port") if self.data is not None else None
+        return int(value) if value is not None and value.isdigit() and 0 < int(value) < 65536 else 5000
+
+    @property
+    def max_message_size(self) -> int:
+        """What the client takes in one message; 0: any size (RFC 8841, section 6)."""
+        value = self.sections[self.data].get("max-message-size") if self.data is not None else None
+        return int(value) if value is not None and value.isdigit() and len(value) < 12 else 65_536
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What we say of ourselves in an answer."""
+
+    ufrag: str
+    pwd: str
+    candidates: tuple[str, ...]
+    fingerprint: tuple[str, str]
+    ssrc: int
+    cname: str
+    version: int
+    stereo: bool = False
+    max_message_size: int = 65_536
+
+
+def _attribute(line: str) -> tuple[str, str]:
+    name, _, value = line[2:].partition(":")
+    return name, value.strip()
+
+
+def _lines(text: str) -> list[str]:
+    if "\x00" in text:
+        raise SDPError("The session description has a zero byte in it.")
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    if len(lines) > MAX_LINES:
+        raise SDPError(f"The session description has {len(lines)} lines, and {MAX_LINES} are the most.")
+    return [line for line in lines if line]
+
+
+def sections_of(lines: list[str]) -> tuple[Section, list[Section]]:
+    """The session's attributes, and each m-line with its own."""
+    session = current = Section("", 0, "", [])
+    sections: list[Section] = []
+    for line in lines:
+        if line.startswith("m="):
+            match = _M_LINE.fullmatch(line[2:])
+            if match is None:
+                raise SDPError("An m-line of the session description is malformed.")
+            current = Section(match[1], int(match[2]), match[3], match[4].split())
+            sections.append(current)
+        elif line.startswith("a="):
+            current.attributes.append(_attribute(line))
+        elif len(line) < 2 or line[1] != "=":
+            raise SDPError("A line of the session description is malformed: each is a letter, '=' and a value.")
+    return session, sections
+
+
+def parse_offer(text: str, *, max_sections: int = 32, max_candidates: int = 64) -> Offer:
+    """Read an offer. Raises `SDPError`, which says what is wrong with it."""
+    lines = _lines(text)
+    if not lines or lines[0] != "v=0":
+        raise SDPError("This is no session description: it does not begin with v=0.")
+    session, sections = sections_of(lines)
+    if not sections:
+        raise SDPError("The offer has no m-line: nothing is offered.")
+    if len(sections) > max_sections:
+        raise SDPError(f"The offer has {len(sections)} m-lines, and {max_sections} are the most.")
+    mids = [section.mid for section in sections if section.mid]
+    if any(not _TOKEN.fullmatch(mid) for mid in mids) or len(set(mids)) < len(mids):
+        raise SDPError("The mids of the offer's m-lines are malformed, or not unique.")
+    groups = [value.split()[1:] for value in session.all("group") if value.split()[:1] == ["BUNDLE"]]
+    bundle = [mid for mid in (groups[0] if groups else []) if mid in mids]
+    audio, payload_type = _voice(sections)
+    data = _data(sections, audio, bundle)
+    taken = [sections[audio], *([sections[data]] if data is not None else [])]
+    # What is said of the transport stands in the bundle's first section (RFC 9143, section 7.2.1).
+    tagged = next((section for mid in bundle for section in sections if section.mid == mid), sections[audio])
+    if sections[audio].mid not in bundle:
+        tagged = sections[audio]
+    ice = _ice(session, tagged, taken, max_candidates)
+    fingerprints = _fingerprints(tagged) or _fingerprints(sections[audio]) or _fingerprints(session)
+    if not fingerprints:
+        raise SDPError("The offer has no a=fingerprint: without DTLS, nothing is sent.")
+    setup = tagged.get("setup") or sections[audio].get("setup") or session.get("setup") or "actpass"
+    if setup not in ANSWERS_ROLE:
+        raise SDPError("a=setup of an offer is actpass, active or passive.")
+    return Offer(session, sections, bundle, audio, data, payload_type, ice, fingerprints, setup)
+
+
+def _voice(sections: list[Section]) -> tuple[int, int]:
+    spoken = [index for index, section in enumerate(sections) if section.kind == "audio" and section.offered]
+    if not spoken:
+        raise NothingSpoken("The offer has no audio. Add a microphone's track, or a transceiver for audio.")
+    # The first that says something both ways, for a second one may be music.
+    spoken.sort(key=lambda index: sections[index].direction != "sendrecv")
+    for index in spoken:
+        payload_type = sections[index].opus()
+        if payload_type is not None and "RTP" in sections[index].protocol:
+            return index, payload_type
+    raise NothingSpoken("The offer's audio has no Opus (opus/48000/2), the only codec that is spoken here.")
+
+
+def _data(sections: list[Section], audio: int, bundle: list[str]) -> int | None:
+    for index, section in enumerate(sections):
+        if section.kind == "application" and section.offered and section.formats == ["webrtc-datachannel"]:
+            bundled = section.mid in bundle and sections[audio].mid in bundle
+            return index if bundled else None
+    return None
+
+
+def _ice(session: Section, tagged: Section, taken: list[Section], max_candidates: int) -> Ice:
+    ufrag = tagged.get("ice-ufrag") or session.get("ice-ufrag") or taken[0].get("ice-ufrag") or ""
+    pwd = tagged.get("ice-pwd") or session.get("ice-pwd") or taken[0].get("ice-pwd") or ""
+    check_ice(ufrag, pwd)
+    # Bundled sections may each have a ufrag of their own; only the candidates of this one count.
+    same = [section for section in taken if section.get("ice-ufrag") in (None, ufrag)]
+    candidates = dict.fromkeys(value for section in [tagged, *same] for value in section.all("candidate"))
+    if len(candidates) > max_candidates:
+        raise SDPError(f"The offer has {len(candidates)} candidates, and {max_candidates} are the most.")
+    complete = any(section.get("end-of-candidates") is not None for section in (session, tagged, *same))
+    return Ice(ufrag, pwd, tuple(candidates), complete, session.get("ice-lite") is not None)
+
+
+def check_ice(ufrag: str, pwd: str) -> None:
+    """Raises `SDPError` where they are not as RFC 8839, section 5.4 has them."""
+    if not _UFRAG.fullmatch(ufrag) or not _PWD.fullmatch(pwd):
+        raise SDPError("a=ice-ufrag (4 to 256 characters) or a=ice-pwd (22 to 256) is missing or malformed.")
+
+
+def _fingerprints(section: Section) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for value in section.all("fingerprint"):
+        algorithm, _, digest = value.partition(" ")
+        if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){15,63}", digest.strip()):
+            raise SDPError("a=fingerprint is malformed.")
+        found.append((algorithm.lower(), digest.strip().upper()))
+    return found
+
+
+def direction_of_answer(offer: Offer) -> str:
+    """What we do with the voice: the reverse of what the client does."""
+    return REVERSE[offer.voice.direction]
+
+
+def write_answer(offer: Offer, ours: Ours) -> str:
+    """The answer to an offer."""
+    bundled = [section.mid for section in offer.sections if section.mid in offer.bundle and section.offered]
+    if offer.voice.mid not in offer.bundle:
+        bundled = [offer.voice.mid] if offer.voice.mid else []
+    lines = [
+        "v=0",
+        f"o=- {ours.ssrc} {ours.version} IN IP4 127.0.0.1",
+        "s=-",
+        "t=0 0",
+        *([f"a=group:BUNDLE {' '.join(bundled)}"] if bundled else []),
+        "a=msid-semantic: WMS *",
+    ]
+    for index, section in enumerate(offer.sections):
+        if index == offer.audio:
+            lines += _audio_lines(offer, section, ours)
+        elif index == offer.data:
+            lines += _data_lines(offer, section, ours)
+        elif section.mid in bundled and "RTP" in section.protocol:
+            lines += _inactive_lines(offer, section, ours)
+        else:
+            lines += _rejected_lines(section)
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _transport_lines(offer: Offer, ours: Ours) -> list[str]:
+    algorithm, digest = ours.fingerprint
+    return [
+        f"a=ice-ufrag:{ours.ufrag}",
+        f"a=ice-pwd:{ours.pwd}",
+        f"a=fingerprint:{algorithm} {digest}",
+        f"a=setup:{ANSWERS_ROLE[offer.setup]}",
+    ]
+
+
+def _mid_line(section: Section) -> list[str]:
+    return [f"a=mid:{section.mid}"] if section.mid else []
+
+
+def _candidate_lines(ours: Ours) -> list[str]:
+    return [*(f"a=candidate:{candidate}" for candidate in ours.candidates), "a=end-of-candidates"]
+
+
+def _audio_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
+    number = offer.payload_type
+    options = "minptime=10;useinbandfec=1" + (";stereo=1;sprop-stereo=1" if ours.stereo else "")
+    track = f"{ours.cname} voice"
+    return [
+        f"m=audio 9 {section.protocol} {number}",
+        "c=IN IP4 0.0.0.0",
+        "a=rtcp:9 IN IP4 0.0.0.0",
+        *_candidate_lines(ours),
+        *_transport_lines(offer, ours),
+        *_mid_line(section),
+        f"a={direction_of_answer(offer)}",
+        f"a=msid:{track}",
+        "a=rtcp-mux",
+        f"a=rtpmap:{number} opus/48000/2",
+        f"a=fmtp:{number} {options}",
+        "a=ptime:20",
+        f"a=ssrc:{ours.ssrc} cname:{ours.cname}",
+        f"a=ssrc:{ours.ssrc} msid:{track}",
+    ]
+
+
+def _data_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
+    return [
+        f"m=application 9 {section.protocol} webrtc-datachannel",
+        "c=IN IP4 0.0.0.0",
+        *_candidate_lines(ours),
+        *_transport_lines(offer, ours),
+        *_mid_line(section),
+        "a=sctp-port:5000",
+        f"a=max-message-size:{ours.max_message_size}",
+    ]
+
+
+def _inactive_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
+    """Agreed to, and not used: a rejected m-line would take the client's transceiver away from it."""
+    number = section.formats[0]
+    # Codecs of one bundle must not differ by payload type, so it is the client's own that is repeated.
+    maps = [value for value in section.all("rtpmap") if value.split(" ")[0] == number]
+    return [
+        f"m={section.kind} 9 {section.protocol} {number}",
+        "c=IN IP4 0.0.0.0",
+        "a=rtcp:9 IN IP4 0.0.0.0",
+        *_transport_lines(offer, ours),
+        *_mid_line(section),
+        "a=inactive",
+        "a=rtcp-mux",
+        *(f"a=rtpmap:{value}" for value in maps[:1]),
+        *(f"a=fmtp:{value}" for value in section.all("fmtp")[:64] if maps and value.split(" ")[0] == number),
+    ]
+
+
+def _rejected_lines(section: Section) -> list[str]:
+    formats = " ".join(section.formats[:1])
+    return [f"m={section.kind} 0 {section.protocol} {formats}", "c=IN IP4 0.0.0.0", *_mid_line(section), "a=inactive"]

@@ -1,0 +1,286 @@
+"""The WebRTC transport: a browser, an app or a bridge is the user.
+
+::
+
+    transport = WebRTCTransport()
+    answer = await transport.answer(offer)          # however the offer came; see signaling.py
+    await PipelineWorker(Pipeline([transport.input(), ..., transport.output()])).run()
+
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+
+from ...pipeline.client_frames import ServerMessageFrame
+from ...pipeline.clock import NS_PER_S, Clock, SystemClock, TimerHandle
+from ...pipeline.crew import spawn
+from ...pipeline.errors import TransportError
+from ...pipeline.frames import ClientConnectedFrame, ClientDisconnectedFrame, Frame, InputAudioFrame, Samples
+from ..base import Transport
+from .peer import Peer, PeerSettings
+from .sdp import parse_offer
+from .seams import IceServer
+
+
+class WebRTCTransport(Transport):
+    """One session with one user, who may be away for a while and come back.
+
+    ``sample_rate`` and ``output_rate`` are rates of Opus: 8000, 12000, 16000, 24000 or 48000 Hz. ``lead_ms``: what of
+    a response is here ahead of its time, so that a conversation that is held up for less is not heard; what is not on
+    the wire yet of it is dropped by an interruption. ``bit_rate`` (bit/s), ``complexity`` (0 to 10): of Opus.
+
+    ``stereo``: send two channels. ``ice_servers``: STUN and TURN. ``loopback``: be reachable at 127.0.0.1, which is so
+    anyway where there is no other address. ``silent_timeout_s``: a client of which no packet of any kind has come for
+    so long is gone. ``reconnect_s``: how long it may be away; then the conversation ends. ``connect_timeout_s``: the
+    same for the first time. ``on_message``: gets the text messages of the client's data channel.
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int = 16_000,
+        output_rate: int = 24_000,
+        buffer_ms: float = 2_000,
+        gap_ms: float = 300,
+        lead_ms: float = 40,
+        stereo: bool = False,
+        bit_rate: int | None = None,
+        complexity: int = 1,
+        ice_servers: Sequence[IceServer] = (),
+        loopback: bool = False,
+        silent_timeout_s: float = 10.0,
+        connect_timeout_s: float = 30.0,
+        reconnect_s: float = 20.0,
+        max_message_bytes: int = 65_536,
+        on_message: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(
+            sample_rate=sample_rate, output_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms, lead_ms=lead_ms
+        )
+        self._settings = PeerSettings(
+            sample_rate=sample_rate,
+            output_rate=output_rate,
+            stereo=stereo,
+            bit_rate=bit_rate or (64_000 if stereo else 40_000),
+            complexity=complexity,
+            ice_servers=tuple(ice_servers),
+            loopback=loopback,
+            silent_timeout_s=silent_timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            max_message_bytes=max_message_bytes,
+        )
+        self.reconnect_s = reconnect_s
+        self.on_message = on_message
+        self.on_tell: Callable[[ServerMessageFrame], None] | None = None
+        """Gets the bot's messages for the client's program: see `attach_rtvi`."""
+        self.on_end: Callable[[], None] | None = None
+        """Called once the transport is closed."""
+        self._lock = asyncio.Lock()
+        self._peer: Peer | None = None
+        """Who is connected."""
+        self._coming: Peer | None = None
+        """Who has an answer, and is not connected yet."""
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._open = False
+        self._closed = False
+        self._waiting: TimerHandle | None = None
+        self._offset_ns = 0
+        """What lies between the time stamps of a peer and those of the session."""
+        self._end_ns = 0
+
+    # --- signaling ----------------------------------------------------------------------------------------------
+
+    async def answer(self, offer: str, *, restart: bool = False) -> str:
+        """Answer an offer (SDP): the first, a renegotiation, an ICE restart, or of the same user from a new page.
+
+        ``restart``: a new connection takes the place of the one before, even where the offer looks like that one's.
+        May be called before the worker runs. Raises `SDPError` (a `TransportError`) for an offer that cannot be
+        answered, and `TransportError` when the session is over.
+        """
+        parsed = parse_offer(offer)
+        async with self._lock:
+            if self._closed:
+                raise TransportError("This session is over. Begin a new one.")
+            for peer in (self._coming, self._peer):
+                if peer is not None and not restart and peer.fits(parsed):
+                    return await peer.answer(parsed)
+            peer = Peer(self, self._system_clock(), self._settings)
+            try:
+                answer = await peer.answer(parsed)
+            except BaseException:
+                await peer.close()
+                raise
+            before, self._coming = self._coming, peer
+            if before is not None:
+                self._discard(before)
+            return answer
+
+    async def add_candidates(self, candidates: Sequence[str], *, complete: bool = False) -> None:
+        """More ways to the client (trickle ICE): ``candidate:...`` each; ``complete``: these were the last.
+
+        Raises `SDPError` where one is malformed.
+        """
+        peer = self._coming or self._peer
+        if peer is not None:
+            await peer.add_candidates(candidates, complete=complete)
+
+    async def restart_ice(self, ufrag: str, pwd: str) -> tuple[str, str, list[str]]:
+        """The client begins a new ICE session without an offer. Returns our ufrag, pwd and candidates.
+
+        Raises `SDPError` for a malformed ufrag or pwd, `TransportError` where nobody is connected.
+        """
+        async with self._lock:
+            peer = self._coming or self._peer
+            if peer is None:
+                raise TransportError("Nobody is connected whose ICE could be restarted. Make a new offer.")
+            return await peer.restart_ice(ufrag, pwd)
+
+    @property
+    def ice_tag(self) -> str:
+        """Names the client's ICE session: another one after a restart; empty where there is none."""
+        peer = self._coming or self._peer
+        return "" if peer is None else peer.ice_tag
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody is."""
+        return self._peer is not None
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who is connected, with its counts of packets."""
+        return self._peer
+
+    def send_message(self, text: str) -> bool:
+        """A text message to the client's program. False where it has no data channel open, or does not keep up."""
+        return self._peer is not None and self._peer.send_message(text)
+
+    # --- what the peers tell ------------------------------------------------------------------------------------
+
+    def peer_connected(self, peer: Peer) -> None:
+        """It takes over from the one before, if that is still there."""
+        before, self._peer = self._peer, peer
+        if self._coming is peer:
+            self._coming = None
+        self._stop_waiting()
+        if before is not None:
+            self._discard(before)
+            self._say(ClientDisconnectedFrame("a newer connection of the same user took over"))
+        self._offset_ns = self._end_ns
+        self._say(ClientConnectedFrame())
+
+    def peer_lost(self, peer: Peer, why: str) -> None:
+        """It may come back."""
+        self._discard(peer)
+        if peer is self._coming:
+            self._coming = None
+        if peer is self._peer:
+            self._peer = None
+            self._say(ClientDisconnectedFrame(why))
+            self._wait_for_client(self.reconnect_s)
+
+    def peer_heard(self, peer: Peer, samples: Samples, pts_ns: int) -> None:
+        """Audio of the user; what comes before the worker runs is not heard."""
+        if self._open and peer is self._peer:
+            pts_ns += self._offset_ns
+            self._end_ns = pts_ns + len(samples) * NS_PER_S // self.sample_rate
+            self.deliver(InputAudioFrame(samples, self.sample_rate, pts_ns))
+
+    def peer_told(self, peer: Peer, text: str) -> None:
+        """A message of the client's program."""
+        if self.on_message is not None:
+            self.on_message(text)
+
+    def peer_refused(self, peer: Peer, why: str) -> None:
+        """The client is told, in the form of an RTVI error, which any client that reads JSON can make out."""
+        error = {"label": "rtvi-ai", "type": "error", "id": "", "data": {"error": why, "fatal": False}}
+        peer.send_message(json.dumps(error))
+
+    # --- the verbs ----------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """From now on, what the user says is heard. The client may be connected already, or come later."""
+        self._closed, self._open = False, True
+        if self._peer is None:
+            self._wait_for_client(self._settings.connect_timeout_s)
+        else:
+            self._say(ClientConnectedFrame())
+
+    def send(self, samples: Samples, due_ns: int) -> None:
+        """Into the next free slot of 20 ms, at once where that is the first of a response."""
+        if self._peer is not None:
+            self._peer.sender.send(samples, due_ns)
+
+    def clear(self) -> None:
+        """Silence from the next slot on."""
+        if self._peer is not None:
+            self._peer.sender.clear()
+
+    def halt(self) -> None:
+        """Silence from the next slot on; what waits is kept."""
+        if self._peer is not None:
+            self._peer.sender.halt()
+
+    def go_on(self) -> None:
+        """What waited, from the next slot on."""
+        if self._peer is not None:
+            self._peer.sender.go_on()
+
+    async def part(self) -> None:
+        """Say goodbye to the client: the session is over, and so is its conversation."""
+        self._closed = True
+        self._stop_waiting()
+        if self._peer is not None:
+            self._say(ClientDisconnectedFrame("the session was ended"))
+        self.hang_up()
+        async with self._lock:
+            for peer in (self._peer, self._coming):
+                if peer is not None:
+                    self._discard(peer)
+            self._peer = self._coming = None
+        while self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def tell(self, message: ServerMessageFrame) -> None:
+        """To whoever knows how the client wants it."""
+        if self.on_tell is not None:
+            self.on_tell(message)
+
+    async def close(self) -> None:
+        """Say goodbye to the client, and give back its sockets, tasks and timers."""
+        self._open = False
+        # To the published RTVI clients it says that the bot has left: without it they try to reconnect.
+        self.send_message('{"type": "signalling", "message": {"type": "peerLeft"}}')
+        await self.part()
+        if self.on_end is not None:
+            self.on_end()
+
+    # --- who is away --------------------------------------------------------------------------------------------
+
+    def _system_clock(self) -> Clock:
+        """A client may connect before there is a worker with a clock."""
+        return SystemClock() if self._clock is None else self._clock
+
+    def _say(self, frame: Frame) -> None:
+        """Who comes and goes before the worker runs is its business in `open` only."""
+        if self._open:
+            self.deliver(frame)
+
+    def _wait_for_client(self, timeout_s: float) -> None:
+        self._stop_waiting()
+        if self._open:
+            when_ns = self.clock.now_ns() + round(timeout_s * NS_PER_S)
+            self._waiting = self.clock.call_at(when_ns, self.hang_up)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _discard(self, peer: Peer) -> None:
+        task = spawn(peer.close(), "webrtc-close")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)

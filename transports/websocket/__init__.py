@@ -1,0 +1,26 @@
+"""Conversations over a WebSocket: pages and apps of yours, telephone calls by Twilio, any protocol by a serializer.
+
+Needs the extra ``websocket``. See `docs/guide/websocket.md`.
+"""
+
+from ...pipeline.errors import MissingExtraError
+
+try:
+    import aiohttp as aiohttp
+except ImportError as error:
+    raise MissingExtraError("WebSocketTransport", "aiohttp", "websocket") from error
+
+from .serializers import Decoded, ForeignMessage, MarkPlayed, MessageError, RawSerializer, Serializer
+from .transport import WebSocketTransport
+from .twilio import TwilioSerializer
+
+__all__ = [
+    "Decoded",
+    "ForeignMessage",
+    "MarkPlayed",
+    "MessageError",
+    "RawSerializer",
+    "Serializer",
+    "TwilioSerializer",
+    "WebSocketTransport",
+]
