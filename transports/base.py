@@ -3,7 +3,7 @@
 A transport is four verbs: open, receive, send, close (verbs.py). Derive from `Transport`, write them, and the rest is
 there: the two processors, resampling and chunks of 20 ms, pacing on one monotonic schedule, the buffer and its
 bound, interruptions, pauses, the account of what was heard, mute, levels and the watch over a silent peer. See
-`docs/design/transports.md`; `check_transport` (contract.py) tries one out.
+`docs/design/transports.md`; `check_transport` (contracts/) tries one out.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from voxline.pipeline import Pipeline
+from voxline.tests.browser.chromium import Page
 from voxline.tests.browser.conftest import Browser
 from voxline.tests.browser.page_stand import CONNECT, CONTRAST, NOTICES, STATE, calls, names, refusing, text
 from voxline.transports.server.server import Server
@@ -205,12 +206,19 @@ async def test_who_wants_no_microphone_is_not_asked_for_one_and_that_is_remember
 YOU = "Number(document.querySelector('#you-level i').style.transform.slice(7, -1))"
 
 
+async def heard(page: Page, server: Server) -> None:
+    """Until the server hears the page."""
+    while server.conversations[0].transport.input_dbfs < -60:
+        await page.run("new Promise(requestAnimationFrame)")
+
+
 async def test_a_muted_microphone_is_silent_and_the_space_bar_mutes(browser: Browser) -> None:
     async with deaf_bot() as server:
         page = await browser()
         await page.open(server.url)
         await page.run(CONNECT)
         await page.until(f"{STATE} === 'listening' && {YOU} > 0.3")
+        await heard(page, server)
         await page.run("document.activeElement.blur()")
         await page.press(" ")
         await page.until(f"{YOU} === 0 && document.querySelector('#mute').textContent === 'Unmute'")
@@ -257,9 +265,7 @@ async def test_a_microphone_that_comes_later_is_used_in_the_call(browser: Browse
         await page.send("Browser.setPermission", permission={"name": "microphone"}, setting="granted", origin=origin)
         await page.run("document.querySelector('#notices button').click()")
         await page.until(f"{YOU} > 0.3 && !document.querySelector('#mute').disabled && !{NOTICES}")
-        transport = server.conversations[0].transport
-        while transport.input_dbfs < -60:
-            await page.run("new Promise(requestAnimationFrame)")
+        await heard(page, server)
 
 
 # --- the transcript -----------------------------------------------------------------------------------------------

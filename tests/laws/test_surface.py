@@ -29,8 +29,14 @@ PUBLIC = [
     "voxline.processors.session",
     "voxline.processors.testing",
     "voxline.transports",
+    "voxline.transports.contracts",
+    "voxline.transports.local",
+    "voxline.transports.rtvi",
+    "voxline.transports.server",
+    "voxline.transports.webrtc",
+    "voxline.transports.websocket",
 ]
-"""The modules that users import from; those of the extras beside them have an `__all__` as well."""
+"""The modules that users import from."""
 RENEW = "python tests/laws/test_surface.py"
 
 

@@ -35,9 +35,10 @@ class Client(MemoryTransport):
         """Each message, and when it came, in ms."""
         self.clock_given: VirtualClock | None = None
 
-    def send_message(self, text: str) -> None:
+    def send_message(self, text: str) -> object:
         at_ns = 0 if self.clock_given is None else self.clock_given.now_ns()
         self.got.append((at_ns / 1e6, json.loads(text)))
+        return None
 
     def tell(self, message: ServerMessageFrame) -> None:
         if self.on_tell is None:

@@ -40,8 +40,7 @@ class CannotOpen(MemoryTransport):
 # --- those that keep it ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lead_ms", [0, 20, 45, 200])
-@pytest.mark.parametrize("output_rate", [8_000, 22_050, 24_000, 48_000])
+@pytest.mark.parametrize(("lead_ms", "output_rate"), [(0, 24_000), (20, 8_000), (45, 22_050), (200, 48_000)])
 async def test_the_memory_transport_keeps_it(lead_ms: float, output_rate: int):
     report = await check_transport(
         pair(lambda: MemoryTransport(lead_ms=lead_ms, output_rate=output_rate, sample_rate=8_000)),
@@ -126,8 +125,8 @@ class Slow(MemoryPeer):
 
 
 async def test_a_transport_with_a_bound_for_who_does_not_read_keeps_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rules_of_it, "SLOW_RESPONSES", 5)
-    report = await check_transport(pair(Socket, Slow))
+    monkeypatch.setattr(rules_of_it, "SLOW_RESPONSES", 3)
+    report = await check_transport(pair(Socket, Slow), only="a user who does not read")
     assert any(rule.startswith("a user who does not read") for rule, _ in report.checked)
 
 
@@ -139,7 +138,7 @@ async def broken(
 ) -> str:
     """The check fails, by this rule."""
     with pytest.raises(ContractFailure) as failure:
-        await check_transport(pair(make, peer), **options)
+        await check_transport(pair(make, peer), only="" if rule.startswith("when it is over") else rule, **options)
     message = str(failure.value)
     found = [part for part in message.split("\n\n")[1:] if part.startswith(f"rule:     {rule}")]
     assert found, f"another rule: {message}"
@@ -403,7 +402,7 @@ async def test_a_client_that_is_not_announced_is_found():
 
 
 async def test_a_buffer_without_a_bound_is_found(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rules_of_it, "SLOW_RESPONSES", 5)
+    monkeypatch.setattr(rules_of_it, "SLOW_RESPONSES", 3)
     assert "MiB" in await broken("a user who does not read", lambda: Socket(bound=None), Slow)
 
 

@@ -33,6 +33,7 @@ from voxline.processors import (
     Transcript,
 )
 from voxline.tests.transports.rtvi_client import Call, Client, silence, tone
+from voxline.transports.rtvi.replies import Waiting
 
 SPEAKING = ("bot-started-speaking", "bot-stopped-speaking", "user-started-speaking", "user-stopped-speaking")
 
@@ -140,6 +141,20 @@ async def test_words_after_a_hole_in_the_audio_are_told_as_much_later() -> None:
     client = await call.run(6)
     [begun_ms] = client.when("bot-started-speaking")
     assert [at_ms - begun_ms for at_ms in client.when("bot-tts-text")][:3] == pytest.approx([20, 520, 820], abs=41)
+
+
+async def test_words_are_told_once_whatever_the_audio_passes_on_its_way() -> None:
+    class Quieter(FrameProcessor):
+        @handles(OutputAudioFrame)
+        async def halve(self, frame: OutputAudioFrame) -> None:
+            await self.push(frame.with_samples(frame.samples // 2))
+
+    call = Call([*parts(), Quieter()])
+    call.client.say(tone(1000))
+    call.client.say(silence(4000))
+    client, other = await call.run(6), await talk()
+    assert client.all("bot-tts-text") == other.all("bot-tts-text")
+    assert client.when("bot-tts-text") == other.when("bot-tts-text")
 
 
 async def test_each_sentence_goes_from_new_over_its_words_to_completed() -> None:
@@ -318,6 +333,19 @@ async def test_what_was_said_in_passing_begins_no_turn() -> None:
     assert [turn["turn"] for turn in client.app("voxline.turn")] == [1]
 
 
+def test_an_answer_that_was_begun_before_the_words_were_final_took_no_time_there() -> None:
+    waiting, ms = Waiting(), 1_000_000
+    waiting.spoke(0, 500 * ms)
+    waiting.mark("reply", 600 * ms)
+    waiting.mark("voice", 650 * ms)
+    waiting.understood(700 * ms, "count")
+    turn = waiting.heard(800 * ms)
+    assert turn is not None
+    assert turn["steps"] == {"silence": 500, "transcript": 200, "reply": 0, "voice": 0, "heard": 100}
+    assert turn["voice_to_voice_ms"] == 800
+    assert waiting.heard(900 * ms) is None
+
+
 async def test_the_time_of_what_was_typed_begins_with_it() -> None:
     call = Call(parts())
     call.at(1, lambda: call.client.tell_bot("send-text", {"content": "count"}))
@@ -415,6 +443,28 @@ async def test_what_waits_for_a_client_that_never_gets_ready_is_bounded() -> Non
     client = await call.run(3)
     assert [told["number"] for told in client.app("n")] == list(range(100, 600))
     assert call.rtvi.dropped == 100
+
+
+async def test_what_a_client_missed_while_it_was_away_is_told_when_it_is_heard_again() -> None:
+    class Away(Client):
+        there = True
+
+        def send_message(self, text: str) -> bool:
+            if self.there:
+                super().send_message(text)
+            return self.there
+
+    client, other = Away(), await talk()
+    call = Call(parts(), client=client)
+    client.say(tone(1000))
+    client.say(silence(6000))
+    call.at(1.5, lambda: setattr(client, "there", False))
+    call.at(4, lambda: setattr(client, "there", True))
+    call.at(5, lambda: client.send_text("ping: 5000"))
+    await call.run(7)
+    assert [one["type"] for _, one in client.got] == [one["type"] for _, one in other.got]
+    assert [at_ms for at_ms, _ in client.got if 1500 < at_ms < 5000] == []
+    assert call.rtvi.dropped == 0
 
 
 async def test_a_client_that_says_again_that_it_is_ready_is_greeted_again() -> None:

@@ -1,8 +1,7 @@
 """The bot's own voice in the microphone: taken out, or gated, so that the bot does not interrupt itself.
 
-`EchoCanceller` finds out how late and how loud the loudspeaker comes back, and subtracts that (adaptive.py); what is left
-of it is turned down by WebRTC's canceller (AEC3), as the package livekit brings it: one shared library, no download,
-Apache-2.0. Who speaks over the bot is heard.
+`EchoCanceller` is WebRTC's (AEC3; from the package livekit, one shared library, no download, Apache-2.0), behind
+a linear one of our own (adaptive.py) as soon as that has learnt the room: then who speaks over the bot is understood.
 `EchoGate` needs no package: while the bot is heard, what is not clearly louder than its echo is silence.
 """
 
@@ -23,6 +22,12 @@ from .adaptive import AdaptiveFilter
 
 REFERENCE_BLOCKS = 100
 """Of what was played: 2 s in blocks of 20 ms. A microphone that gives nothing for longer has gone."""
+GOOD_DB = 12.0
+GOOD_BLOCKS = 75
+"""1.5 s of the bot's voice."""
+GAIN_BLOCKS = 25
+LOUD_POWER = 1e-6
+"""-60 dBFS: what is softer is no echo to speak of."""
 CANCELLER_RATES = (8_000, 16_000, 32_000, 48_000)
 
 MARGIN_DB = 6.0
@@ -93,11 +98,14 @@ class _Reference:
 
 
 class EchoCanceller:
-    """An `AdaptiveFilter`, and WebRTC's echo canceller for what that leaves.
+    """WebRTC's echo canceller, twice: for what the microphone gives, and for what an `AdaptiveFilter` leaves of that.
 
-    ``sample_rate``: of the microphone; ``output_rate``: of what is played, in Hz. Finds delays up to 0.4 s by itself, and
-    is good from the first second of the bot's speech on. Costs 0.5 ms for 20 ms at 16 kHz while the bot speaks, and
-    0.1 ms else. Raises `MissingExtraError`, and `TransportError` for a rate that it does not take.
+    The first is good from the first second of the bot's speech on, and takes the first sounds of who speaks over the
+    bot for echo; the second does not, and is listened to once the filter takes `GOOD_DB` of the echo away.
+
+    ``sample_rate``: of the microphone; ``output_rate``: of what is played, in Hz. Finds delays up to 0.4 s by itself.
+    Costs 0.6 ms for 20 ms at 16 kHz while the bot speaks. Raises `MissingExtraError`, and `TransportError` for a rate
+    that it does not take.
     """
 
     def __init__(self, sample_rate: int, output_rate: int) -> None:
@@ -108,14 +116,16 @@ class EchoCanceller:
             )
         if not installed():
             raise MissingExtraError("The echo canceller", "livekit", "local")
-        from livekit.rtc import AudioFrame, AudioProcessingModule
-
-        self._module: Any = cast(Any, AudioProcessingModule)(echo_cancellation=True, high_pass_filter=True)
-        self._frame: Any = cast(Any, AudioFrame)
-        self._rate = sample_rate
         self._block = sample_rate * CHUNK_MS // 1000
         self._filter = AdaptiveFilter(sample_rate, self._block)
+        self._plain, self._behind = _WebRTC(sample_rate), _WebRTC(sample_rate)
         self._reference = _Reference(output_rate, sample_rate)
+        self._good = 0
+        """For how many blocks the filter was good, less those in which it was not."""
+        self._gain = 1.0
+        """How much of the power is left by the filter, on average. Above 1 it has lost the room."""
+        self.learnt = False
+        """Whether the filter is listened to."""
 
     def played(self, samples: Samples) -> None:
         """Keep it until the microphone's turn: the library is used from one thread."""
@@ -127,11 +137,39 @@ class EchoCanceller:
 
     def _cleaned(self, block: Samples) -> Samples:
         played = self._reference.get(self._block)
-        left = to_int16(self._filter.subtract(to_float32(block), to_float32(played)))
+        heard = to_float32(block)
+        left = self._filter.subtract(heard, to_float32(played))
+        self._judge(float(np.mean(heard**2)), float(np.mean(left**2)))
+        plain, behind = self._plain(block, played), self._behind(to_int16(left), played)
+        return behind if self.learnt else plain
+
+    def _judge(self, heard: float, left: float) -> None:
+        if heard == left or heard < LOUD_POWER:
+            return
+        ratio = left / heard
+        self._gain += (min(ratio, 4.0) - self._gain) / GAIN_BLOCKS
+        self._good = max(0, self._good + (1 if ratio < 10 ** (-GOOD_DB / 10) else -1))
+        if self._gain > 1.1:
+            self.learnt, self._good = False, 0
+        elif self._good >= GOOD_BLOCKS:
+            self.learnt, self._good = True, GOOD_BLOCKS
+
+
+class _WebRTC:
+    """The canceller of livekit's package, for 20 ms at a time."""
+
+    def __init__(self, sample_rate: int) -> None:
+        from livekit.rtc import AudioFrame, AudioProcessingModule
+
+        self._module: Any = cast(Any, AudioProcessingModule)(echo_cancellation=True, high_pass_filter=True)
+        self._frame: Any = cast(Any, AudioFrame)
+        self._rate = sample_rate
+
+    def __call__(self, heard: Samples, played: Samples) -> Samples:
         # 10 ms is what the library takes.
         for chunk in played.reshape(2, -1):
             self._module.process_reverse_stream(self._framed(chunk))
-        frames = [self._framed(chunk) for chunk in left.reshape(2, -1)]
+        frames = [self._framed(chunk) for chunk in heard.reshape(2, -1)]
         for frame in frames:
             self._module.process_stream(frame)
         return np.concatenate([np.array(frame.data, np.int16) for frame in frames])

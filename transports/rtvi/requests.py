@@ -81,6 +81,8 @@ class Requests:
 
     def received(self, text: str) -> None:
         """A message of the client. Whatever it is, it raises nothing."""
+        # Who is heard, be it by a ping, is there: what was told while it was away can be sent.
+        self._channel.flush()
         id = ""
         try:
             if not text.startswith("ping") and self._too_many():

@@ -124,6 +124,10 @@ class RTVI(Tap):
             if way is not None:
                 way(Sight(t_ns, response, None), frame)
 
+    def closed(self) -> None:
+        """The run is over; the transport may live on, and the kernel need not."""
+        self._response = lambda: 0
+
 
 class Carrier(Line, Protocol):
     """A transport that carries text messages, as those of WebRTC and WebSocket do."""

@@ -80,10 +80,7 @@ class Spoken:
         if not text:
             return None
         while index < len(self.segments):
-            whole = self.segments[index].text
-            begin = start + len(whole[start:]) - len(whole[start:].lstrip())
-            if not whole.startswith(text, begin):
-                begin = whole.find(text, start)
+            begin = self.segments[index].text.find(text, start)
             if begin >= 0:
                 return index, begin
             index, start = index + 1, 0

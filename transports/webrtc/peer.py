@@ -111,6 +111,7 @@ class Peer:
         self._timer: TimerHandle | None = None
         self._heard_ns = 0
         self._over = False
+        self._closing = False
         self._channels: list[Any] = []
         self._second = 0
         self._messages = 0
@@ -293,7 +294,9 @@ class Peer:
 
     async def close(self) -> None:
         """Say goodbye, and give everything back."""
-        self._over = True
+        if self._closing:
+            return
+        self._over = self._closing = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

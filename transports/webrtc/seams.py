@@ -1,7 +1,7 @@
 """Where we touch the inside of aiortc and aioice: this file, and no other.
 
-Written for aiortc 1.14 to 1.16 with aioice 0.10 to 0.13. `tests/transports/webrtc/test_seams.py` fails where a new
-version no longer has what is used here.
+Written for aiortc 1.16 with aioice 0.13. `tests/transports/webrtc/test_seams.py` fails where a new version no longer
+has what is used here.
 
 What is taken from them: ICE (`aioice.Connection`), DTLS with the SRTP keys (`RTCDtlsTransport`), and SCTP with data
 channels (`RTCSctpTransport`), each as it is. What is not: `RTCPeerConnection` with its senders, receivers, tracks,
@@ -12,12 +12,12 @@ threads and tasks for each packet. Its place takes `Wire`, which does three thin
 - ICE can be restarted under a DTLS and SCTP that stay (`Wire.restart`);
 - a machine with nothing but its loopback has a candidate.
 
-Private names used: `aioice.Connection` - ``data_received``, ``request_received``, ``get_component_candidates``,
-``_local_candidates``, ``_local_candidates_start``, ``_local_candidates_end``, ``_nominated``, ``_protocols`` with
-``datagram_received``; its pairs' ``protocol`` and
-``remote_addr``; `RTCDtlsTransport` - that of its transport it uses ``_recv``, ``_send`` and ``role`` only,
-``_set_role``, ``_rx_srtp``, ``_tx_srtp``, ``_task``; `RTCSctpTransport` - ``_handle_data``, ``_advertised_rwnd``,
-``_abort``, ``_set_state``, ``_send_chunk``.
+Private names used: `aioice.Connection` - ``data_received``, ``request_received``, ``protocol_lost``,
+``get_component_candidates``, ``_local_candidates``, ``_local_candidates_start``, ``_local_candidates_end``,
+``_nominated``, ``_closed``, ``_protocols`` with ``datagram_received``; its pairs' ``protocol`` and ``remote_addr``;
+`RTCDtlsTransport` - that of its transport it uses ``_recv``, ``_send`` and ``role`` only, ``_set_role``,
+``_rx_srtp``, ``_tx_srtp``, ``_task``; `RTCSctpTransport` - ``_handle_data``, ``_advertised_rwnd``, ``_abort``,
+``_set_state``, ``_send_chunk``.
 """
 
 from __future__ import annotations
@@ -160,6 +160,13 @@ class IceConnection(aioice.Connection):
         self._wire.alive()
         super().request_received(message, addr, protocol)
 
+    def protocol_lost(self, protocol: Any) -> None:
+        """A socket is gone, by an error of the network's."""
+        pair = self._nominated.get(1)
+        if pair is not None and pair.protocol is protocol:
+            self._nominated.clear()
+            self._wire.connection_closed(self)
+
     def send_now(self, data: bytes) -> bool:
         """Into the socket. False where there is no way yet, or any more."""
         pair = self._nominated.get(1)
@@ -167,6 +174,11 @@ class IceConnection(aioice.Connection):
             return False
         pair.protocol.transport.sendto(data, pair.remote_addr)
         return True
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still has to be closed."""
+        return not self._closed
 
     async def close(self) -> None:
         """End it: we do, or the other side no longer agrees to be sent to (RFC 7675)."""
@@ -354,7 +366,7 @@ class Wire:
 
     def connection_closed(self, ice: IceConnection) -> None:
         """An ICE connection has ended."""
-        if ice in self._ices:
+        if not ice.alive and ice in self._ices:
             self._ices.remove(ice)
         if ice is self._link.connection:
             self._link.connection = None

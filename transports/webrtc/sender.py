@@ -174,12 +174,14 @@ class VoiceSender:
         self._excused = False
         if not self._waiting:
             self._skip(now_ns)
-        while self._due_ns <= now_ns:
-            if self._waiting and not self._halted:
-                self._speak()
-            else:
-                self._be_silent()
-        self._timer = self._clock.call_at(self._due_ns, self._tick)
+        try:
+            while self._due_ns <= now_ns:
+                if self._waiting and not self._halted:
+                    self._speak()
+                else:
+                    self._be_silent()
+        finally:
+            self._timer = self._clock.call_at(self._due_ns, self._tick)
 
     def _skip(self, now_ns: int) -> None:
         """Leave out what a long stall has left out."""

@@ -162,9 +162,10 @@ class WebRTCTransport(Transport):
 
     def peer_connected(self, peer: Peer) -> None:
         """It takes over from the one before, if that is still there."""
-        before, self._peer = self._peer, peer
-        if self._coming is peer:
-            self._coming = None
+        if peer is not self._coming:
+            # A newer offer has replaced it meanwhile.
+            return
+        before, self._peer, self._coming = self._peer, peer, None
         self._stop_waiting()
         if before is not None:
             self._discard(before)
@@ -273,7 +274,14 @@ class WebRTCTransport(Transport):
         self._stop_waiting()
         if self._open:
             when_ns = self.clock.now_ns() + round(timeout_s * NS_PER_S)
-            self._waiting = self.clock.call_at(when_ns, self.hang_up)
+            self._waiting = self.clock.call_at(when_ns, self._give_up)
+
+    def _give_up(self) -> None:
+        """Nobody has come; but who has an answer may be just about to."""
+        if self._coming is not None:
+            self._wait_for_client(1.0)
+        else:
+            self.hang_up()
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:

@@ -286,18 +286,19 @@ class WebSocketTransport(Transport):
 
     def halt(self) -> None:
         """Have the peer forget what is not due yet, and keep it here."""
-        self._forget_due()
-        kept = [samples for _, samples in self._ahead]
         if self._write_clear():
+            self._forget_due()
+            kept = [samples for _, samples in self._ahead]
             self._forget()
             self._kept = kept
 
     def go_on(self) -> None:
         """Send what was kept once more."""
         kept, self._kept = self._kept, ()
-        now_ns = self.clock.now_ns()
-        for number, samples in enumerate(kept):
-            self.send(samples, now_ns + number * CHUNK_NS)
+        if kept:
+            now_ns = self.clock.now_ns()
+            for number, samples in enumerate(kept):
+                self.send(samples, now_ns + number * CHUNK_NS)
 
     def _forget_due(self) -> None:
         """Forget what is being played by now."""

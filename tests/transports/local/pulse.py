@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -105,7 +105,7 @@ class Pulse:
         subprocess.run(command, env=self.environment, check=True, timeout=PATIENCE_S)
 
     @contextlib.contextmanager
-    def recorded(self) -> Iterator[Path]:
+    def recorded(self) -> Generator[Path]:
         """What the loudspeaker plays meanwhile; read it with `recording`, after."""
         path = self.folder / "heard.raw"
         with path.open("wb") as file:

@@ -129,7 +129,7 @@ async def test_without_care_it_interrupts_itself(monkeypatch: pytest.MonkeyPatch
     assert bot.cuts == 4
 
 
-@pytest.mark.parametrize(("delay_ms", "gain_db", "count"), [(80, -6, ANSWERS), (200, -6, ANSWERS), (140, -25, 5)])
+@pytest.mark.parametrize(("delay_ms", "gain_db", "count"), [(80, -6, ANSWERS), (200, -6, 6), (140, -25, 5)])
 async def test_cancelled_it_never_interrupts_itself(
     monkeypatch: pytest.MonkeyPatch, delay_ms: float, gain_db: float, count: int
 ) -> None:
@@ -159,7 +159,8 @@ async def test_gated_it_never_interrupts_itself(monkeypatch: pytest.MonkeyPatch)
 
 async def test_gated_who_is_clearly_louder_than_the_echo_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     bot = await talk(monkeypatch, Room(140, -25), "gate", stop=stop(-18))
-    assert bot.cuts == ANSWERS
+    # Not in its first seconds, in which it learns how loud the echo is.
+    assert bot.cuts >= ANSWERS - 5
 
 
 @pytest.mark.parametrize("make", [EchoCanceller, EchoGate])

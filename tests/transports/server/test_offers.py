@@ -16,6 +16,7 @@ from voxline.tests.transports.server.rig import (
 )
 from voxline.transports.base import Transport
 from voxline.transports.server import Caller, Refusal, current_caller, make_credential
+from voxline.transports.webrtc import WebRTCTransport
 
 CANDIDATE = "candidate:1 1 udp 2122260223 192.0.2.7 61764 typ host"
 
@@ -198,12 +199,9 @@ async def test_a_bot_that_does_not_start_is_a_500_and_leaves_nothing(caplog: pyt
 
 
 async def test_a_conversation_that_nobody_connects_to_ends() -> None:
-    clock = VirtualClock(autojump=False)
-    async with served(clock=clock) as client:
+    async with served(make_transport=lambda: WebRTCTransport(loopback=True, connect_timeout_s=0.2)) as client:
         assert (await client.offer())[0] == 200
-        conversation = client.server.conversations[0]
-        await until(lambda: conversation.worker.running)
-        await clock.advance(31)
+        assert len(client.server.conversations) == 1
         await until(lambda: not client.server.conversations)
 
 
@@ -222,6 +220,23 @@ async def test_all_places_taken_is_503_and_a_place_comes_free() -> None:
         await until(lambda: not client.server.conversations)
         assert (await client.ask("GET", "/readyz"))[0] == 200
         assert (await client.offer())[0] == 200
+
+
+async def test_of_many_at_once_no_more_begin_than_there_are_places() -> None:
+    made: list[Transport] = []
+
+    async def make(transport: Transport) -> Pipeline:
+        made.append(transport)
+        await asyncio.sleep(0.05)
+        return mirror(transport)
+
+    async with served(make, max_connections=5) as client:
+        await client.ask("GET", "/healthz")
+        answers = await asyncio.gather(*(client.offer() for _ in range(25)), *(client.whip() for _ in range(15)))
+        statuses = sorted(status for status, _, _ in answers)
+        assert [status for status in statuses if status < 300] == statuses[:5]
+        assert statuses[5:] == [503] * 35
+        assert len(made) == len(client.server.conversations) == 5
 
 
 async def _status_and_error(client: Any) -> tuple[int, str]:

@@ -33,7 +33,7 @@ from voxline.transports.webrtc.opus import Decoder, Encoder
 _TIME_BASE = fractions.Fraction(1, 48_000)
 
 
-async def until(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], what: str, within_s: float = 20.0) -> None:
     """Return once something holds."""
     deadline = time.monotonic() + within_s
     while not condition():

@@ -27,7 +27,8 @@ from voxline.transports.webrtc.seams import IceConnection, IceServer, Wire, ice_
 HINT = "aiortc or aioice has changed: transports/webrtc/seams.py has to be fitted to it, and pyproject.toml's range"
 USED: dict[Any, list[str]] = {
     aioice.Connection: [
-        "data_received", "request_received", "get_component_candidates", "add_remote_candidate", "connect", "close",
+        "data_received", "request_received", "protocol_lost", "_closed",
+        "get_component_candidates", "add_remote_candidate", "connect", "close",
         "_local_candidates", "_local_candidates_start", "_local_candidates_end", "_nominated", "_protocols",
         "_remote_candidates_end", "remote_username", "remote_password", "remote_is_lite", "_check_list",
     ],
@@ -37,7 +38,10 @@ USED: dict[Any, list[str]] = {
         "_recv", "_send", "_set_role", "_rx_srtp", "_tx_srtp", "_task", "start", "stop", "state", "getLocalParameters",
         "_role",
     ],
-    RTCSctpTransport: ["_handle_data", "_advertised_rwnd", "_abort", "_set_state", "State", "start", "stop"],
+    RTCSctpTransport: [
+        "_handle_data", "_send_chunk", "_advertised_rwnd", "_abort", "_set_state", "State", "start",
+        "stop",
+    ],
 }  # fmt: skip
 
 
@@ -217,3 +221,13 @@ async def test_names_that_nobody_knows_hold_nothing_up() -> None:
     await bot.wire.close()
     await caller.wire.close()
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()}, "no task")
+
+
+async def test_a_lost_socket_is_the_end_of_the_connection_and_raises_nothing(ends: tuple[End, End]) -> None:
+    caller, bot = ends
+    connection: Any = bot.wire._link.connection
+    for protocol in connection._protocols:
+        protocol.transport.abort()
+    await until(lambda: bot.gone, "the loss of it")
+    assert not bot.wire.send_rtp(RTP)
+    assert caller.wire.connected

@@ -48,8 +48,6 @@ class Player(Peer):
             self.clear()
 
     def play(self, samples: Samples) -> None:
-        if self.socket.stalled:
-            return
         at_ns = max(self.now_ns(), self.end_ns)
         self.end_ns = at_ns + len(samples) * 1_000_000_000 // self.transport.output_rate
         self.played.append(Heard(at_ns, samples))
@@ -71,9 +69,6 @@ class Player(Peer):
     async def vanish(self) -> None:
         await self.socket.vanish()
 
-    def stall(self, *, on: bool) -> None:
-        self.socket.stalled = on
-
 
 async def test_it_keeps_the_contract_of_a_transport():
     def pair() -> tuple[Transport, Peer]:
@@ -82,5 +77,5 @@ async def test_it_keeps_the_contract_of_a_transport():
         return transport, Player(transport)
 
     report = await check_transport(pair)
-    # It has nothing to open that could fail.
-    assert [why for _, why in report.skipped] == ["cannot_open is not given"]
+    # Clients that do not read are in test_transport.py and test_sockets.py; and there is nothing that fails to open.
+    assert [why for _, why in report.skipped] == ["Player has no stall()", "cannot_open is not given"]

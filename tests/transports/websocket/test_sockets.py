@@ -10,7 +10,7 @@ import json
 import os
 import random
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -346,6 +346,24 @@ class Ear:
         return samples
 
 
+def bot(
+    transport: WebSocketTransport, worker: PipelineWorker
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Answers a request with this bot."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        running = asyncio.create_task(worker.run())
+        try:
+            return await transport.accept(request)
+        finally:
+            await running
+
+    return answer
+
+
+COUNTING = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+
+
 def is_clear(message: str | bytes) -> bool:
     return isinstance(message, str) and json.loads(message).get("type") == "clear"
 
@@ -364,21 +382,13 @@ async def test_a_conversation_by_voice_with_an_interruption():
     transport = WebSocketTransport(reconnect_s=0)
     talk = conversation(
         transport,
-        llm=lambda words: "one two three four five six seven eight nine ten" if words == "count" else "All right.",
+        llm=lambda words: COUNTING if words == "count" else "All right.",
         stt=ScriptedSTT(["count", "please stop that now"]),
         tts=ScriptedTTS(),
         vad=EnergyVAD(),
     )
     worker = PipelineWorker(talk)
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        running = asyncio.create_task(worker.run())
-        try:
-            return await transport.accept(request)
-        finally:
-            await running
-
-    async with server(answer) as address, client(address) as socket:
+    async with server(bot(transport, worker)) as address, client(address) as socket:
         ear = Ear(socket)
         listening = asyncio.create_task(ear.listen())
         await speak(socket, 500, silence_ms=1_000)
@@ -394,7 +404,7 @@ async def test_a_conversation_by_voice_with_an_interruption():
     assert said[0] == ("user", "count", False)
     assert said[1][0] == "assistant"
     assert said[1][2]
-    assert "one two three four five six seven eight nine ten".startswith(said[1][1])
+    assert COUNTING.startswith(said[1][1])
     assert said[2] == ("user", "please stop that now", False)
 
 
@@ -402,21 +412,13 @@ async def test_a_button_is_a_clear_and_silence_and_the_next_answer_is_heard():
     transport = WebSocketTransport(reconnect_s=0)
     talk = conversation(
         transport,
-        llm=lambda words: "one two three four five six seven eight nine ten" if words == "count" else "yes",
+        llm=lambda words: COUNTING if words == "count" else "yes",
         stt=ScriptedSTT([]),
         tts=ScriptedTTS(),
         vad=EnergyVAD(),
     )
     worker = PipelineWorker(talk)
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        running = asyncio.create_task(worker.run())
-        try:
-            return await transport.accept(request)
-        finally:
-            await running
-
-    async with server(answer) as address, client(address) as socket:
+    async with server(bot(transport, worker)) as address, client(address) as socket:
         ear = Ear(socket)
         listening = asyncio.create_task(ear.listen())
         await socket.send_json({"type": "text", "text": "count"})
@@ -431,7 +433,7 @@ async def test_a_button_is_a_clear_and_silence_and_the_next_answer_is_heard():
     cut, _, said = talk.session.history[1:]
     assert cut.cut
     assert len(cut.text.split()) >= 3
-    assert "one two three four five six seven eight nine ten".startswith(cut.text)
+    assert COUNTING.startswith(cut.text)
     # One word of 200 ms, and nothing of what was cut.
     assert said.text == "yes"
     assert 200 <= 20 * len(ear.after_clear()) <= 220
@@ -449,19 +451,16 @@ async def test_a_telephone_call():
     )
     worker = PipelineWorker(talk)
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        running = asyncio.create_task(worker.run())
-        try:
-            return await transport.accept(request)
-        finally:
-            await running
-
     loop = asyncio.get_running_loop()
 
     def now_ns() -> int:
         return round(loop.time() * 1e9)
 
-    async with server(answer) as address, ClientSession() as session, session.ws_connect(address) as socket:
+    async with (
+        server(bot(transport, worker)) as address,
+        ClientSession() as session,
+        session.ws_connect(address) as socket,
+    ):
         phone = Phone()
         await socket.send_str(phone.connected())
         await socket.send_str(phone.start())

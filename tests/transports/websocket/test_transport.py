@@ -380,6 +380,17 @@ async def test_nothing_is_sent_before_a_client_can_hear_it(stages: MakeStage):
     assert socket.audio == []
 
 
+def test_a_replay_needs_no_peer_and_no_clock():
+    """Handlers run in one, and nothing is opened."""
+    transport = WebSocketTransport()
+    transport.send(tone(20, 24_000), 0)
+    transport.halt()
+    transport.go_on()
+    transport.clear()
+    transport.tell(ServerMessageFrame("1"))
+    assert transport.dropped_messages == 1
+
+
 async def test_messages_of_the_bot_reach_the_clients_program(stages: MakeStage):
     stage = await stages()
     socket = await stage.connect()

@@ -10,7 +10,7 @@ import { Peer } from "./peer.js";
 const CONNECT_MS = 10_000;
 const RESTART_MS = 4_000;
 const ANSWER_MS = 10_000;
-const BACKOFF_S = [0, 1, 2, 4, 8, 8, 8];
+const BACKOFF_S = [0, 1, 1, 2, 2, 4, 4, 8, 8];
 const FINAL = new Set([400, 401, 403, 404, 410, 413, 415, 422]);
 
 /** The server answered, and the answer was no. */
@@ -96,11 +96,18 @@ export class Connection extends EventTarget {
     this.#enter("connected", { again: restart });
   }
 
+  /** Restart ICE: the same peer, on another way. True where the server was asked and it brought nothing. */
   async #restart() {
     const peer = this.#peer;
-    await this.#exchange(peer, await peer.offer({ restart: true }), false);
-    await this.#reach(peer, RESTART_MS, { again: true });
+    try {
+      await this.#exchange(peer, await peer.offer({ restart: true }), false);
+      await this.#reach(peer, RESTART_MS, { again: true });
+    } catch (error) {
+      if (error instanceof Unreachable || error instanceof Refused) throw error;
+      return true;
+    }
     this.#enter("connected", { again: true });
+    return false;
   }
 
   async #reach(peer, ms, options) {
@@ -120,8 +127,8 @@ export class Connection extends EventTarget {
       await this.#wait(seconds);
       if (this.#state === "ended") return;
       try {
-        if (restarts && this.#peer.usable) await this.#restart();
-        else await this.#connect(CONNECT_MS, { restart: true });
+        if (restarts && this.#peer.usable) restarts = !(await this.#restart());
+        if (this.#state === "reconnecting") await this.#connect(CONNECT_MS, { restart: true });
         return;
       } catch (error) {
         if (this.#state === "ended") return;
@@ -129,7 +136,6 @@ export class Connection extends EventTarget {
           this.#end(error.status === 404 || error.status === 410 ? "expired" : "failed", error);
           return;
         }
-        restarts &&= error instanceof Unreachable;
       }
     }
     this.#end("lost", new NoPath(why));

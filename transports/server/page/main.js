@@ -75,7 +75,7 @@ function hangUp() {
 /** The track of the microphone; null, and a notice, where there is none. */
 async function listen() {
   let track = null;
-  microphone.inCall = true;
+  microphone.inCall = Boolean(call);
   notices.clear("microphone");
   try {
     track = await microphone.open();
@@ -119,7 +119,7 @@ function ended({ why, error }) {
   microphone.close();
   for (const id of ["you-level", "bot-level"]) meters.show($(id), null);
   notices.clear("call");
-  show("ended");
+  show("ended", why === "failed" ? STATES.idle : undefined);
   transcript.cut();
   const plain = { kind: "call", tone: "plain" };
   const text = "Connect to begin a new one.";

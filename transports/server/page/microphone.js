@@ -18,6 +18,7 @@ export class Microphone extends EventTarget {
   #select;
   #boxes;
   #muted = false;
+  #turn = 0;
 
   constructor(select, boxes) {
     super();
@@ -57,13 +58,20 @@ export class Microphone extends EventTarget {
   /** Its track, or null where the user wants none. Throws `NoMicrophone`. */
   async open() {
     this.close();
+    const mine = ++this.#turn;
     if (!this.wanted) return null;
     if (!navigator.mediaDevices) throw new NoMicrophone(isSecureContext ? "NotSupportedError" : "Insecure");
+    let stream;
     try {
-      this.stream = await this.#get(this.#select.value);
+      stream = await this.#get(this.#select.value);
     } catch (error) {
       throw new NoMicrophone(error.name);
     }
+    if (mine !== this.#turn) {
+      for (const track of stream.getTracks()) track.stop();
+      return this.track; // it was closed or opened anew while the browser asked the user
+    }
+    this.stream = stream;
     const { track } = this;
     track.enabled = !this.#muted;
     track.onended = () => {
@@ -75,6 +83,7 @@ export class Microphone extends EventTarget {
   }
 
   close() {
+    this.#turn++;
     for (const track of this.stream?.getTracks() ?? []) {
       track.onended = null;
       track.stop();
