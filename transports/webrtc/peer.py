@@ -109,6 +109,7 @@ class Peer:
         self._candidates = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: TimerHandle | None = None
+        self._timer_ns = 0
         self._heard_ns = 0
         self._over = False
         self._closing = False
@@ -270,7 +271,8 @@ class Peer:
     def _set_timer(self, after_s: float, callback: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._clock.call_at(self._clock.now_ns() + round(after_s * NS_PER_S), callback)
+        self._timer_ns = self._clock.now_ns() + round(after_s * NS_PER_S)
+        self._timer = self._clock.call_at(self._timer_ns, callback)
 
     def _alive(self) -> None:
         self._heard_ns = self._clock.now_ns()
@@ -281,6 +283,8 @@ class Peer:
     def _look(self) -> None:
         """Look again when the time may be up, and not at each packet."""
         timeout_s = self._settings.silent_timeout_s
+        # While we were held up ourselves, nothing could be read: that time is not the client's.
+        self._heard_ns += max(0, self._clock.now_ns() - self._timer_ns)
         left_s = timeout_s - (self._clock.now_ns() - self._heard_ns) / NS_PER_S
         if left_s <= 0:
             self._lost(f"nothing came from the client for {timeout_s:g} s")

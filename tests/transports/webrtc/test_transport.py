@@ -413,12 +413,12 @@ async def test_an_ice_restart_before_there_is_a_connection_begins_again() -> Non
 async def test_a_client_whose_microphone_is_off_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No audio comes, and ICE still says that somebody is there."""
     monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.2)
-    transport, listener = WebRTCTransport(loopback=True, silent_timeout_s=1), Listener()
+    transport, listener = WebRTCTransport(loopback=True, silent_timeout_s=2), Listener()
     client = Client(channel=False)
     client.drop(lambda number: number > 5)
     async with running(transport, listener):
         await client.call(transport)
         begun = time.monotonic()
-        await until(lambda: time.monotonic() - begun > 2, "some time")
+        await until(lambda: time.monotonic() - begun > 3, "some time")
         assert listener.names == ["Connected"]
         await client.close()
