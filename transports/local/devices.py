@@ -122,6 +122,8 @@ class Stream:
         self.rate, self._channels = self._format(rate)
         self.xruns = 0
         """How often the card had nothing to play, or nobody took what it heard."""
+        self.on_xrun: Callable[[], None] = _nothing
+        """Called at each of them, in the card's thread, before what comes after it is heard or played."""
         self._clock = clock
         self._called_ns = clock.now_ns()
         self._error: Exception | None = None
@@ -176,7 +178,9 @@ class Stream:
 
     def _called(self, status: Any) -> int:
         self._called_ns = self._clock.now_ns()
-        self.xruns += bool(status)
+        if status:
+            self.xruns += 1
+            self.on_xrun()
         return self._called_ns
 
     def _format(self, rate: int) -> tuple[int, int]:
@@ -219,3 +223,7 @@ class Stream:
             f"{self} cannot be opened: {error}. Another program may hold it; the command voxline devices lists what "
             "else there is."
         )
+
+
+def _nothing() -> None:
+    """Nobody asked to be called."""

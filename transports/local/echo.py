@@ -1,7 +1,6 @@
 """The bot's own voice in the microphone: taken out, or gated, so that the bot does not interrupt itself.
 
-`EchoCanceller` is WebRTC's (AEC3; from the package livekit, one shared library, no download, Apache-2.0), behind
-a linear one of our own (adaptive.py) as soon as that has learnt the room: then who speaks over the bot is understood.
+`EchoCanceller` is WebRTC's (AEC3; from the package livekit, one shared library, no download, Apache-2.0).
 `EchoGate` needs no package: while the bot is heard, what is not clearly louder than its echo is silence.
 """
 
@@ -14,21 +13,15 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from ...pipeline.audio import FULL_SCALE, SILENCE_DBFS, StreamResampler, to_float32, to_int16
+from ...pipeline.audio import FULL_SCALE, SILENCE_DBFS, StreamResampler
 from ...pipeline.errors import MissingExtraError, TransportError
 from ...pipeline.frames import Samples
-from ..verbs import CHUNK_MS
-from .adaptive import AdaptiveFilter
 
 REFERENCE_BLOCKS = 100
 """Of what was played: 2 s in blocks of 20 ms. A microphone that gives nothing for longer has gone."""
-GOOD_DB = 12.0
-GOOD_BLOCKS = 75
-"""1.5 s of the bot's voice."""
-GAIN_BLOCKS = 25
-LOUD_POWER = 1e-6
-"""-60 dBFS: what is softer is no echo to speak of."""
 CANCELLER_RATES = (8_000, 16_000, 32_000, 48_000)
+UNSURE_MS = 1_500
+"""After a hole the echo comes later, or earlier: for so much of the bot's voice the canceller looks for it anew."""
 
 MARGIN_DB = 6.0
 """How much louder than the echo a person has to be."""
@@ -58,7 +51,11 @@ class EchoModel(Protocol):
         ...
 
     def clean(self, samples: Samples) -> Samples:
-        """What the microphone gave, in blocks of `CHUNK_MS`, with less of the bot in it; from its thread."""
+        """What the microphone gave, in tens of ms, with less of the bot in it; from its thread."""
+        ...
+
+    def hole(self) -> None:
+        """A card was not served in time, so what comes is no longer in step; from either thread."""
         ...
 
 
@@ -80,6 +77,10 @@ class _Reference:
     def put(self, samples: Samples) -> None:
         self._blocks.append(samples)
 
+    def look_soon(self) -> None:
+        """Look for what is not needed over the next 200 ms."""
+        self._asked, self._least = self._look * 4 // 5, self._look
+
     def get(self, count: int) -> Samples:
         """The next ``count`` samples."""
         parts = [self._stock]
@@ -98,14 +99,10 @@ class _Reference:
 
 
 class EchoCanceller:
-    """WebRTC's echo canceller, twice: for what the microphone gives, and for what an `AdaptiveFilter` leaves of that.
-
-    The first is good from the first second of the bot's speech on, and takes the first sounds of who speaks over the
-    bot for echo; the second does not, and is listened to once the filter takes `GOOD_DB` of the echo away.
+    """WebRTC's echo canceller. After a hole in the sound, silence while it finds the echo anew (see `UNSURE_MS`).
 
     ``sample_rate``: of the microphone; ``output_rate``: of what is played, in Hz. Finds delays up to 0.4 s by itself.
-    Costs 0.6 ms for 20 ms at 16 kHz while the bot speaks. Raises `MissingExtraError`, and `TransportError` for a rate
-    that it does not take.
+    Raises `MissingExtraError`, and `TransportError` for a rate that it does not take.
     """
 
     def __init__(self, sample_rate: int, output_rate: int) -> None:
@@ -116,63 +113,41 @@ class EchoCanceller:
             )
         if not installed():
             raise MissingExtraError("The echo canceller", "livekit", "local")
-        self._block = sample_rate * CHUNK_MS // 1000
-        self._filter = AdaptiveFilter(sample_rate, self._block)
-        self._plain, self._behind = _WebRTC(sample_rate), _WebRTC(sample_rate)
-        self._reference = _Reference(output_rate, sample_rate)
-        self._good = 0
-        """For how many blocks the filter was good, less those in which it was not."""
-        self._gain = 1.0
-        """How much of the power is left by the filter, on average. Above 1 it has lost the room."""
-        self.learnt = False
-        """Whether the filter is listened to."""
-
-    def played(self, samples: Samples) -> None:
-        """Keep it until the microphone's turn: the library is used from one thread."""
-        self._reference.put(samples)
-
-    def clean(self, samples: Samples) -> Samples:
-        """Without the echo. Late by 8 ms at 16 kHz."""
-        return np.concatenate([self._cleaned(block) for block in samples.reshape(-1, self._block)])
-
-    def _cleaned(self, block: Samples) -> Samples:
-        played = self._reference.get(self._block)
-        heard = to_float32(block)
-        left = self._filter.subtract(heard, to_float32(played))
-        self._judge(float(np.mean(heard**2)), float(np.mean(left**2)))
-        plain, behind = self._plain(block, played), self._behind(to_int16(left), played)
-        return behind if self.learnt else plain
-
-    def _judge(self, heard: float, left: float) -> None:
-        if heard == left or heard < LOUD_POWER:
-            return
-        ratio = left / heard
-        self._gain += (min(ratio, 4.0) - self._gain) / GAIN_BLOCKS
-        self._good = max(0, self._good + (1 if ratio < 10 ** (-GOOD_DB / 10) else -1))
-        if self._gain > 1.1:
-            self.learnt, self._good = False, 0
-        elif self._good >= GOOD_BLOCKS:
-            self.learnt, self._good = True, GOOD_BLOCKS
-
-
-class _WebRTC:
-    """The canceller of livekit's package, for 20 ms at a time."""
-
-    def __init__(self, sample_rate: int) -> None:
         from livekit.rtc import AudioFrame, AudioProcessingModule
 
         self._module: Any = cast(Any, AudioProcessingModule)(echo_cancellation=True, high_pass_filter=True)
         self._frame: Any = cast(Any, AudioFrame)
         self._rate = sample_rate
-
-    def __call__(self, heard: Samples, played: Samples) -> Samples:
         # 10 ms is what the library takes.
-        for chunk in played.reshape(2, -1):
-            self._module.process_reverse_stream(self._framed(chunk))
-        frames = [self._framed(chunk) for chunk in heard.reshape(2, -1)]
-        for frame in frames:
-            self._module.process_stream(frame)
-        return np.concatenate([np.array(frame.data, np.int16) for frame in frames])
+        self._chunk = sample_rate // 100
+        self._reference = _Reference(output_rate, sample_rate)
+        self._sounds_ms = 0
+        """For how long the bot can still be heard."""
+        self._unsure_ms = 0
+
+    def played(self, samples: Samples) -> None:
+        """Keep it until the microphone's turn: the library is used from one thread."""
+        self._reference.put(samples)
+
+    def hole(self) -> None:
+        """The echo has to be found anew."""
+        self._reference.look_soon()
+        self._unsure_ms = UNSURE_MS
+
+    def clean(self, samples: Samples) -> Samples:
+        """Without the echo. Late by 8 ms at 16 kHz."""
+        return np.concatenate([self._cleaned(chunk) for chunk in samples.reshape(-1, self._chunk)])
+
+    def _cleaned(self, chunk: Samples) -> Samples:
+        played = self._reference.get(len(chunk))
+        self._module.process_reverse_stream(self._framed(played))
+        frame = self._framed(chunk)
+        self._module.process_stream(frame)
+        self._sounds_ms = TAIL_MS if _dbfs(played) > QUIET_DBFS else max(0, self._sounds_ms - 10)
+        if self._unsure_ms and self._sounds_ms:
+            self._unsure_ms -= 10
+            return np.zeros_like(chunk)
+        return np.array(frame.data, np.int16)
 
     def _framed(self, chunk: Samples) -> Any:
         # A frame of livekit's is changed where it stands, and it needs memory that can be written to.
@@ -206,6 +181,9 @@ class EchoGate:
     def played(self, samples: Samples) -> None:
         """How loud it is says how loud its echo can be."""
         self._reference.put(samples)
+
+    def hole(self) -> None:
+        """No matter: it goes by how loud the bot is, and that is known to `TAIL_MS`."""
 
     def clean(self, samples: Samples) -> Samples:
         """The same samples, or silence."""

@@ -105,10 +105,13 @@ class LocalTransport(Transport):
             if self.hears and self.echo != "off":
                 make = EchoCanceller if self.echo == "cancel" else EchoGate
                 echo = make(self.sample_rate, card.rate)
+                card.on_xrun = echo.hole
             card.play(ring.take if echo is None else _told(ring, echo), self.latency_ms)
         if self.hears:
             card = self._add(Stream(microphone, self.sample_rate, clock, output=False))
             ear = Ear(card.rate, self.sample_rate, echo, self.deliver_threadsafe)
+            if echo is not None:
+                card.on_xrun = echo.hole
             card.hear(ear.heard, self.latency_ms)
 
     def _add(self, stream: Stream) -> Stream:

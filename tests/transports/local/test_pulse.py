@@ -114,12 +114,9 @@ def test_a_caller_is_understood_and_hears_the_answer(pulse: Pulse) -> None:
 def test_its_own_voice_does_not_interrupt_it(pulse: Pulse) -> None:
     pulse.loop()
     told = Told(pulse.bot("cancel", LONG))
-    interrupted = told.wait("played", "cut")["what"] == "cut"
-    end = told.stop()
-    if interrupted and end["underruns"]:
-        pytest.skip(f"the machine was too busy for sound: {end['underruns']} holes, and each makes another echo")
-    assert not interrupted
-    assert "cut" not in told.kinds()
+    told.wait("played", "cut")
+    told.stop()
+    assert {"cut", "speech", "heard"}.isdisjoint(told.kinds()), told.all
 
 
 def test_without_the_canceller_it_hears_itself(pulse: Pulse) -> None:
