@@ -98,10 +98,9 @@ class Guard:
         """Where a request comes from."""
         proxies = self._settings.proxies
         passed = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
-        if proxies and passed[0]:
-            # From the right: what is further to the left, the client may have written itself.
-            return passed[max(0, len(passed) - proxies)].strip()
-        return request.remote or ""
+        # From the right: what is further to the left, the client may have written itself.
+        named = passed[max(0, len(passed) - proxies)].strip() if proxies else ""
+        return named or request.remote or ""
 
     # --- for the application ---------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from .caller import Caller, current
 from .conversations import AGAIN_S, Conversations
 from .credentials import Grant
 from .guard import Guard
-from .refusals import Refusal, busy
+from .refusals import Refusal, busy, unauthorized
 from .settings import ServerSettings, described
 
 MakeTransport = Callable[[], WebRTCTransport]
@@ -41,6 +41,8 @@ class _Started:
     data: str
     until_ns: int
     pc_id: str = ""
+    answering: bool = False
+    """Its offer is being answered: one that comes meanwhile would be a second conversation."""
 
 
 class Offers:
@@ -84,14 +86,14 @@ class Offers:
 
     # --- for WHIP too ----------------------------------------------------------------------------------------------
 
-    async def begin(self, caller: Caller, sdp: str) -> Answer:
-        """A new session. Raises `Refusal`."""
+    async def begin(self, caller: Caller, sdp: str, *, give_back: bool = True) -> Answer:
+        """A new session. Raises `Refusal`. ``give_back``: the credential, where that is no fault of its owner's."""
         current.set(caller)
         try:
             self._conversations.check()
             return await self.renew(None, sdp, restart=False)
         except Refusal as error:
-            if error.status >= 500:
+            if error.status >= 500 and give_back:
                 self._guard.give_back(caller.grant)
             raise
 
@@ -158,12 +160,13 @@ class Offers:
         self._conversations.check()
         grant = self._guard.begin(request)
         self._forget_expired()
+        servers = [described(server) for server in self._settings.ice()]
         if len(self._started) >= self._settings.max_started:
+            self._guard.give_back(grant)
             raise busy("Too many sessions were started, and had no offer yet.", self._settings.started_s)
         session = secrets.token_urlsafe(18)
         until_ns = self._clock.now_ns() + round(self._settings.started_s * NS_PER_S)
         self._started[session] = _Started(grant, json.dumps(body.get("body")), until_ns)
-        servers = [described(server) for server in self._settings.ice()]
         return web.json_response({"sessionId": session, "iceConfig": {"iceServers": servers}})
 
     async def _announced_offer(self, request: web.Request) -> web.Response:
@@ -181,12 +184,24 @@ class Offers:
         if pc_id is None:
             data = body.get("requestData")
             caller = self._caller(request, started.grant, json.loads(started.data) if data is None else data)
-            answer = await self.begin(caller, sdp)
-            started.pc_id = answer.pc_id
-            return _answered(answer)
+            return _answered(await self._begin_announced(started, caller, sdp))
         if pc_id != started.pc_id:
             raise Refusal(404, "This is another session's pc_id.")
         return _answered(await self.renew(pc_id, sdp, restart=restart))
+
+    async def _begin_announced(self, started: _Started, caller: Caller, sdp: str) -> Answer:
+        if started.answering:
+            raise busy("An offer of this session is being answered.", 1)
+        if started.pc_id and started.grant.nonce:
+            raise unauthorized("The credential was used already: get a new one.")
+        started.answering = True
+        try:
+            # Not given back: the session is still good for another try, and with both there could be two conversations.
+            answer = await self.begin(caller, sdp, give_back=False)
+        finally:
+            started.answering = False
+        started.pc_id = answer.pc_id
+        return answer
 
     def _caller(self, request: web.Request, grant: Grant, data: Any) -> Caller:
         return Caller(grant.subject, self._guard.address(request), json.dumps(data), grant)

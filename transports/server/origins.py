@@ -31,7 +31,8 @@ class Origins:
         A server that only this machine reaches refuses names that are not this machine's, too: a page of any site can
         let its own name point here, and would be of the same origin (DNS rebinding).
         """
-        if self._local and not _is_address(host := _without_port(request.host)) and not is_loopback(host):
+        host = _without_port(_host(request))
+        if self._local and host and not _is_address(host) and not is_loopback(host):
             raise Refusal(403, "This server is for this machine only: use its address, or localhost.")
         origin = request.headers.get("Origin")
         if origin is not None and not self._same(origin, request) and not self._allows(origin):
@@ -52,10 +53,10 @@ class Origins:
     def _same(self, origin: str, request: web.Request) -> bool:
         # The scheme is not compared: who ends TLS is a proxy.
         scheme, _, place = origin.partition("://")
-        hosts = {request.host.lower()}
+        hosts = {_host(request)}
         if self._behind_proxy and (forwarded := request.headers.get("X-Forwarded-Host")):
             hosts.add(forwarded.rpartition(",")[2].strip().lower())
-        if scheme not in DEFAULT_PORTS:
+        if scheme not in DEFAULT_PORTS or not place:
             return False
         # Some proxies write the port where browsers leave it out.
         return not hosts.isdisjoint({place.lower(), f"{place.lower()}:{DEFAULT_PORTS[scheme]}"})
@@ -80,6 +81,11 @@ def preflight() -> web.Response:
         "Accept-Post": "application/sdp",
     }
     return web.Response(headers=headers)
+
+
+def _host(request: web.Request) -> str:
+    # aiohttp before 3.14 looks for a missing one in DNS, and holds everybody up meanwhile.
+    return request.headers.get("Host", "").lower()
 
 
 def _without_port(host: str) -> str:

@@ -183,7 +183,8 @@ class Server:
         if settings.page is not None:
             pages = Pages(settings.page, settings.page_policy)
             app.router.add_get("/", pages.get)
-            app.router.add_get("/{path:.+}", pages.get)
+            # Below /whip all other methods are 405 (RFC 9725), which they are where no other route matches.
+            app.router.add_get("/{path:(?!whip(?:/|$)).+}", pages.get)
         return app
 
     def _add_webrtc(self, app: web.Application) -> None:

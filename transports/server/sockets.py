@@ -47,6 +47,7 @@ class Sockets:
     async def _converse(self, request: web.Request, serializer: Serializer, token: str) -> web.StreamResponse:
         grant = self._guard.begin(request, token=token)
         if not web.WebSocketResponse().can_prepare(request).ok:
+            self._guard.give_back(grant)
             raise Refusal(426, "This is for WebSockets only.", {"Upgrade": "websocket"})
         caller = Caller(grant.subject, self._guard.address(request), grant=grant)
         current.set(caller)
@@ -58,6 +59,9 @@ class Sockets:
         except Refusal:
             self._guard.give_back(grant)
             raise
+        if self._conversations.of(transport) is None:
+            # Nobody would ever close the socket.
+            raise Refusal(503, "The conversation was over at once.")
         try:
             return await transport.accept(request)
         finally:

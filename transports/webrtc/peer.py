@@ -19,7 +19,7 @@ from ...pipeline.frames import Samples
 from .opus import RATES, Encoder
 from .receiver import VoiceReceiver
 from .rtp import Bye, ReportBlock, SenderReport, parse_rtcp, parse_rtp
-from .sdp import Ice, Offer, Ours, check_ice, direction_of_answer, write_answer
+from .sdp import Ice, Offer, Ours, SDPError, check_ice, direction_of_answer, write_answer
 from .seams import IceConnection, IceServer, Wire
 from .sender import VoiceSender
 
@@ -160,14 +160,19 @@ class Peer:
         """The answer to an offer: the first, or one that renegotiates or restarts ICE."""
         before, self._offer = self._offer, offer
         self._version += 1
-        if before is None or self._ice is None:
-            self._ice = await self._wire.gather(lite=offer.ice.lite)
-            self._begin(offer, self._ice)
-        elif offer.ice.ufrag != before.ice.ufrag:
-            await self._restart(offer.ice)
-        else:
-            await self.add_candidates(offer.ice.candidates)
-            self._configure(offer)
+        try:
+            if before is None or self._ice is None:
+                self._ice = await self._wire.gather(lite=offer.ice.lite)
+                self._begin(offer, self._ice)
+            elif offer.ice.ufrag != before.ice.ufrag:
+                await self._restart(offer.ice)
+            else:
+                await self.add_candidates(offer.ice.candidates)
+                self._configure(offer)
+        except BaseException:
+            # The same offer once more has to be compared with what stands, and not with itself.
+            self._offer = before
+            raise
         return write_answer(offer, self._ours(self._ice))
 
     def _ours(self, ice: IceConnection) -> Ours:
@@ -216,6 +221,7 @@ class Peer:
                 self._clock, self._heard, payload_type=offer.payload_type, sample_rate=self._settings.sample_rate
             )
             self.sender.blocks = self.receiver.blocks
+        self.receiver.payload_type = offer.payload_type
 
     async def _connect(self, offer: Offer, ice: IceConnection) -> None:
         try:
@@ -237,7 +243,7 @@ class Peer:
 
     async def _restart(self, remote: Ice) -> None:
         """Tried beside the connection that there is, which stays until the new one stands."""
-        if not self._wire.connected:
+        if self._wire.ice is None:
             # Nothing stands yet that could be kept.
             await self._begin_again(remote)
             return
@@ -262,9 +268,12 @@ class Peer:
 
     async def _go_over(self, ice: IceConnection, remote: Ice) -> None:
         try:
-            await self._wire.restart(ice, remote)
-        except ConnectionError:
+            await self._wire.restart(ice, remote, wanted=lambda: self._ice is ice)
+        except (ConnectionError, SDPError):
             logger.info("A restart of ICE found no way; the connection stays as it was.")
+            if self._ice is ice:
+                # Further answers are about the one that is in use.
+                self._ice = self._wire.ice or ice
 
     # --- is it there? -------------------------------------------------------------------------------------------
 

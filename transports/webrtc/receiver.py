@@ -18,6 +18,8 @@ from .rtp import RtpPacket, SenderReport, block
 
 MAX_GUESS_TICKS = CLOCK_RATE // 10
 """100 ms: a guess of more is no longer speech, so the rest is silence."""
+MAX_AHEAD_NS = 10 * NS_PER_S
+"""Audio may come so much faster than it is spoken: what a network held back comes at once. The rest is dropped."""
 MAX_QUIET_TICKS = CLOCK_RATE
 """1 s: of a longer gap, only the time stamp tells."""
 _STEP_TICKS = CLOCK_RATE // 400
@@ -89,7 +91,8 @@ class VoiceReceiver:
     ) -> None:
         self._clock = clock
         self._deliver = deliver
-        self._payload_type = payload_type
+        self.payload_type = payload_type
+        """Of Opus; another one after a renegotiation."""
         self._sample_rate = sample_rate
         self._decoder = Decoder(sample_rate)
         self._jitter = JitterBuffer()
@@ -103,6 +106,10 @@ class VoiceReceiver:
         """Packets that are none of Opus."""
         self.concealed = 0
         """Ticks of 48 kHz that were lost, and made up for."""
+        self.hurried = 0
+        """Samples that were dropped: they came too much faster than they are spoken."""
+        self._ahead_ns = 0
+        """Until when the audio lasts that came."""
 
     @property
     def jitter(self) -> JitterBuffer:
@@ -111,7 +118,7 @@ class VoiceReceiver:
 
     def packet(self, packet: RtpPacket) -> None:
         """One came."""
-        if packet.payload_type != self._payload_type or not packet.payload:
+        if packet.payload_type != self.payload_type or not packet.payload:
             return
         now_ns = self._clock.now_ns()
         statistics = self.statistics
@@ -211,7 +218,12 @@ class VoiceReceiver:
     def _out(self, samples: Samples) -> None:
         pts_ns = self._ticks * NS_PER_S // CLOCK_RATE
         self._ticks += len(samples) * CLOCK_RATE // self._sample_rate
-        if len(samples):
+        now_ns = self._clock.now_ns()
+        ahead_ns = max(self._ahead_ns, now_ns) + len(samples) * NS_PER_S // self._sample_rate
+        if ahead_ns - now_ns > MAX_AHEAD_NS:
+            self.hurried += len(samples)
+        elif len(samples):
+            self._ahead_ns = ahead_ns
             self._deliver(samples, pts_ns)
 
 

@@ -15,7 +15,8 @@ MAX_LINES = 4_000
 ANSWERS_ROLE = {"actpass": "active", "active": "passive", "passive": "active"}
 """What ``a=setup`` of an offer is answered with (RFC 5763, section 5)."""
 REVERSE = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
-_M_LINE = re.compile(r"(\w[\w-]*) (\d{1,5})(?:/\d+)? ([\w/]+) (.+)")
+_M_LINE = re.compile(r"(\w[\w-]*) ([0-9]{1,5})(?:/[0-9]+)? ([\w/]+) (.+)")
+_NUMBER = re.compile(r"[0-9]{1,11}")
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`{|}~-]{1,64}")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
 _PWD = re.compile(r"[A-Za-z0-9+/]{22,256}")
@@ -66,7 +67,12 @@ class Section:
         """The payload type of Opus (RFC 7587)."""
         for value in self.all("rtpmap"):
             number, _, name = value.partition(" ")
-            if name.lower() == "opus/48000/2" and number.isdigit() and number in self.formats and int(number) < 128:
+            if (
+                name.lower() == "opus/48000/2"
+                and _NUMBER.fullmatch(number)
+                and number in self.formats
+                and int(number) < 128
+            ):
                 return int(number)
         return None
 
@@ -109,13 +115,13 @@ class Offer:
     def sctp_port(self) -> int:
         """Of the data channel (RFC 8841)."""
         value = self.sections[self.data].get("sctp-port") if self.data is not None else None
-        return int(value) if value is not None and value.isdigit() and 0 < int(value) < 65536 else 5000
+        return int(value) if value is not None and _NUMBER.fullmatch(value) and 0 < int(value) < 65536 else 5000
 
     @property
     def max_message_size(self) -> int:
         """What the client takes in one message; 0: any size (RFC 8841, section 6)."""
         value = self.sections[self.data].get("max-message-size") if self.data is not None else None
-        return int(value) if value is not None and value.isdigit() and len(value) < 12 else 65_536
+        return int(value) if value is not None and _NUMBER.fullmatch(value) else 65_536
 
 
 @dataclass(frozen=True)

@@ -286,6 +286,10 @@ class Wire:
         ice = IceConnection(self, controlling=lite, loopback=self._loopback, settings=self._settings)
         self._ices.append(ice)
         await ice.gather()
+        if self._closing:
+            # It was closed too early to have its sockets with it.
+            await ice.close()
+            raise TransportError("This connection is over. Make a new offer.")
         if not ice.local_candidates:
             raise TransportError("This machine has no address that a client could reach: no candidate was found.")
         return ice
@@ -302,10 +306,15 @@ class Wire:
         if self._dtls.state != "connected":
             raise ConnectionError("the DTLS handshake failed")
 
-    async def restart(self, ice: IceConnection, remote: Ice) -> None:
-        """Go over to another ICE connection; what is above it does not notice. Raises ConnectionError."""
+    async def restart(self, ice: IceConnection, remote: Ice, *, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Go over to another ICE connection; what is above it does not notice. Raises ConnectionError.
+
+        ``wanted``: asked when it stands: whether there is no newer one, to which the client has gone over.
+        """
         try:
             await ice.negotiate(remote)
+            if not wanted():
+                raise ConnectionError("there is a newer one")
         except BaseException:
             await ice.close()
             raise
@@ -324,6 +333,11 @@ class Wire:
     def connected(self) -> bool:
         """Whether media can flow."""
         return not self._closing and self._dtls.state == "connected"
+
+    @property
+    def ice(self) -> IceConnection | None:
+        """The way that was found, and is in use; DTLS may not be through yet."""
+        return self._link.connection
 
     # --- packets ------------------------------------------------------------------------------------------------
 

@@ -247,5 +247,7 @@ class Signaling:
 
     async def close(self) -> None:
         """End all sessions."""
-        for pc_id in list(self._sessions):
-            await self.end(pc_id)
+        while self._sessions:
+            # One by one, and not from a list: while we wait for one, others may end by themselves.
+            _, session = self._sessions.popitem()
+            await session.transport.part()

@@ -133,7 +133,8 @@ class WebSocketTransport(Transport):
         self._over = self._done = False
         if before is not None:
             self._lost(before, "another connection took its place")
-            await before.close(NORMAL, "Another connection took the place of this one.", self._clock)
+            # Beside: were it waited for, a third that comes meanwhile would have to make room for this older one.
+            self._close_beside(before, NORMAL, "Another connection took the place of this one.")
         self._line = line
         try:
             await self._converse(line)
@@ -225,9 +226,12 @@ class WebSocketTransport(Transport):
         line = self._line
         if line is not None:
             self._lost(line, why)
-            closing = spawn(line.close(POLICY, f"Time is up: {why}.", self._clock), "close a silent peer")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._close_beside(line, POLICY, f"Time is up: {why}.")
+
+    def _close_beside(self, line: Line, code: int, reason: str) -> None:
+        closing = spawn(line.close(code, reason, self._clock), "close a peer")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     # --- bounds on what comes -----------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ async def main(echo: str, greeting: str, answers: str) -> int:
     """Talk until Ctrl-C, or until the sound card goes."""
     try:
         # More than at a desk: a machine that tests has other things to do, and each hole is another echo.
-        transport = LocalTransport(echo=echo, latency_ms=250, lead_ms=100)  # pyright: ignore[reportArgumentType]
+        transport = LocalTransport(echo=echo, latency_ms=180, lead_ms=100)  # pyright: ignore[reportArgumentType]
         tell("devices", devices=[str(device) for device in transport.devices()])
         mouth = Mouth()
         parts = [

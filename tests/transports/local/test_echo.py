@@ -35,7 +35,7 @@ from voxline.transports.local import LocalTransport
 from voxline.transports.local.echo import EchoCanceller, EchoGate, EchoModel
 
 CALLER = Path(__file__).parents[3] / "examples" / "audio" / "caller.wav"
-ANSWERS = 20
+ANSWERS = 8
 STOP_MS = (26_600, 700)
 """Where the caller says "stop"."""
 
@@ -129,7 +129,7 @@ async def test_without_care_it_interrupts_itself(monkeypatch: pytest.MonkeyPatch
     assert bot.cuts == 4
 
 
-@pytest.mark.parametrize(("delay_ms", "gain_db", "count"), [(80, -6, ANSWERS), (200, -6, 6), (140, -25, 5)])
+@pytest.mark.parametrize(("delay_ms", "gain_db", "count"), [(80, -6, ANSWERS), (200, -25, 4)])
 async def test_cancelled_it_never_interrupts_itself(
     monkeypatch: pytest.MonkeyPatch, delay_ms: float, gain_db: float, count: int
 ) -> None:
@@ -143,13 +143,31 @@ async def test_cancelled_it_never_interrupts_itself(
 
 
 async def test_cancelled_a_loudspeaker_that_bends_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
-    bot = await talk(monkeypatch, Room(120, -6, clip=0.15), "cancel", count=5)
+    bot = await talk(monkeypatch, Room(120, -6, clip=0.15), "cancel", count=4)
     assert bot.cuts == 0
 
 
 async def test_cancelled_stop_is_heard_over_the_bot_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    bot = await talk(monkeypatch, Room(140, -12), "cancel", stop=stop(-28))
+    bot = await talk(monkeypatch, Room(140, -15), "cancel", stop=stop(-26))
     assert bot.cuts == ANSWERS
+
+
+def test_after_a_hole_the_bot_is_not_heard_until_its_echo_is_found_anew() -> None:
+    model, room = EchoCanceller(16_000, 24_000), Room(100, -6)
+    bot = np.concatenate(answers() * 2)
+    heard: list[Samples] = []
+    for count, block in enumerate(bot[: len(bot) // 480 * 480].reshape(-1, 480)):
+        model.played(block)
+        heard_with_bot = room(block, count)
+        if 200 <= count < 205:
+            # The microphone's 100 ms are lost, and what comes after them is too early for its reference.
+            if count == 200:
+                model.hole()
+            continue
+        heard.append(model.clean(heard_with_bot))
+    # From half a second after its beginning on; what is louder is speech to a voice detector.
+    dbfs = [10 * np.log10(np.mean(np.square(part, dtype=np.float64)) / 32_768**2 + 1e-12) for part in heard[25:]]
+    assert max(dbfs) < -45
 
 
 async def test_gated_it_never_interrupts_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +178,7 @@ async def test_gated_it_never_interrupts_itself(monkeypatch: pytest.MonkeyPatch)
 async def test_gated_who_is_clearly_louder_than_the_echo_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     bot = await talk(monkeypatch, Room(140, -25), "gate", stop=stop(-18))
     # Not in its first seconds, in which it learns how loud the echo is.
-    assert bot.cuts >= ANSWERS - 5
+    assert bot.cuts >= ANSWERS - 3
 
 
 @pytest.mark.parametrize("make", [EchoCanceller, EchoGate])

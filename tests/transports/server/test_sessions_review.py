@@ -1,0 +1,170 @@
+"""What one credential, one address and one session are good for, when requests come at awkward moments."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from voxline.pipeline import Pipeline, VirtualClock
+from voxline.tests.transports.server.rig import SECRET, Client, an_offer, bearer, mirror, served, until
+from voxline.transports.base import Transport
+from voxline.transports.server import ServerSettings, make_credential
+from voxline.transports.server.credentials import Gate
+from voxline.transports.server.guard import Guard
+from voxline.transports.server.origins import Origins
+from voxline.transports.server.settings import PAGE
+from voxline.transports.webrtc.signaling import Signaling
+from voxline.transports.webrtc.transport import WebRTCTransport
+
+
+async def announced(client: Client, headers: dict[str, str]) -> str:
+    status, _, started = await client.ask("POST", "/start", headers=headers)
+    assert status == 200
+    return f"/sessions/{started['sessionId']}/api/offer"
+
+
+class Slow:
+    """Makes a pipeline when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, transport: Transport) -> Pipeline:
+        self.asked += 1
+        await self.go_on.wait()
+        return mirror(transport)
+
+
+async def test_offers_at_the_same_time_to_one_started_session_begin_one_conversation() -> None:
+    slow = Slow()
+    async with served(slow, secret=SECRET) as client:
+        headers = bearer(make_credential(SECRET))
+        path = await announced(client, headers)
+        first = asyncio.create_task(client.offer(path, headers=headers))
+        await until(lambda: slow.asked)
+        status, again, _ = await client.offer(path, headers=headers)
+        assert (status, "Retry-After" in again) == (503, True)
+        slow.go_on.set()
+        assert (await first)[0] == 200
+        assert (slow.asked, len(client.server.conversations)) == (1, 1)
+
+
+async def test_a_credential_is_used_up_by_the_conversation_of_a_started_session() -> None:
+    async with served(secret=SECRET) as client:
+        headers = bearer(make_credential(SECRET))
+        path = await announced(client, headers)
+        _, _, answer = await client.offer(path, headers=headers)
+        assert (await client.ask("DELETE", f"/whip/{answer['pc_id']}", headers=headers))[0] == 200
+        await until(lambda: not client.server.conversations)
+        assert (await client.offer(path, headers=headers))[0] == 401
+
+
+async def test_a_started_session_that_could_not_begin_is_good_for_one_conversation_still() -> None:
+    broken = [True]
+
+    def make(transport: Transport) -> Pipeline:
+        if broken:
+            raise RuntimeError("not now")
+        return mirror(transport)
+
+    async with served(make, secret=SECRET) as client:
+        headers = bearer(make_credential(SECRET))
+        path = await announced(client, headers)
+        assert (await client.offer(path, headers=headers))[0] == 500
+        broken.clear()
+        assert (await client.offer(headers=headers))[0] == 401
+        assert (await client.offer(path, headers=headers))[0] == 200
+        assert len(client.server.conversations) == 1
+
+
+async def test_a_credential_is_given_back_where_too_many_sessions_were_started() -> None:
+    async with served(secret=SECRET, max_started=1) as client:
+        await announced(client, bearer(make_credential(SECRET)))
+        headers = bearer(make_credential(SECRET))
+        assert (await client.ask("POST", "/start", headers=headers))[0] == 503
+        assert (await client.offer(headers=headers))[0] == 200
+
+
+async def test_whip_knows_405_beside_a_page_too() -> None:
+    async with served(page=PAGE) as client:
+        for path in ("/whip", "/whip/nobody"):
+            assert (await client.ask("GET", path))[0] == 405
+        assert (await client.ask("GET", "/whipped"))[0] == 404
+
+
+async def test_the_end_of_the_server_is_not_stopped_by_a_session_that_ends_meanwhile() -> None:
+    async def start(transport: WebRTCTransport) -> None:
+        pass
+
+    signaling = Signaling(start, lambda: WebRTCTransport(loopback=True))
+    for _ in range(2):
+        await signaling.offer(await an_offer())
+    transports = list(signaling.sessions.values())
+    # Whichever is ended first, the other one ends while that is waited for.
+    ends = [asyncio.create_task(transport.close()) for transport in transports]
+    await signaling.close()
+    await asyncio.gather(*ends)
+    assert signaling.sessions == {}
+
+
+def _guard(proxies: int) -> Guard:
+    settings = ServerSettings(proxies=proxies)
+    gate = Gate(token=None, secret=None, max_nonces=1, longest_s=1)
+    return Guard(settings, gate, VirtualClock(autojump=False))
+
+
+@pytest.mark.parametrize("written", ["", ",", ", 127.0.0.1", "127.0.0.1,"])
+def test_nobody_takes_the_proxys_address_by_writing_an_empty_one(written: str) -> None:
+    request: Any = make_mocked_request("GET", "/", headers={"X-Forwarded-For": f"{written}, 192.0.2.7"})
+    assert _guard(1).address(request) == "192.0.2.7"
+
+
+def test_a_request_without_a_host_is_looked_up_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    request: Any = make_mocked_request("POST", "/api/offer", headers={"Origin": "http://evil.example"})
+
+    def looked_up(_: Any) -> str:
+        raise AssertionError("a missing Host was looked up")
+
+    monkeypatch.setattr(type(request), "host", property(looked_up))
+    with pytest.raises(Exception, match="Pages from this origin"):
+        Origins(ServerSettings()).check(request)
+
+
+async def test_a_socket_whose_conversation_is_over_already_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(websocket=True) as client:
+        conversations = client.server._conversations
+        begin = conversations.begin
+
+        async def begun_and_over(transport: Transport, *rest: Any) -> Any:
+            conversation = await begin(transport, *rest)
+            conversation.worker.cancel()
+            await asyncio.wait([conversation.task])
+            return conversation
+
+        monkeypatch.setattr(conversations, "begin", begun_and_over)
+        async with asyncio.timeout(10):
+            with pytest.raises(Exception, match="503"):
+                await client.http.ws_connect(client.server.url + "ws")
+
+
+async def test_a_request_that_is_for_no_socket_uses_no_credential_up() -> None:
+    async with served(secret=SECRET, websocket=True) as client:
+        headers = bearer(make_credential(SECRET))
+        assert (await client.ask("GET", "/ws", headers=headers))[0] == 426
+        assert (await client.offer(headers=headers))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/api/offer", "/start"])
+async def test_data_that_is_nested_too_deep_is_refused_before_anything_is_used_up(path: str) -> None:
+    async with served(secret=SECRET) as client:
+        headers = bearer(make_credential(SECRET))
+        statuses: set[int] = set()
+        for depth in (150, 500, 850, 900, 920, 940, 960, 980, 5_000):
+            nested = "[" * depth + "]" * depth
+            body = f'{{"sdp": "", "type": "offer", "body": {nested}, "requestData": {nested}}}'
+            status, _, _ = await client.ask("POST", path, data=body, headers=headers)
+            statuses.add(status)
+        assert 500 not in statuses

@@ -1,0 +1,188 @@
+"""Offers, restarts and packets that come at awkward moments, or from somebody who means no good."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]'")
+
+from dataclasses import replace
+
+from voxline.pipeline import TransportError
+from voxline.tests.transports.webrtc.client import Listener, running, until
+from voxline.tests.transports.webrtc.test_opus import packets, tone
+from voxline.tests.transports.webrtc.test_receiver import Ear
+from voxline.tests.transports.webrtc.test_transport import Restarter
+from voxline.transports.webrtc import WebRTCTransport
+from voxline.transports.webrtc.receiver import MAX_AHEAD_NS
+from voxline.transports.webrtc.sdp import parse_offer
+from voxline.transports.webrtc.seams import IceConnection, Wire
+
+SECOND_NS = 1_000_000_000
+
+
+async def test_audio_that_comes_faster_than_it_is_spoken_is_dropped_after_10_s() -> None:
+    ear, payload = Ear(), packets(tone(440, 20))[0]
+    for index in range(2_000):
+        ear.packet(index, payload)
+    assert len(ear.samples()) * SECOND_NS // 16_000 == MAX_AHEAD_NS
+    assert ear.receiver.hurried == 1_500 * 320
+    await ear.clock.advance(2)
+    for index in range(2_000, 2_200):
+        ear.packet(index, payload)
+    assert len(ear.samples()) * SECOND_NS // 16_000 == MAX_AHEAD_NS + 2 * SECOND_NS
+
+
+async def test_silence_that_is_claimed_by_time_stamps_alone_is_bounded_too() -> None:
+    ear, payload = Ear(), packets(tone(440, 20))[0]
+    for index in range(1_000):
+        ear.packet(index, payload, timestamp=index * 90_000)
+    assert len(ear.samples()) * SECOND_NS // 16_000 <= MAX_AHEAD_NS
+
+
+async def test_audio_in_time_is_never_dropped_however_long_the_call() -> None:
+    ear, payload = Ear(), packets(tone(440, 20))[0]
+    for index in range(3_000):
+        await ear.clock.advance(0.02)
+        ear.packet(index, payload)
+    assert (len(ear.heard), ear.receiver.hurried) == (3_000, 0)
+
+
+@pytest.mark.parametrize("line", ["a=rtpmap:² opus/48000/2", "a=sctp-port:²", "a=max-message-size:²"])
+async def test_digits_that_are_none_are_no_error_of_ours(line: str) -> None:
+    client = Restarter()
+    offer = (await client.offer()).replace("\r\n", "\n")
+    await client.end.wire.close()
+    if "rtpmap" in line:
+        offer = offer.replace(" UDP/TLS/RTP/SAVPF ", " UDP/TLS/RTP/SAVPF ² ", 1)
+    parsed = parse_offer(offer + line + "\n")
+    assert (parsed.sctp_port, parsed.payload_type < 128) == (5000, True)
+    if parsed.data is not None:
+        parsed.sections[parsed.data].attributes[:0] = [("sctp-port", "²"), ("max-message-size", "²")]
+        assert (parsed.sctp_port, parsed.max_message_size) == (5000, 65_536)
+
+
+class Caller:
+    """A client that is connected, and can restart ICE."""
+
+    def __init__(self, transport: WebRTCTransport) -> None:
+        self.transport, self.client = transport, Restarter()
+
+    async def connect(self) -> None:
+        ice, fingerprint = self.client.said(await self.transport.answer(await self.client.offer()))
+        await self.client.end.wire.connect(self.client.ice, ice, [fingerprint], active=False)
+        await until(lambda: len(self.client.end.rtp) > 5, "packets")
+
+    async def hears(self) -> None:
+        count = len(self.client.end.rtp)
+        await until(lambda: len(self.client.end.rtp) > count + 5, "more packets")
+
+
+@pytest.fixture
+async def caller() -> AsyncIterator[Caller]:
+    transport = WebRTCTransport(loopback=True)
+    async with running(transport, Listener()):
+        caller = Caller(transport)
+        await caller.connect()
+        yield caller
+        await caller.client.end.wire.close()
+
+
+async def test_a_restart_that_fails_leaves_no_trace_and_the_next_one_goes_through(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport, tag, offer = caller.transport, caller.transport.ice_tag, await caller.client.offer()
+    gather = Wire.gather
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise TransportError("no address")
+
+    monkeypatch.setattr(Wire, "gather", fails)
+    with pytest.raises(TransportError):
+        await transport.answer(offer)
+    monkeypatch.setattr(Wire, "gather", gather)
+    ice, _ = caller.client.said(await transport.answer(offer))
+    assert ice.ufrag == transport.ice_tag != tag
+    await caller.client.end.wire.restart(caller.client.ice, ice)
+    await caller.hears()
+
+
+async def test_a_restart_with_a_malformed_candidate_leaves_the_connection_and_its_name(caller: Caller) -> None:
+    transport, tag, complaints = caller.transport, caller.transport.ice_tag, []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    offer = (await caller.client.offer()).replace("a=candidate:", "a=candidate:nonsense ", 1)
+    await transport.answer(offer)
+    await until(lambda: transport.ice_tag == tag, "the name of the connection that is in use")
+    await caller.hears()
+    peer = transport.peer
+    assert peer is not None
+    assert [task.exception() for task in peer._tasks if task.done()] == [None] * sum(t.done() for t in peer._tasks)
+    assert complaints == []
+
+
+async def test_an_older_restart_that_comes_through_late_does_not_replace_a_newer_one(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport, negotiate = caller.transport, IceConnection.negotiate
+    held = asyncio.Event()
+    await transport.answer(await caller.client.offer())
+    peer = transport.peer
+    assert peer is not None
+    old = peer._ice
+    assert old is not None
+
+    async def late(self: IceConnection, remote: Any) -> None:
+        # The older one is held up, and then says that it stands.
+        if self is old:
+            await held.wait()
+        else:
+            await negotiate(self, remote)
+
+    monkeypatch.setattr(IceConnection, "negotiate", late)
+    ice, _ = caller.client.said(await transport.answer(await caller.client.offer()))
+    await caller.client.end.wire.restart(caller.client.ice, ice)
+    await until(lambda: peer._wire.ice is peer._ice, "the newer one in use")
+    held.set()
+    await until(lambda: all(task.done() for task in peer._tasks), "the older one's end")
+    assert peer._wire.ice is peer._ice is not old
+    assert not old.alive
+    await caller.hears()
+
+
+async def test_a_connection_that_is_closed_while_addresses_are_looked_for_leaves_no_socket(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport, gather, went_on = caller.transport, IceConnection.gather, asyncio.Event()
+    offer = await caller.client.offer()
+    made: list[IceConnection] = []
+
+    async def slow(self: IceConnection) -> None:
+        made.append(self)
+        await went_on.wait()
+        await gather(self)
+
+    monkeypatch.setattr(IceConnection, "gather", slow)
+    peer = transport.peer
+    assert peer is not None
+    asked = asyncio.create_task(transport.answer(offer))
+    await until(lambda: made, "the search")
+    transport.peer_lost(peer, "it vanished")
+    await until(lambda: not transport._leaving, "the end of the peer")
+    went_on.set()
+    with pytest.raises(TransportError, match="over"):
+        await asked
+    assert made[0]._protocols == []
+    assert all(task.done() for task in peer._tasks)
+
+
+async def test_a_renegotiation_may_change_the_payload_type_of_the_voice(caller: Caller) -> None:
+    peer = caller.transport.peer
+    assert peer is not None
+    assert peer._offer is not None
+    assert peer.receiver is not None
+    await peer.answer(replace(peer._offer, payload_type=109))
+    assert (peer.sender.payload_type, peer.receiver.payload_type) == (109, 109)
