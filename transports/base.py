@@ -30,7 +30,8 @@ class Transport(Verbs):
 
     ``sample_rate``: of what the pipeline hears, in Hz; ``output_rate``: of what `send` gets. ``buffer_ms`` and
     ``gap_ms``: see `OutputTransport`. ``lead_ms``: how long before it is due `send` gets what is to be heard: the
-    stall of an event loop that is shorter is not heard, and an interruption is, by so much later.
+    stall of an event loop that is shorter is not heard. What is not due when the bot is cut, `clear` drops.
+    ``on_grid``: the 20 ms are due at multiples of 20 ms of the clock, and not from the moment when the bot begins.
     ``silent_timeout_s``: a peer of whom nothing has come for so long is gone; None: it may be silent.
     """
 
@@ -42,6 +43,7 @@ class Transport(Verbs):
         buffer_ms: float = 2_000,
         gap_ms: float = 300,
         lead_ms: float = 0,
+        on_grid: bool = False,
         silent_timeout_s: float | None = None,
     ) -> None:
         if silent_timeout_s is not None and silent_timeout_s <= 0:
@@ -53,7 +55,13 @@ class Transport(Verbs):
         self.silent_timeout_s = silent_timeout_s
         self._input = InputTransport(self, f"{name}Input", sample_rate=sample_rate)
         self._output = OutputTransport(
-            self, f"{name}Output", sample_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms, lead_ms=lead_ms
+            self,
+            f"{name}Output",
+            sample_rate=output_rate,
+            buffer_ms=buffer_ms,
+            gap_ms=gap_ms,
+            lead_ms=lead_ms,
+            on_grid=on_grid,
         )
         self._ends: list[InputTransport | OutputTransport] = []
         self._clock: Clock | None = None

@@ -87,6 +87,7 @@ class MemoryTransport(Transport):
         buffer_ms: float = 2_000,
         gap_ms: float = 300,
         lead_ms: float = 0,
+        on_grid: bool = False,
         silent_timeout_s: float | None = None,
         loss: float = 0.0,
         delay_ms: float = 0.0,
@@ -100,6 +101,7 @@ class MemoryTransport(Transport):
             buffer_ms=buffer_ms,
             gap_ms=gap_ms,
             lead_ms=lead_ms,
+            on_grid=on_grid,
             silent_timeout_s=silent_timeout_s,
         )
         if not 0 <= loss <= 1 or delay_ms < 0 or jitter_ms < 0 or (disconnect_after_s or 0) < 0:
@@ -283,7 +285,7 @@ class MemoryTransport(Transport):
         """What was kept is due from now on."""
         self._halted = False
         if self._ahead:
-            late_ns = max(0, self.clock.now_ns() - self._ahead[0][0])
+            late_ns = max(0, self._output.place_ns(self.clock.now_ns()) - self._ahead[0][0])
             kept = [(due_ns + late_ns, samples) for due_ns, samples in self._ahead]
             self._ahead.clear()
             self._ahead.extend(kept)

@@ -88,7 +88,8 @@ class OutputTransport(FrameProcessor):
     ``sample_rate``: of what `Verbs.send` gets; other rates are resampled, stereo is mixed to mono.
     ``buffer_ms``: with so much waiting, the job that makes the audio is held. ``gap_ms``: a response that has had
     nothing to play for so long counts as silent until it goes on. ``lead_ms``: `Verbs.send` gets each 20 ms so
-    long before they are due.
+    long before they are due. ``on_grid``: they are due at multiples of 20 ms of the clock, where what is sent has places
+    like that: so the account of what was heard and the wire agree to the packet.
 
     Upstream it says `BotStartedSpeakingFrame` with the first sample of a response, `BotStoppedSpeakingFrame`
     after the last, and of each response that has begun to arrive once what became of it:
@@ -107,6 +108,7 @@ class OutputTransport(FrameProcessor):
         buffer_ms: float = 2_000,
         gap_ms: float = 300,
         lead_ms: float = 0,
+        on_grid: bool = False,
     ) -> None:
         load_resampler()
         self.name = name
@@ -115,6 +117,7 @@ class OutputTransport(FrameProcessor):
         self.buffer_ms = buffer_ms
         self.gap_ms = gap_ms
         self._lead_ns = round(lead_ms * NS_PER_MS)
+        self._on_grid = on_grid
         self._transport = transport
         self.refused = 0
         """Audio frames that came after a newer response had begun to arrive."""
@@ -149,7 +152,8 @@ class OutputTransport(FrameProcessor):
 
     def idle(self) -> bool:
         """False while something waits to be played (for the end of a pause, too), or is being heard."""
-        return self._slot is None and not self._ledger.buffered and not self._ledger.speaking
+        kept = self._paused and self._ahead
+        return self._slot is None and not self._ledger.buffered and not self._ledger.speaking and not kept
 
     async def start(self) -> None:
         """Open the transport."""
@@ -194,7 +198,7 @@ class OutputTransport(FrameProcessor):
         if self._ledger.buffered and (self._slot is None or self._waited):
             await self._begin()
         elif self._slot is None:
-            await self._tell(self._ledger.settle())
+            await self._settle()
         elif self._lead_ns:
             await self._play_due()
 
@@ -224,7 +228,7 @@ class OutputTransport(FrameProcessor):
         self._slot = None
         self._cancel_timers()
         self._forget_due()
-        await self._tell(self._ledger.pause())
+        await self._tell(self._ledger.stall() if self._ahead else self._ledger.pause())
         self._transport.halt()
 
     @handles(ResumePlayoutFrame)
@@ -234,14 +238,15 @@ class OutputTransport(FrameProcessor):
             return
         self._paused = False
         # What the transport kept comes first.
-        kept = [(self.now_ns + number * CHUNK_NS, samples) for number, (_, samples) in enumerate(self._ahead)]
+        now_ns = self.place_ns(self.now_ns)
+        kept = [(now_ns + number * CHUNK_NS, samples) for number, (_, samples) in enumerate(self._ahead)]
         self._ahead.clear()
         self._ahead.extend(kept)
-        self._free_ns = max(self._free_ns, self.now_ns + len(kept) * CHUNK_NS)
+        self._free_ns = max(self._free_ns, now_ns + len(kept) * CHUNK_NS)
         try:
             self._transport.go_on()
         finally:
-            if self._ledger.buffered:
+            if self._ledger.buffered or self._ahead:
                 await self._begin()
 
     @handles(PlayoutTickFrame)
@@ -267,14 +272,18 @@ class OutputTransport(FrameProcessor):
         """Begin a schedule now: slot k is due 20 k ms from this moment, however late each tick comes."""
         if self._paused:
             # Not before its end; but what is over is told now.
-            await self._tell(self._ledger.settle())
+            await self._settle()
             return
         self._cancel_timers()
         self._schedule += 1
         # Not into the last chunk: a pause may be shorter than what of that was left.
-        self._start_ns = max(self.now_ns, self._free_ns)
+        self._start_ns = self.place_ns(max(self.now_ns, self._free_ns))
         self._slot, self._waited = 0, False
         await self._play_due()
+
+    def place_ns(self, when_ns: int) -> int:
+        """The first moment from then on at which 20 ms can be due."""
+        return when_ns - when_ns % -CHUNK_NS if self._on_grid else when_ns
 
     def _next_ns(self, slot: int) -> int:
         """When a slot is to be sent: ahead of time where there is something for it. Else not before it is due, for
@@ -335,6 +344,11 @@ class OutputTransport(FrameProcessor):
         for timer in (self._tick, self._gap):
             if timer is not None:
                 timer.cancel()
+
+    async def _settle(self) -> None:
+        """Tell what is over. Not what a transport keeps in a pause: that may still be cut."""
+        if not (self._paused and self._ahead):
+            await self._tell(self._ledger.settle())
 
     async def _tell(self, facts: Facts) -> None:
         for fact in facts:

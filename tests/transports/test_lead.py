@@ -62,6 +62,18 @@ async def test_chunks_are_sent_so_early_and_heard_when_they_are_due(harness: Any
     assert joined(card.heard).tolist() == ramp(200).tolist()
 
 
+async def test_on_a_grid_chunks_are_due_at_multiples_of_20_ms_and_the_first_is_sent_at_once(harness: Any):
+    bench, _, card = await stage(harness, lead_ms=40, on_grid=True)
+    await bench.advance(ms=1_007)
+    await bench.send(audio(ramp(100)), ResponseEndFrame(), response=1)
+    await bench.advance(ms=20)
+    await bench.send(PausePlayoutFrame())
+    await bench.advance(ms=16)
+    await bench.send(ResumePlayoutFrame())
+    await bench.advance(ms=500)
+    assert card.sent == [(1_007, 1_020), (1_007, 1_040), (1_020, 1_060), (1_060, 1_100), (1_080, 1_120)]
+
+
 async def test_speaking_begins_and_ends_with_the_sound_and_not_with_the_lead(harness: Any):
     bench, notes, _ = await stage(harness, lead_ms=100)
     await bench.send(audio(ramp(200)), ResponseEndFrame(), response=1)
@@ -209,10 +221,12 @@ MOVES = st.lists(
 
 
 @settings(max_examples=100, deadline=None)
-@given(MOVES, st.sampled_from([0, 20, 35, 60, 100, 250]))
-async def test_whatever_happens_the_records_say_what_was_heard(moves: list[tuple[str, int]], lead_ms: int):
+@given(MOVES, st.sampled_from([0, 20, 35, 60, 100, 250]), st.booleans())
+async def test_whatever_happens_the_records_say_what_was_heard(
+    moves: list[tuple[str, int]], lead_ms: int, on_grid: bool
+):
     harness = Harness()
-    bench, notes, card = await stage(harness, lead_ms)
+    bench, notes, card = await stage(harness, lead_ms, on_grid=on_grid)
     response, said = 1, 0
     for what, number in moves:
         if what == "say":
@@ -242,6 +256,7 @@ async def test_whatever_happens_the_records_say_what_was_heard(moves: list[tuple
     assert begun == sorted(begun)
     assert (np.diff([sent for sent, _ in card.sent]) >= 0).all()
     assert all(due - sent <= lead_ms + 20 for sent, due in card.sent)
+    assert not on_grid or all(due % 20 == 0 for _, due in card.sent)
     await harness.close()
 
 

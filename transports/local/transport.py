@@ -34,8 +34,8 @@ class LocalTransport(Transport):
     where its package is missing, a warning says so, and it is ``"gate"``). ``"gate"`` hears silence while the bot
     speaks, unless somebody is clearly louder (see `EchoGate`). ``"off"`` is for headphones.
     ``latency_ms``: what PortAudio is asked to buffer, each way. ``lead_ms``: how much of the bot waits in the ring
-    before the card; what is in there when the bot is interrupted is not heard, and counts as heard. The other settings
-    are those of `Transport`.
+    before the card; what is in there when the bot is interrupted is dropped, and does not count as heard. The other
+    settings are those of `Transport`.
 
     A card that goes in mid-conversation is a `ClientDisconnectedFrame` that says so, and the conversation's end.
     """

@@ -40,9 +40,17 @@ class Buckets:
 
 
 def key_of(address: str) -> str:
-    """What is counted of an address: of IPv6 the first 64 bits, which is what one customer gets."""
+    """What is counted of an address: of IPv6 the first 64 bits, which is what one customer gets.
+
+    Some proxies write a port behind it, which is another one for each connection, and is left out.
+    """
+    text = address.split("%")[0]
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
     try:
-        ip = ip_address(address.split("%")[0])
+        ip = ip_address(text)
     except ValueError:
         return address[:64]
     if not isinstance(ip, IPv6Address):

@@ -26,7 +26,7 @@ from .caller import Caller, current
 from .conversations import AGAIN_S, Conversations
 from .credentials import Grant
 from .guard import Guard
-from .refusals import Refusal, busy, unauthorized
+from .refusals import Refusal, busy
 from .settings import ServerSettings, described
 
 MakeTransport = Callable[[], WebRTCTransport]
@@ -184,16 +184,17 @@ class Offers:
         if pc_id is None:
             data = body.get("requestData")
             caller = self._caller(request, started.grant, json.loads(started.data) if data is None else data)
-            return _answered(await self._begin_announced(started, caller, sdp))
+            return _answered(await self._begin_announced(request, started, caller, sdp))
         if pc_id != started.pc_id:
             raise Refusal(404, "This is another session's pc_id.")
         return _answered(await self.renew(pc_id, sdp, restart=restart))
 
-    async def _begin_announced(self, started: _Started, caller: Caller, sdp: str) -> Answer:
+    async def _begin_announced(self, request: web.Request, started: _Started, caller: Caller, sdp: str) -> Answer:
         if started.answering:
             raise busy("An offer of this session is being answered.", 1)
-        if started.pc_id and started.grant.nonce:
-            raise unauthorized("The credential was used already: get a new one.")
+        if started.pc_id:
+            # The conversation that it was started for is over: another one is counted, and a credential is used up.
+            self._guard.begin(request)
         started.answering = True
         try:
             # Not given back: the session is still good for another try, and with both there could be two conversations.

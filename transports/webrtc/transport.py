@@ -58,7 +58,12 @@ class WebRTCTransport(Transport):
         on_message: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(
-            sample_rate=sample_rate, output_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms, lead_ms=lead_ms
+            sample_rate=sample_rate,
+            output_rate=output_rate,
+            buffer_ms=buffer_ms,
+            gap_ms=gap_ms,
+            lead_ms=lead_ms,
+            on_grid=True,
         )
         self._settings = PeerSettings(
             sample_rate=sample_rate,
@@ -255,9 +260,12 @@ class WebRTCTransport(Transport):
         self._open = False
         # To the published RTVI clients it says that the bot has left: without it they try to reconnect.
         self.send_message('{"type": "signalling", "message": {"type": "peerLeft"}}')
-        await self.part()
-        if self.on_end is not None:
-            self.on_end()
+        try:
+            await self.part()
+        finally:
+            # Also past the deadline of a worker's end: who keeps sessions would keep this one for ever.
+            if self.on_end is not None:
+                self.on_end()
 
     # --- who is away --------------------------------------------------------------------------------------------
 

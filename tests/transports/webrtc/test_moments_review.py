@@ -186,3 +186,15 @@ async def test_a_renegotiation_may_change_the_payload_type_of_the_voice(caller: 
     assert peer.receiver is not None
     await peer.answer(replace(peer._offer, payload_type=109))
     assert (peer.sender.payload_type, peer.receiver.payload_type) == (109, 109)
+
+
+async def test_a_session_that_cannot_say_goodbye_in_time_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport, ended = WebRTCTransport(loopback=True), asyncio.Event()
+    transport.on_end = ended.set
+    monkeypatch.setattr(transport, "part", asyncio.Event().wait)
+    closing = asyncio.create_task(transport.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    assert ended.is_set()
