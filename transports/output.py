@@ -88,8 +88,8 @@ class OutputTransport(FrameProcessor):
     ``sample_rate``: of what `Verbs.send` gets; other rates are resampled, stereo is mixed to mono.
     ``buffer_ms``: with so much waiting, the job that makes the audio is held. ``gap_ms``: a response that has had
     nothing to play for so long counts as silent until it goes on. ``lead_ms``: `Verbs.send` gets each 20 ms so
-    long before they are due. ``on_grid``: they are due at multiples of 20 ms of the clock, where what is sent has places
-    like that: so the account of what was heard and the wire agree to the packet.
+    long before they are due. ``on_grid``: they are due at multiples of 20 ms of the clock, where what is sent has
+    places like that: so the account of what was heard and the wire agree to the packet.
 
     Upstream it says `BotStartedSpeakingFrame` with the first sample of a response, `BotStoppedSpeakingFrame`
     after the last, and of each response that has begun to arrive once what became of it:
