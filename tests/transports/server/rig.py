@@ -131,7 +131,7 @@ async def settle(before: set[asyncio.Task[Any]]) -> None:
     raise AssertionError(f"left behind: {left}")
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for something that becomes true."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for tells nobody

@@ -168,7 +168,7 @@ async def is_open(socket: aiohttp.ClientWebSocketResponse) -> bool:
     """Whether the server is still there, once it has dealt with what it was sent."""
     await socket.ping(b"?")
     while True:
-        message = await socket.receive(timeout=10)
+        message = await socket.receive(timeout=60)
         if message.type is aiohttp.WSMsgType.PING:
             await socket.pong(message.data)
         elif message.type is aiohttp.WSMsgType.PONG:
