@@ -35,7 +35,8 @@ class Card(MemoryTransport):
     """Notes when each chunk was sent, and when it is due, in ms."""
 
     def __init__(self, lead_ms: float, **options: Any) -> None:
-        super().__init__(lead_ms=lead_ms, **{"output_rate": RATE, **options})
+        defaults: dict[str, Any] = {"output_rate": RATE, **options}
+        super().__init__(lead_ms=lead_ms, **defaults)
         self.sent: list[tuple[float, float]] = []
 
     def send(self, samples: Samples, due_ns: int) -> None:

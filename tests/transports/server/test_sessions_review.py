@@ -166,7 +166,8 @@ def test_a_request_without_a_host_is_looked_up_nowhere(monkeypatch: pytest.Monke
     def looked_up(_: Any) -> str:
         raise AssertionError("a missing Host was looked up")
 
-    monkeypatch.setattr(type(request), "host", property(looked_up))
+    kind: Any = request.__class__
+    monkeypatch.setattr(kind, "host", property(looked_up))
     with pytest.raises(Exception, match="Pages from this origin"):
         Origins(ServerSettings()).check(request)
 
@@ -179,6 +180,7 @@ async def test_a_socket_whose_conversation_is_over_already_is_refused(monkeypatc
         async def begun_and_over(transport: Transport, *rest: Any) -> Any:
             conversation = await begin(transport, *rest)
             conversation.worker.cancel()
+            assert conversation.task is not None
             await asyncio.wait([conversation.task])
             return conversation
 

@@ -112,7 +112,8 @@ async def test_a_restart_that_fails_leaves_no_trace_and_the_next_one_goes_throug
 
 
 async def test_a_restart_with_a_malformed_candidate_leaves_the_connection_and_its_name(caller: Caller) -> None:
-    transport, tag, complaints = caller.transport, caller.transport.ice_tag, []
+    transport, tag = caller.transport, caller.transport.ice_tag
+    complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     offer = (await caller.client.offer()).replace("a=candidate:", "a=candidate:nonsense ", 1)
     await transport.answer(offer)

@@ -24,13 +24,14 @@ class Reluctant(FakeSocket):
 async def test_of_two_that_come_while_the_first_is_being_closed_the_last_one_stays(stages: MakeStage):
     stage = await stages()
     async with asyncio.timeout(10):
-        sockets = [Reluctant(), FakeSocket(), FakeSocket()]
+        reluctant = Reluctant()
+        sockets = [reluctant, FakeSocket(), FakeSocket()]
         served: list[asyncio.Task[None]] = []
         for socket in sockets:
             served.append(asyncio.create_task(stage.transport.serve(socket)))
             await asyncio.sleep(0)
             await socket.say(START)
-        sockets[0].let_close.set()
+        reluctant.let_close.set()
         await asyncio.wait(served[:2])
         await sockets[2].say('{"type": "interrupt"}')
         assert [socket.closed is None for socket in sockets] == [False, False, True]
