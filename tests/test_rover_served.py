@@ -22,6 +22,8 @@ pytest.importorskip("espeakng_loader")
 
 import aiohttp
 
+pytestmark = pytest.mark.realtime
+
 ROOT = Path(__file__).parents[1]
 ROVER = ROOT / "examples" / "rover.py"
 CALLER = ROOT / "examples" / "audio" / "caller.wav"

@@ -12,6 +12,8 @@ from aiohttp import web
 from voxline.tests.browser.chromium import PageError
 from voxline.tests.browser.conftest import Browser
 
+pytestmark = pytest.mark.realtime
+
 LOUDNESS = """(async () => {
     const stream = await navigator.mediaDevices.getUserMedia({audio: {echoCancellation: false}});
     const context = new AudioContext(), analyser = context.createAnalyser();

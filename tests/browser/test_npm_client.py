@@ -20,6 +20,8 @@ from voxline.tests.test_examples import load
 from voxline.transports.base import Transport
 from voxline.transports.server import Server, ServerSettings
 
+pytestmark = pytest.mark.realtime
+
 CALLER = Path(__file__).parents[2] / "examples" / "audio" / "caller.wav"
 ICE = "client._transport.pc?.iceConnectionState"
 OFFER = "{webrtcRequestParams: {endpoint: location.origin + '/api/offer'}}"

@@ -14,6 +14,8 @@ from voxline.tests.browser.page_stand import CONNECT, CONTRAST, NOTICES, STATE, 
 from voxline.transports.server.server import Server
 from voxline.transports.server.settings import PAGE, ServerSettings
 
+pytestmark = pytest.mark.realtime
+
 MOST_BYTES = 30_000
 """Of all that a browser loads."""
 TRANSCRIPT = (

@@ -21,6 +21,8 @@ from voxline.transports.server.server import Server
 from voxline.transports.server.settings import ServerSettings
 from voxline.transports.webrtc.transport import WebRTCTransport
 
+pytestmark = pytest.mark.realtime
+
 ROOT = Path(__file__).parents[2]
 CALLER = ROOT / "examples" / "audio" / "caller.wav"
 WORDS = "[...document.querySelectorAll('#transcript li p')].map((item) => item.textContent)"

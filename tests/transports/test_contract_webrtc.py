@@ -22,6 +22,8 @@ from voxline.tests.transports.webrtc.client import Client
 from voxline.transports.webrtc import WebRTCTransport
 from voxline.transports.webrtc.opus import Decoder, Encoder
 
+pytestmark = pytest.mark.realtime
+
 _TIME_BASE = fractions.Fraction(1, 48_000)
 
 

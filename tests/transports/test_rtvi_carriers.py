@@ -18,6 +18,8 @@ import aiohttp
 from voxline.pipeline.processor import FrameProcessor, handles
 from voxline.transports.server import Server, ServerSettings
 
+pytestmark = pytest.mark.realtime
+
 
 class Greeter(FrameProcessor):
     """Tells the client's program of each text."""

@@ -22,6 +22,8 @@ from voxline.pipeline.audio import StreamResampler
 from voxline.pipeline.testing import material
 from voxline.tests.transports.local.pulse import PATIENCE_S, RATE, Pulse, missing, recording
 
+pytestmark = pytest.mark.realtime
+
 CALLER = Path(__file__).parents[3] / "examples" / "audio" / "caller.wav"
 LONG = (
     "I am a bot at a desk, and I hear myself when I speak. That is why I take my own voice out of what I hear, "

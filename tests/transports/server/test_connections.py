@@ -8,10 +8,13 @@ import weakref
 from typing import Any
 
 import psutil
+import pytest
 from voxline.pipeline import PipelineWorker
 from voxline.tests.transports.server.rig import Browser, Client, served, until
 from voxline.transports.base import Transport
 from voxline.transports.webrtc import WebRTCTransport
+
+pytestmark = pytest.mark.realtime
 
 COUNT = 12
 

@@ -18,6 +18,8 @@ import pytest
 from voxline.tests.transports.server.mutations import COUNT, mutated_bytes, objects, texts
 from voxline.tests.transports.server.rig import Browser, Client, an_offer, served, until
 
+pytestmark = pytest.mark.realtime
+
 CANDIDATE = "candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host generation 0 ufrag EsAw network-id 1"
 FRAGMENT = (
     "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n"

@@ -18,6 +18,8 @@ from voxline.transports.base import Transport
 from voxline.transports.server import Caller, Refusal, current_caller, make_credential
 from voxline.transports.webrtc import WebRTCTransport
 
+pytestmark = pytest.mark.realtime
+
 CANDIDATE = "candidate:1 1 udp 2122260223 192.0.2.7 61764 typ host"
 
 

@@ -22,6 +22,8 @@ from voxline.transports.webrtc.receiver import MAX_AHEAD_NS
 from voxline.transports.webrtc.sdp import parse_offer
 from voxline.transports.webrtc.seams import IceConnection, Wire
 
+pytestmark = pytest.mark.realtime
+
 SECOND_NS = 1_000_000_000
 
 

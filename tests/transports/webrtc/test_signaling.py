@@ -26,6 +26,8 @@ from voxline.transports.webrtc.signaling import (
     write_fragment,
 )
 
+pytestmark = pytest.mark.realtime
+
 CANDIDATE = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host"
 FRAGMENT = f"""\
 a=ice-ufrag:abcd

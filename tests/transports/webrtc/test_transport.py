@@ -33,6 +33,8 @@ from voxline.tests.transports.webrtc.test_seams import End
 from voxline.transports.webrtc import WebRTCTransport
 from voxline.transports.webrtc.sdp import Ice, sections_of
 
+pytestmark = pytest.mark.realtime
+
 
 class Singer(FrameProcessor):
     """Sings one tone for long, from when somebody is there."""

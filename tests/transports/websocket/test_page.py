@@ -15,6 +15,8 @@ from voxline.tests.browser.chromium import chromium, chromium_path
 from voxline.tests.transports.websocket.peers import Notes, loud, tone
 from voxline.transports.websocket import WebSocketTransport
 
+pytestmark = pytest.mark.realtime
+
 GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "websocket.md"
 SPY = """
 window.started = []; window.stopped = 0;

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
+import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 from voxline.pipeline import (
     ClientConnectedFrame,
@@ -32,6 +33,8 @@ from voxline.processors import EnergyVAD, ScriptedSTT, ScriptedTTS, conversation
 from voxline.tests.transports.websocket.peers import START, STREAM, Notes, Phone, loud, server, tone
 from voxline.tests.transports.websocket.test_serializers import KINDS, mutated
 from voxline.transports.websocket import RawSerializer, TwilioSerializer, WebSocketTransport
+
+pytestmark = pytest.mark.realtime
 
 
 @dataclass
