@@ -27,11 +27,7 @@ Facts = list[InputFrame]
 """What happened, in order, as the frames that say so."""
 
 CHARACTERS_PER_S = 15.0
-"""How fast text is spoken that has no times, before anything is known of the voice: 180 words a minute of five
-characters, the typist's word, each.
-"""
-LEAST_CHARACTERS = 20
-"""So much text tells something of a voice."""
+"""How fast text is spoken that has no times: 180 words a minute of five characters, the typist's word, each."""
 
 
 @dataclass(slots=True)
@@ -69,15 +65,7 @@ class _Response:
     def text(self) -> str:
         return _joined([(text, glued) for _, text, glued in self.words])
 
-    def spans(self) -> tuple[int, int]:
-        """How many characters it has in `SpokenWord` of several words, and how many samples they took."""
-        ends = [*(start for start, _, _ in self.words[1:]), self.appended][: len(self.words)]
-        spans = [
-            (len(text), end - start) for (start, text, _), end in zip(self.words, ends, strict=True) if " " in text
-        ]
-        return sum(characters for characters, _ in spans), sum(samples for _, samples in spans)
-
-    def heard_text(self, rate: int, characters_per_s: float) -> str:
+    def heard_text(self, rate: int) -> str:
         """The words that have begun to sound. Several in one `SpokenWord` share the time until the next begins."""
         if not self.words:
             return ""
@@ -85,7 +73,7 @@ class _Response:
         end = self.appended
         if not self.ended:
             # Its audio is still coming, so there may be more of it than is here.
-            end = max(end, start + round(len(text) * rate / characters_per_s))
+            end = max(end, start + round(len(text) * rate / CHARACTERS_PER_S))
         ends = [*(start for start, _, _ in self.words[1:]), end]
         return _joined(
             [
@@ -130,8 +118,6 @@ class PlayoutLedger:
         self._queue: deque[_Response] = deque()
         self._newest = 0
         self._cut = 0
-        self._characters_per_s = CHARACTERS_PER_S
-        """Of the voice that tells no times, as its last answer was."""
 
     @property
     def buffered_ms(self) -> float:
@@ -181,9 +167,6 @@ class PlayoutLedger:
         if entry is None:
             return False
         entry.ended = True
-        characters, samples = entry.spans()
-        if characters >= LEAST_CHARACTERS and samples > 0:
-            self._characters_per_s = characters * self.sample_rate / samples
         return True
 
     def _entry(self, response: int, *, ending: bool = False) -> _Response | None:
@@ -255,7 +238,7 @@ class PlayoutLedger:
             self.buffered -= entry.appended - entry.played
             entry.played = max(0, entry.played - unheard)
             if not entry.recorded:
-                heard = entry.heard_text(self.sample_rate, self._characters_per_s)
+                heard = entry.heard_text(self.sample_rate)
                 facts.append(ResponseCutFrame(entry.number, self._ms(entry.played), heard, reason))
             facts += self._stopped(entry.number)
         return facts

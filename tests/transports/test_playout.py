@@ -429,16 +429,3 @@ def check_speaking(model: Model) -> None:
             assert speaking == fact.response
             speaking = 0
     assert speaking == 0
-
-
-def test_the_pace_of_a_voice_is_learnt_from_its_last_whole_answer():
-    """100 characters in 5 s: 20 a second. Cut in a sentence whose audio is still coming, that is what counts."""
-    text = "ten chars " * 10
-    ledger = PlayoutLedger(RATE)
-    ledger.append(1, np.zeros(5 * RATE, np.int16), [SpokenWord(text, 0.0)])
-    ledger.end(1)
-    ledger.take(5 * RATE)
-    ledger.append(2, np.zeros(2 * RATE, np.int16), [SpokenWord(text, 0.0)])
-    ledger.take(2 * RATE)
-    (cut,) = [fact for fact in ledger.cut(2) if isinstance(fact, ResponseCutFrame)]
-    assert len(cut.heard_text) == pytest.approx(40, abs=5)

@@ -51,7 +51,7 @@ class ServerSettings:
     """0: one that is free."""
     name: str = "voxline"
     """The bot's name, as the page shows it."""
-    page: Path | None = PAGE
+    page: Path | None = field(default_factory=lambda: PAGE)
     """The folder served at ``/``, read once, at the start. None: no page."""
     page_policy: str = PAGE_POLICY
     """Its Content-Security-Policy."""
