@@ -257,11 +257,11 @@ class _Ending(Tap):
 
     def closed(self) -> None:
         talk = self._tap.talk
-        answers = sum(turn.steps is not None for turn in talk.turns)
+        said = sum(answer.start_ms is not None for answer in talk.answers)
         cuts = sum(answer.cut for answer in talk.answers)
+        seconds = talk.duration_ms / 1000
         print(
-            f"{self._name} is over: {talk.duration_ms / 1000:.0f} s, answers: {answers}, interruptions: {cuts}",
-            flush=True,
+            f"{self._name} is over after {seconds:.0f} s; heard from the bot: {said}, interrupted: {cuts}", flush=True
         )
 
 

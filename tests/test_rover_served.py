@@ -101,4 +101,10 @@ async def test_the_rover_is_driven_over_a_websocket() -> None:
             async for message in client:
                 if message.type is aiohttp.WSMsgType.TEXT and '"heading": "west"' in message.data:
                     break
-        await server.prints("is over")
+            async for message in client:
+                if (
+                    message.type is aiohttp.WSMsgType.BINARY
+                    and np.abs(np.frombuffer(message.data, "<i2")).max() > 1_000
+                ):
+                    break
+        assert "heard from the bot: 2," in await server.prints("is over")

@@ -280,8 +280,7 @@ class Suite(Generic[A]):
         for stop_after in (None, 1):
             async with self.lab(self.fresh()) as lab:
                 await lab.ask(self.long(), stop_after=stop_after)
-        await settled(lambda: not held().beyond(before))
-        self.expect(not (left := held().beyond(before)), "what was there before", ", ".join(left))
+        self.expect(not (left := await settled(before)), "what was there before", ", ".join(left))
 
 
 async def _reconnect(adapter: Service[Any]) -> None:

@@ -7,11 +7,10 @@ import gc
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...pipeline.clock import VirtualClock, Wait
+from ...pipeline.clock import NS_PER_S, SystemClock, VirtualClock, Wait
 
 _FILES = Path("/proc/self/fd")
 _THREADS = Path("/proc/self/task")
@@ -48,8 +47,13 @@ def _kind(name: str) -> str:
 
 
 def held() -> Resources:
-    """What this process holds now."""
+    """What this process holds now, garbage aside. Looking for that takes a second where a process is large."""
     gc.collect()
+    return seen()
+
+
+def seen() -> Resources:
+    """As `held`, with what garbage still holds."""
     current = asyncio.current_task()
     return Resources(
         Counter(filter(None, map(_target, _names(_FILES)))),
@@ -80,13 +84,11 @@ def _children(task: Path) -> list[int]:
         return []
 
 
-async def settled(done: Callable[[], bool], real_s: float = GRACE_S) -> bool:
-    """Wait until ``done``, for real seconds at most. Whether it came to that."""
-    clock = VirtualClock()
-    left_s = real_s
-    while not done() and left_s > 0:
+async def settled(before: Resources) -> list[str]:
+    """Wait until nothing is held that was not ``before``, for `GRACE_S` at most. What still is, in words."""
+    real, until = VirtualClock(), SystemClock().now_ns() + round(GRACE_S * NS_PER_S)
+    while seen().beyond(before) and SystemClock().now_ns() < until:
         waiting = Wait()
-        clock.patience(0.01, waiting.wake)
+        real.patience(0.01, waiting.wake)
         await waiting
-        left_s -= 0.01
-    return done()
+    return held().beyond(before)
