@@ -25,17 +25,8 @@ import time
 from typing import Any
 
 import psutil
-from voxline.pipeline import (
-    AudioFormat,
-    Frame,
-    FrameProcessor,
-    InputAudioFrame,
-    OutputAudioFrame,
-    Pipeline,
-    PipelineWorker,
-    handles,
-)
-from voxline.transports.base import Transport
+from voxline.pipeline import PipelineWorker
+from voxline.tests.transports.server.rig import mirror
 from voxline.transports.server import Server, ServerSettings
 from voxline.transports.webrtc import WebRTCTransport
 
@@ -43,28 +34,6 @@ BATCH = 30
 AT_A_TIME = 5
 SILENT_S, RECONNECT_S = 2.0, 1.0
 """So short that one need not wait for the end: by default 10 s and 20 s."""
-
-
-class Mirror(FrameProcessor):
-    """Says what it hears."""
-
-    def __init__(self) -> None:
-        self.mine = 0
-
-    def makes(self) -> dict[type[Frame], AudioFormat]:
-        """Audio, as it came."""
-        return {OutputAudioFrame: AudioFormat()}
-
-    @handles(InputAudioFrame)
-    async def repeat(self, frame: InputAudioFrame) -> None:
-        """Say it."""
-        self.mine = self.mine or self.new_response()
-        await self.push(OutputAudioFrame(frame.samples, frame.sample_rate), response=self.mine)
-
-
-def make_pipeline(transport: Transport) -> Pipeline:
-    """A mirror for each."""
-    return Pipeline([transport.input(), Mirror(), transport.output()])
 
 
 # --- the clients' process ---------------------------------------------------------------------------------------
@@ -194,7 +163,7 @@ async def main(count: int) -> bool:
     def transport() -> WebRTCTransport:
         return WebRTCTransport(loopback=True, silent_timeout_s=SILENT_S, reconnect_s=RECONNECT_S)
 
-    async with Server(make_pipeline, settings, make_transport=transport) as server:
+    async with Server(mirror, settings, make_transport=transport) as server:
         for _ in range(2):
             await batch(server.url, BATCH)
         await gone(server)

@@ -284,6 +284,15 @@ def show(figures: dict[str, Any]) -> None:
             print(f"    HISTORY {cut}")
 
 
+def table(columns: dict[str, list[tuple[str, str]]]) -> list[str]:
+    """A column for each run, a line for each heading."""
+    lines = [
+        f"| {cells[0][0]} | " + " | ".join(value for _, value in cells) + " |"
+        for cells in zip(*columns.values(), strict=True)
+    ]
+    return ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns), *lines]
+
+
 def report(runs: list[dict[str, Any]]) -> str:
     """The section of RESULTS-transports.md."""
     lines = [
@@ -293,12 +302,8 @@ def report(runs: list[dict[str, Any]]) -> str:
         "channels of one recording (before its sound card). Offline parts: SileroVAD, PocketSphinx, rules, eSpeak NG. "
         "Median / 90th percentile / worst. A voice is *heard* from the first 5 ms above -50 dBFS on.",
         "",
-        "| | " + " | ".join(figures["label"] for figures in runs) + " |",
-        "| --- |" + " --- |" * len(runs),
+        *table({figures["label"]: row(figures) for figures in runs}),
     ]
-    rows = [row(figures) for figures in runs]
-    for number, (heading, _) in enumerate(rows[0]):
-        lines.append(f"| {heading} | " + " | ".join(cells[number][1] for cells in rows) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -311,12 +316,8 @@ def report_beside(sides: list[dict[str, Any]]) -> str:
         "that the user has stopped, and is silent as soon as it says that they speak. Echo canceller off, all else as "
         "above.",
         "",
-        "| | " + " | ".join(side["version"] for side in sides) + " |",
-        "| --- |" + " --- |" * len(sides),
+        *table({side["version"]: beside_row(side) for side in sides}),
     ]
-    rows = [beside_row(side) for side in sides]
-    for number, (heading, _) in enumerate(rows[0]):
-        lines.append(f"| {heading} | " + " | ".join(cells[number][1] for cells in rows) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -8,7 +8,7 @@ import gc
 import logging
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from .crew import spawn
 from .worker import Outcome, PipelineWorker
@@ -27,8 +27,8 @@ class PipelineRunner:
     """
 
     def __init__(self, *, handle_signals: bool = True, freeze_garbage: bool = True) -> None:
-        self._freeze = freeze_garbage
-        self._handle_signals = handle_signals and threading.current_thread() is threading.main_thread()
+        self._freeze_garbage = freeze_garbage
+        self._handle_signals = handle_signals
         self._workers: list[PipelineWorker] = []
         self._stopping: list[asyncio.Task[None]] = []
 
@@ -36,7 +36,11 @@ class PipelineRunner:
         """Run all workers to their ends. The first error of a worker that does not start is raised, after all ended."""
         self._workers = list(workers)
         self._stopping = []
-        with self._signals(), self._frozen():
+        with contextlib.ExitStack() as stack:
+            if self._handle_signals:
+                stack.enter_context(on_signals(self.signalled))
+            if self._freeze_garbage:
+                stack.enter_context(frozen_garbage())
             try:
                 if len(workers) == 1:
                     return [await workers[0].run()]
@@ -44,18 +48,6 @@ class PipelineRunner:
             finally:
                 if self._stopping:
                     await asyncio.wait(self._stopping)
-
-    @contextlib.contextmanager
-    def _frozen(self) -> Generator[None]:
-        if not self._freeze:
-            yield
-            return
-        gc.collect()
-        gc.freeze()
-        try:
-            yield
-        finally:
-            gc.unfreeze()
 
     async def _run_many(self) -> list[Outcome]:
         outcomes: dict[PipelineWorker, Outcome] = {}
@@ -80,16 +72,6 @@ class PipelineRunner:
             raise errors[0]
         return [outcomes[worker] for worker in self._workers]
 
-    def _signals(self) -> contextlib.ExitStack:
-        stack = contextlib.ExitStack()
-        if self._handle_signals:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError, RuntimeError):
-                    loop.add_signal_handler(number, self.signalled)
-                    stack.callback(loop.remove_signal_handler, number)
-        return stack
-
     def signalled(self) -> None:
         """What a signal does: drain the first time, cancel the second."""
         if self._stopping:
@@ -100,6 +82,30 @@ class PipelineRunner:
         log.info("draining; once more to cancel")
         for worker in self._workers:
             self._stopping.append(spawn(_stop(worker), f"stop {worker.name}"))
+
+
+@contextlib.contextmanager
+def on_signals(signalled: Callable[[], None]) -> Generator[None]:
+    """Call this for each Ctrl-C and SIGTERM. Nothing changes outside the main thread, which alone gets signals."""
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with contextlib.suppress(NotImplementedError, RuntimeError):
+                    loop.add_signal_handler(number, signalled)
+                    stack.callback(loop.remove_signal_handler, number)
+        yield
+
+
+@contextlib.contextmanager
+def frozen_garbage() -> Generator[None]:
+    """A full collection would walk through all that was imported, and hold every conversation up for so long."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 async def _stop(worker: PipelineWorker) -> None:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypeVar
 
 from ..pipeline.clock import NS_PER_MS
+from ..pipeline.deadline import Deadline
 from ..pipeline.errors import (
     BadRequestError,
     ProcessorError,
@@ -37,7 +38,6 @@ from ..pipeline.errors import (
 from ..pipeline.frames import UPSTREAM, ErrorFrame, ServiceMetricsFrame, UrgentFrame
 from ..pipeline.jobs import current_job
 from ..pipeline.processor import NOT_RUNNING, FrameProcessor, handles
-from .deadline import Deadline
 from .health import Health
 
 log = logging.getLogger("voxline")

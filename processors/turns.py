@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..pipeline.deadline import Deadline
 from ..pipeline.errors import ServiceError, ServiceTimeout, SettingsError
 from ..pipeline.frames import (
     UPSTREAM,
@@ -28,7 +29,6 @@ from ..pipeline.frames import (
 from ..pipeline.jobs import Stream
 from ..pipeline.processor import AudioFormat, FrameProcessor, handles, streams
 from .chain import Chain
-from .deadline import Deadline
 
 SAMPLE_RATE = 16_000
 HEARD_SAMPLES = 8 * SAMPLE_RATE

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, cast
 from pydantic import Field
 from typing_extensions import TypeVar
 
+from ...pipeline.deadline import Deadline
 from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import (
     UPSTREAM,
@@ -35,7 +36,6 @@ from ...pipeline.frames import (
     UsageFrame,
 )
 from ...pipeline.processor import handles
-from ..deadline import Deadline
 from ..service import Asking, Limits, Service, ServiceSettings, yielding
 from ..text.sentences import SentenceCutter
 from ..tools.ledger import Call

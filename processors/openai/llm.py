@@ -10,9 +10,9 @@ from typing import Any, Unpack
 
 from pydantic import BaseModel, Field, ValidationError
 
+from ...pipeline.deadline import Deadline
 from ...pipeline.errors import BadAnswerError, BadRequestError, ServiceDownError, ServiceError, ServiceTimeout
 from ...pipeline.frames import Message, ToolCall
-from ..deadline import Deadline
 from ..llm.base import LLM, LLMLimits, LLMSettings, Piece, Usage
 from ..service import settings_of
 from ..tools.tool import ToolLike, ToolSpec

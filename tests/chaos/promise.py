@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from voxline.processors.deadline import AGAIN_S
+from voxline.pipeline.deadline import AGAIN_S
 from voxline.processors.service import CLOSING_S, ServiceSettings
 from voxline.processors.session.settings import SessionSettings
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,21 @@ from voxline.pipeline import (
     InputFrame,
     OutputAudioFrame,
     PausePlayoutFrame,
+    Pipeline,
+    PipelineWorker,
     ResponseCutFrame,
     ResponseEndFrame,
     ResponsePlayedFrame,
     ResumePlayoutFrame,
     Samples,
     SpokenWord,
+    TextFrame,
+    VirtualClock,
     handles,
+    source,
 )
+from voxline.pipeline.recording import Recorder, Recording
+from voxline.pipeline.replay import replay
 from voxline.transports.memory import Heard, MemoryTransport
 from voxline.transports.output import OutputTransport
 
@@ -109,3 +117,61 @@ class Stage:
 
     async def advance(self, ms: float) -> None:
         await self.bench.advance(ms=ms)
+
+
+# --- whole conversations ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CueFrame(InputFrame):
+    """Something happens."""
+
+    what: str
+
+
+class Cues(FrameProcessor):
+    """Each so many ms after the one before."""
+
+    def __init__(self, cues: Sequence[tuple[float, str]]) -> None:
+        self.cues = cues
+
+    @source
+    async def play(self) -> AsyncIterator[Frame]:
+        for wait_ms, what in self.cues:
+            await self.clock.sleep(wait_ms / 1000)
+            yield CueFrame(what)
+
+
+class Director(FrameProcessor):
+    @handles(CueFrame)
+    async def direct(self, frame: CueFrame) -> None:
+        if frame.what == "ask":
+            await self.push(TextFrame("speak"), response=self.new_response())
+        elif frame.what == "cut":
+            self.interrupt()
+        elif frame.what in ("pause", "resume"):
+            await self.push(PausePlayoutFrame() if frame.what == "pause" else ResumePlayoutFrame())
+
+
+Show = tuple[Pipeline, Notes, MemoryTransport]
+
+
+def show(cues: Sequence[tuple[float, str]], voice: FrameProcessor) -> Show:
+    """A conversation: ``voice`` answers a `TextFrame` with audio."""
+    notes, transport = Notes(), MemoryTransport(output_rate=RATE)
+    return Pipeline([Cues(cues), Director(), notes, voice, transport.output()]), notes, transport
+
+
+async def record_and_replay(make: Callable[[], Show], path: Path) -> list[Frame]:
+    """Replays say and play the same at the same time. Returns what was said."""
+    pipeline, notes, transport = make()
+    worker = PipelineWorker(pipeline, clock=VirtualClock())
+    worker.add_tap(Recorder(path))
+    await worker.run()
+    for _ in range(2):
+        pipeline, again, transport_again = make()
+        await replay(Recording.load(path), pipeline)
+        assert again.facts == notes.facts
+        assert times(transport_again.heard) == times(transport.heard)
+        assert joined(transport_again.heard).tolist() == joined(transport.heard).tolist()
+    return [fact for _, fact in notes.facts]

@@ -20,7 +20,6 @@ from voxline.pipeline import (
     BotStoppedSpeakingFrame,
     Frame,
     FrameProcessor,
-    InputFrame,
     OutputAudioFrame,
     PausePlayoutFrame,
     Pipeline,
@@ -35,10 +34,21 @@ from voxline.pipeline import (
     handles,
     source,
 )
-from voxline.pipeline.recording import Recorder, Recording
-from voxline.pipeline.replay import replay
 from voxline.pipeline.testing import Harness
-from voxline.tests.transports.stage import MS, NS_PER_MS, RATE, Notes, Speaker, Stage, audio, joined, ramp, times
+from voxline.tests.transports.stage import (
+    MS,
+    NS_PER_MS,
+    RATE,
+    Notes,
+    Speaker,
+    Stage,
+    audio,
+    joined,
+    ramp,
+    record_and_replay,
+    show,
+    times,
+)
 from voxline.transports.file import FileTransport
 from voxline.transports.memory import Heard, MemoryTransport
 
@@ -442,38 +452,10 @@ async def test_a_device_that_fails_to_go_on_costs_no_audio(harness: Any):
 # --- runs ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CueFrame(InputFrame):
-    """Something happens."""
-
-    what: str
-
-
 CUES = [
     *[(10, "ask"), (333, "pause"), (1_000, "resume"), (7, "pause"), (3, "resume"), (500, "pause"), (5, "cut")],
     *[(0, "ask"), (2_000, "resume"), (4_000, "nothing")],
 ]
-
-
-class Show(FrameProcessor):
-    """A conversation with pauses, one of which ends in a cut."""
-
-    @source
-    async def play(self) -> AsyncIterator[Frame]:
-        for wait_ms, what in CUES:
-            await self.clock.sleep(wait_ms / 1000)
-            yield CueFrame(what)
-
-
-class Director(FrameProcessor):
-    @handles(CueFrame)
-    async def direct(self, frame: CueFrame) -> None:
-        if frame.what == "ask":
-            await self.push(TextFrame("speak"), response=self.new_response())
-        elif frame.what == "cut":
-            self.interrupt()
-        elif frame.what in ("pause", "resume"):
-            await self.push(PausePlayoutFrame() if frame.what == "pause" else ResumePlayoutFrame())
 
 
 class SlowVoice(Speaker):
@@ -486,22 +468,9 @@ class SlowVoice(Speaker):
 
 
 async def test_a_recording_replays_pauses(tmp_path: Path):
-    def show() -> tuple[Pipeline, Notes, MemoryTransport]:
-        notes, transport = Notes(), MemoryTransport(output_rate=RATE)
-        return Pipeline([Show(), Director(), notes, SlowVoice(), transport.output()]), notes, transport
-
-    pipeline, notes, transport = show()
-    worker = PipelineWorker(pipeline, clock=VirtualClock())
-    worker.add_tap(Recorder(tmp_path / "show.jsonl"))
-    await worker.run()
-    records = [fact for _, fact in notes.facts if isinstance(fact, ResponsePlayedFrame | ResponseCutFrame)]
+    facts = await record_and_replay(lambda: show(CUES, SlowVoice()), tmp_path / "show.jsonl")
+    records = [fact for fact in facts if isinstance(fact, ResponsePlayedFrame | ResponseCutFrame)]
     assert [type(record).__name__ for record in records] == ["ResponseCutFrame", "ResponsePlayedFrame"]
-    for _ in range(2):
-        pipeline, again, transport_again = show()
-        await replay(Recording.load(tmp_path / "show.jsonl"), pipeline)
-        assert again.facts == notes.facts
-        assert times(transport_again.heard) == times(transport.heard)
-        assert joined(transport_again.heard).tolist() == joined(transport.heard).tolist()
 
 
 async def test_a_pause_is_silence_in_a_file(tmp_path: Path):

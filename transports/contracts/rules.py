@@ -358,23 +358,22 @@ async def _cancel(call: Call) -> str:
 
 @rule("a user who hangs up ends the worker, or is told of")
 async def _hang_up(call: Call) -> str:
-    call.speak(_sound(call, 400))
-    await call.wait(200)
-    began_ns = call.now_ns
-    await call.peer.close()
-    ended = await call.until(lambda: call.ended_or_told, call.peer.end_s * 1_000)
-    expect(ended, f"the end of the worker or a ClientDisconnectedFrame within {call.peer.end_s:g} s", "neither")
-    return f"after {(call.now_ns - began_ns) / NS_PER_MS:.0f} ms"
+    return await _left(call, call.peer.close, call.peer.end_s)
 
 
 @rule("a user who vanishes ends the worker, or is told of, within a bound")
 async def _vanish(call: Call) -> str:
+    return await _left(call, call.peer.vanish, call.peer.gone_s)
+
+
+async def _left(call: Call, leave: Callable[[], Coroutine[Any, Any, None]], within_s: float) -> str:
+    """The user leaves while the bot speaks."""
     call.speak(_sound(call, 400))
     await call.wait(200)
     began_ns = call.now_ns
-    await call.peer.vanish()
-    ended = await call.until(lambda: call.ended_or_told, call.peer.gone_s * 1_000)
-    expect(ended, f"the end of the worker or a ClientDisconnectedFrame within {call.peer.gone_s:g} s", "neither")
+    await leave()
+    ended = await call.until(lambda: call.ended_or_told, within_s * 1_000)
+    expect(ended, f"the end of the worker or a ClientDisconnectedFrame within {within_s:g} s", "neither")
     return f"after {(call.now_ns - began_ns) / NS_PER_MS:.0f} ms"
 
 

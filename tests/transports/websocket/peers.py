@@ -27,6 +27,7 @@ from voxline.pipeline import (
     InputTextFrame,
     InterruptRequestFrame,
     OutputAudioFrame,
+    PipelineWorker,
     ResponseCutFrame,
     ResponsePlayedFrame,
     Samples,
@@ -323,6 +324,15 @@ class Stage:
 
 
 # --- on a network -----------------------------------------------------------------------------------------------------
+
+
+async def converse(transport: WebSocketTransport, worker: PipelineWorker, request: web.Request) -> web.StreamResponse:
+    """Answer a request with this bot."""
+    running = asyncio.create_task(worker.run())
+    try:
+        return await transport.accept(request)
+    finally:
+        await running
 
 
 @contextlib.asynccontextmanager

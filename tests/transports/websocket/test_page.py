@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import soundfile
 from aiohttp import web
 from voxline.pipeline import InterruptRequestFrame, OutputAudioFrame, Pipeline, PipelineWorker
 from voxline.tests.browser.chromium import chromium, chromium_path
-from voxline.tests.transports.websocket.peers import Notes, loud, tone
+from voxline.tests.transports.websocket.peers import Notes, converse, loud, tone
 from voxline.transports.websocket import WebSocketTransport
 
 pytestmark = pytest.mark.realtime
@@ -40,14 +41,8 @@ async def test_the_page_of_the_guide_talks_with_a_bot(tmp_path: Path):
     async def page(request: web.Request) -> web.StreamResponse:
         return web.Response(text=html, content_type="text/html")
 
-    async def talk(request: web.Request) -> web.StreamResponse:
-        running = asyncio.create_task(worker.run())
-        try:
-            return await transport.accept(request)
-        finally:
-            await running
-
     app = web.Application()
+    talk = functools.partial(converse, transport, worker)
     app.add_routes([web.get("/", page), web.get("/favicon.ico", page), web.get("/ws", talk)])
     runner = web.AppRunner(app, shutdown_timeout=2)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""Deadlines of a job, by the worker's clock.
+"""Deadlines of whatever waits, by a clock of ours.
 
 `asyncio.timeout` would go by the machine's clock, and a virtual one would never know of it.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from ..pipeline.clock import NS_PER_S, Clock, TimerHandle
+from .clock import NS_PER_S, Clock, TimerHandle
 
 AGAIN_S = 0.5
 """Who has been told that it is too late, and waits for something else first, is told again after so long."""

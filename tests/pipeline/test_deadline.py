@@ -6,8 +6,8 @@ from contextlib import suppress
 import pytest
 from voxline.pipeline import Frame, FrameProcessor, TextFrame, handles
 from voxline.pipeline.clock import Clock, Wait
+from voxline.pipeline.deadline import Deadline
 from voxline.pipeline.testing import Bench, Harness
-from voxline.processors.deadline import Deadline
 
 
 class Late(Exception):
