@@ -18,7 +18,7 @@ from .errors import QueueOverflowError
 from .frames import DOWNSTREAM, UPSTREAM, AtBound, ErrorFrame, Frame, Lane
 from .graph import Graph, Spot
 from .host import Hop, Host
-from .inbox import MICROPHONE_FRAMES, Inbox
+from .inbox import Inbox
 from .jobs import Hold, Job, JobEndedFrame, Origin
 from .router import Router
 from .station import Entry, JobHop, Station
@@ -136,16 +136,14 @@ class Core(Host):
         if hop.quick:
             queue = inbox.output
             if len(queue) >= inbox.bound:
-                inbox.make_room(queue, hop, frame)
+                inbox.make_room(queue, hop, frame, origin)
         elif hop.of_microphone:
             queue = inbox.input
-            inbox.microphone += 1
-            if inbox.microphone > MICROPHONE_FRAMES:
-                inbox.drop_oldest(queue)
+            inbox.hear(frame)
         else:
             queue = inbox.queue(frame.lane)
             if len(queue) >= inbox.bound:
-                inbox.make_room(queue, hop, frame)
+                inbox.make_room(queue, hop, frame, origin)
         if response:
             if frame.lane is INPUT:
                 response = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .clock import Clock, TimerHandle
 from .core import CLOSED, MORE, Core
-from .errors import ProcessorError, QueueOverflowError
+from .errors import ProcessorError
 from .frames import DOWNSTREAM, CancelFrame, Direction, Frame, Lane, UrgentFrame
 from .graph import End, Graph
 from .host import Hop
@@ -80,17 +80,14 @@ class Desk(Core):
             self.loop.call_soon_threadsafe(self.post, who, frame, response or 0)
 
     def post_at(self, who: object, when_ns: int, frame: Frame) -> TimerHandle:
-        """The same at a time."""
+        """The same at a time. It gets into a full inbox, too: what keeps itself going by a timer goes on."""
         timer = Timer()
         if not self.replaying:
             hop, response = self._at(who, frame), self.current_response()
 
             def fire() -> None:
                 self._timers.discard(timer)
-                try:
-                    self.put(hop, frame, response, timer)
-                except QueueOverflowError as error:
-                    self.overflowed(self._station(who), frame, error)
+                self.put(hop, frame, response, timer)
 
             timer.handle = self.clock.call_at(when_ns, fire)
             timer.book = self._timers

@@ -100,7 +100,7 @@ class Kernel(Desk):
                 elif inbox.input:
                     hop, frame, response, origin = inbox.input.popleft()
                     if hop.of_microphone:
-                        inbox.microphone -= 1
+                        inbox.microphone_ms -= frame.queue_ms
                 elif inbox.output:
                     hop, frame, response, origin = inbox.output.popleft()
                 else:

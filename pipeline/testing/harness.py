@@ -45,7 +45,8 @@ from typing import Any
 
 from ..clock import NS_PER_MS
 from ..desk import InterruptFrame
-from ..frames import DOWNSTREAM, CancelFrame, Direction, ErrorFrame, Frame
+from ..frames import DOWNSTREAM, AtBound, CancelFrame, Direction, ErrorFrame, Frame
+from ..inbox import MICROPHONE_MS
 from ..processor import FrameProcessor
 from .box import BenchFailure, Box, Processors
 from .diagnosis import short
@@ -158,10 +159,12 @@ class Bench(Box):
     async def send(self, *frames: Frame, direction: Direction = DOWNSTREAM, response: int = 0) -> None:
         """Put frames in at the head (or, upstream, at the tail), and return when nothing is left to do.
 
+        Of a microphone as many as you like: the pipeline gets them in portions, for it drops what is older than 2 s.
         ``response``: the number of the response that they belong to; one that is new is opened.
         """
         __tracebackhide__ = True
         self._check()
+        waiting_ms = 0.0
         for frame in frames:
             if isinstance(frame, CancelFrame):
                 raise BenchFailure("A CancelFrame is not sent, the kernel delivers it: use `await bench.interrupt()`.")
@@ -170,6 +173,11 @@ class Bench(Box):
                 self._sent.append(frame)
             if isinstance(frame, self._passes):
                 self._owed.append((frame, direction))
+            if frame.at_bound is AtBound.DROP_OLDEST:
+                waiting_ms += frame.queue_ms
+                if waiting_ms > MICROPHONE_MS:
+                    await self.guard(self.clock.settle())
+                    waiting_ms = frame.queue_ms
             self.worker.post(frame, direction, response=response)
         await self.settle()
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from voxline.pipeline import (
     AtBound,
@@ -22,8 +23,10 @@ from voxline.pipeline import (
     handles,
     source,
 )
-from voxline.pipeline.inbox import MICROPHONE_FRAMES
+from voxline.pipeline.inbox import MICROPHONE_MS
 from voxline.tests.pipeline.rig import Alarm, Hear, Keep, Other, Rig, Say, Seen, mic
+
+MICROPHONE_FRAMES = MICROPHONE_MS // 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,39 @@ async def test_a_microphone_that_is_not_listened_to_loses_its_oldest_and_nothing
     assert audio == list(range(50, MICROPHONE_FRAMES + 50))
 
 
+@pytest.mark.parametrize("chunk_ms", [5, 10, 20, 40, 500, 1_000])
+async def test_of_a_microphone_so_much_time_may_wait_in_chunks_of_any_length(chunk_ms: int) -> None:
+    seen = Seen()
+    async with Rig(seen) as rig:
+        for number in range(5 * MICROPHONE_MS // chunk_ms):
+            rig.post(InputAudioFrame(np.zeros(16 * chunk_ms, np.int16), 16_000, number))
+        await rig.settle()
+    audio = [frame for frame in seen.frames if isinstance(frame, InputAudioFrame)]
+    assert sum(frame.duration_ms for frame in audio) == MICROPHONE_MS
+    assert audio[-1].pts_ns == 5 * MICROPHONE_MS // chunk_ms - 1
+
+
+async def test_a_chunk_of_a_microphone_that_is_longer_than_may_wait_is_heard() -> None:
+    seen = Seen()
+    async with Rig(seen) as rig:
+        for number in range(3):
+            rig.post(InputAudioFrame(np.zeros(16 * (MICROPHONE_MS + 20), np.int16), 16_000, number))
+        await rig.settle()
+        rig.post(*(mic(number) for number in range(MICROPHONE_FRAMES)))
+        await rig.settle()
+    pts = [frame.pts_ns for frame in seen.frames if isinstance(frame, InputAudioFrame)]
+    assert pts == [2, *range(MICROPHONE_FRAMES)]
+
+
+async def test_a_microphone_of_no_length_is_bounded_as_the_lane_is() -> None:
+    seen = Seen()
+    async with Rig(seen, inbox_frames=10) as rig:
+        rig.post(*(InputAudioFrame(np.zeros(0, np.int16), 16_000, number) for number in range(50)))
+        assert rig.worker._kernel is not None
+        assert len(rig.worker._kernel.inbox) == 10
+        await rig.settle()
+
+
 async def test_a_microphone_that_keeps_up_loses_nothing_however_long_it_runs() -> None:
     seen = Seen()
     async with Rig(seen) as rig:
@@ -157,27 +193,37 @@ async def test_posts_before_the_run_are_kept_in_order_and_bounded() -> None:
     assert seen.said == ["0", "1", "2", "3", "4"]
 
 
-async def test_a_timer_that_finds_the_inbox_full_says_so() -> None:
+@pytest.mark.parametrize("kind", [Say, Hear, Alarm])
+async def test_a_timer_gets_through_a_full_inbox(kind: type[Say]) -> None:
+    """Who goes on from tick to tick would stop for ever: nobody else posts the next one."""
+
+    class Slow(FrameProcessor):
+        @handles(Other)
+        async def wait(self, frame: Other) -> None:
+            await self.clock.sleep(0.5)
+
     class Ticks(FrameProcessor):
-        @handles(Hear)
-        async def hear(self, frame: Hear) -> None:
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        @handles(kind)
+        async def take(self, frame: Say) -> None:
+            self.said.append(frame.what)
             if frame.what == "go":
-                self.post_after(1_000, Hear("tick"))
+                self.post_after(200, kind("tick"))
 
     head, ticks = Seen("head"), Ticks()
-    async with Rig(head, ticks, inbox_frames=3) as rig:
-        await rig.send(Hear("go"))
-
-        def fill() -> None:
-            for number in range(3):
-                rig.post(Hear(str(number)))
-
-        rig.clock.call_at(rig.clock.now_ns() + 1_000_000_000, fill)
-        # The timer of the processor was set first: at the same instant it is the first. So another one, before it.
-        rig.clock.call_at(rig.clock.now_ns() + 999_999_999, fill)
-        await rig.advance(0.999_999_999)
-        await rig.advance(1)
-    assert all(error.error == "QueueOverflowError" for error in head.errors)
+    async with Rig(head, Slow(), ticks, inbox_frames=3) as rig:
+        await rig.send(kind("go"))
+        await rig.send(Other("now everything waits for 500 ms"))
+        rig.post(*(kind("full") for _ in range(3)))
+        with pytest.raises(QueueOverflowError):
+            rig.post(kind("too much"))
+        await rig.advance(0.4)
+        assert ticks.said == ["go"]
+        await rig.advance(0.2)
+    assert ticks.said == ["go", "full", "full", "full", "tick"]
+    assert head.errors == []
 
 
 async def test_a_queue_behind_a_job_is_bounded_in_each_lane_by_itself() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from voxline.pipeline import (
     UPSTREAM,
@@ -14,6 +15,7 @@ from voxline.pipeline import (
     ErrorFrame,
     Frame,
     FrameProcessor,
+    InputAudioFrame,
     InputTextFrame,
     Pipeline,
     ResponseEndFrame,
@@ -79,6 +81,14 @@ async def test_what_is_sent_down_comes_out_below(harness: Harness) -> None:
     await bench.send(TextFrame("hi"), TextFrame("there"))
     assert bench.down == [TextFrame("HI"), TextFrame("THERE")]
     assert bench.up == []
+
+
+async def test_no_chunk_of_a_long_recording_is_dropped(harness: Harness) -> None:
+    """As a pipeline would that is too slow: it keeps two seconds of a microphone."""
+    bench = await harness(Upper())
+    chunks = [InputAudioFrame(np.full(320, number, np.int16), 16_000) for number in range(500)]
+    await bench.send(*chunks)
+    assert bench.down == chunks
 
 
 async def test_what_is_sent_up_comes_out_above(harness: Harness) -> None:

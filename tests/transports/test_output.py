@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from voxline.pipeline import (
     BotStoppedSpeakingFrame,
     Frame,
     FrameProcessor,
-    InputFrame,
     OutputAudioFrame,
     Pipeline,
     PipelineWorker,
@@ -24,15 +22,28 @@ from voxline.pipeline import (
     ResponsePlayedFrame,
     Samples,
     SpokenWord,
+    TalkButtonFrame,
     TextFrame,
     TransportError,
     VirtualClock,
     handles,
     source,
 )
-from voxline.pipeline.recording import Recorder, Recording
-from voxline.pipeline.replay import replay
-from voxline.tests.transports.stage import MS, NS_PER_MS, RATE, Notes, Speaker, Stage, audio, joined, ramp, times
+from voxline.tests.pipeline.rig import Rig
+from voxline.tests.transports.stage import (
+    MS,
+    NS_PER_MS,
+    RATE,
+    Notes,
+    Speaker,
+    Stage,
+    audio,
+    joined,
+    ramp,
+    record_and_replay,
+    show,
+    times,
+)
 from voxline.transports.memory import MemoryTransport
 
 # --- pacing -------------------------------------------------------------------------------------------------
@@ -100,6 +111,24 @@ async def test_after_a_stall_of_the_loop_it_is_back_on_schedule(harness: Any):
     assert times(transport.heard) == [20 * k for k in range(20)]
     assert joined(transport.heard).tolist() == ramp(400).tolist()
     assert notes.facts[1] == (400, ResponsePlayedFrame(1, 400.0, ""))
+
+
+async def test_an_inbox_that_runs_over_does_not_silence_the_bot() -> None:
+    class Slow(FrameProcessor):
+        @handles(TextFrame)
+        async def wait(self, frame: TextFrame) -> None:
+            await self.clock.sleep(0.1)
+
+    transport = MemoryTransport(output_rate=RATE)
+    async with Rig(Slow(), transport.output(), inbox_frames=3) as rig:
+        await rig.send(audio(ramp(200)), ResponseEndFrame(), response=1)
+        # While it is held up, so many facts come that the tick of the playout has no room.
+        rig.post(TextFrame("nothing is taken for 100 ms"), response=1)
+        await rig.settle()
+        rig.post(*(TalkButtonFrame(pressed=True) for _ in range(3)))
+        await rig.advance(1)
+        assert joined(transport.heard).tolist() == ramp(200).tolist()
+        assert transport.output().idle()
 
 
 async def test_a_write_that_raises_costs_its_own_20_ms(harness: Any):
@@ -418,30 +447,7 @@ async def test_an_output_can_be_used_again(harness: Any):
 # --- recordings ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CueFrame(InputFrame):
-    """Something happens."""
-
-    what: str
-
-
-class Show(FrameProcessor):
-    """A conversation with an interruption, a gap and a second answer."""
-
-    @source
-    async def play(self) -> AsyncIterator[Frame]:
-        for wait_ms, what in [(100, "ask"), (515, "interrupt"), (300, "ask"), (3_000, "nothing")]:
-            await self.clock.sleep(wait_ms / 1000)
-            yield CueFrame(what)
-
-
-class Director(FrameProcessor):
-    @handles(CueFrame)
-    async def direct(self, frame: CueFrame) -> None:
-        if frame.what == "ask":
-            await self.push(TextFrame("speak"), response=self.new_response())
-        elif frame.what == "interrupt":
-            self.interrupt()
+CUES = [(100, "ask"), (515, "cut"), (300, "ask"), (3_000, "nothing")]
 
 
 class SlowVoice(FrameProcessor):
@@ -458,29 +464,15 @@ class SlowVoice(FrameProcessor):
         yield ResponseEndFrame()
 
 
-def show() -> tuple[Pipeline, Notes, MemoryTransport]:
-    notes, transport = Notes(), MemoryTransport(output_rate=RATE)
-    return Pipeline([Show(), Director(), notes, SlowVoice(), transport.output()]), notes, transport
-
-
 async def test_a_recording_replays_what_was_heard(tmp_path: Path):
-    pipeline, notes, transport = show()
-    worker = PipelineWorker(pipeline, clock=VirtualClock())
-    worker.add_tap(Recorder(tmp_path / "show.jsonl"))
-    await worker.run()
-    assert [type(fact).__name__ for _, fact in notes.facts].count("ResponseCutFrame") == 1
-    for _ in range(2):
-        pipeline, again, transport_again = show()
-        await replay(Recording.load(tmp_path / "show.jsonl"), pipeline)
-        assert again.facts == notes.facts
-        assert times(transport_again.heard) == times(transport.heard)
-        assert joined(transport_again.heard).tolist() == joined(transport.heard).tolist()
+    facts = await record_and_replay(lambda: show(CUES, SlowVoice()), tmp_path / "show.jsonl")
+    assert [type(fact).__name__ for fact in facts].count("ResponseCutFrame") == 1
 
 
 async def test_the_same_run_twice_is_the_same():
     runs: list[tuple[list[tuple[float, Frame]], list[float]]] = []
     for _ in range(2):
-        pipeline, notes, transport = show()
+        pipeline, notes, transport = show(CUES, SlowVoice())
         await PipelineWorker(pipeline, clock=VirtualClock()).run()
         runs.append((notes.facts, times(transport.heard)))
     assert runs[0] == runs[1]
