@@ -8,7 +8,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from ...pipeline.clock import Clock
-from .deadline import within
+from ...pipeline.deadline import Deadline
 from .refusals import Refusal
 from .settings import ServerSettings
 
@@ -47,7 +47,8 @@ class Bodies:
             raise self._too_large()
         body = bytearray()
         try:
-            await within(self._clock, self._timeout_s, self._fill(body, request))
+            with Deadline(self._clock, self._timeout_s, TimeoutError):
+                await self._fill(body, request)
         except TimeoutError:
             raise Refusal(408, "The body did not come in time.", {"Connection": "close"}) from None
         try:

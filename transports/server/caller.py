@@ -20,6 +20,8 @@ class Caller:
     """What the client's program sent along, as JSON: nobody has checked it."""
     grant: Grant = field(default=NOBODY, repr=False)
     """What let the caller in."""
+    shared: bool = False
+    """The address is not the caller's own, but one from which many are called for: a telephone company's."""
 
 
 _UNKNOWN = Caller()

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from ...pipeline.clock import NS_PER_S, Clock, Wait
 from ...pipeline.crew import spawn
+from ...pipeline.deadline import Deadline
 from ...pipeline.errors import VoxlineError
 from ...pipeline.graph import Pipeline
 from ...pipeline.worker import PipelineWorker
 from ..base import Transport
 from .caller import Caller
-from .deadline import within
-from .refusals import Refusal, busy
+from .limits import key_of
+from .refusals import Refusal, busy, too_many
+from .settings import is_loopback
 
 log = logging.getLogger("voxline.server")
 
@@ -48,7 +50,8 @@ class Conversation:
 class Conversations:
     """Begins conversations, keeps account of them, and ends them.
 
-    ``limit``: at a time; one more is refused with 503. A place is taken before anything is made.
+    ``limit``: at a time; one more is refused with 503. ``per_address``: the same of one address, with 429. A place is
+    taken before anything is made.
     """
 
     def __init__(
@@ -57,17 +60,19 @@ class Conversations:
         *,
         clock: Clock,
         limit: int,
+        per_address: int | None = None,
         factory_timeout_s: float,
         on_worker: OnWorker | None = None,
     ) -> None:
         self._make_pipeline = make_pipeline
         self._clock = clock
         self._limit = limit
+        self._per_address = per_address
         self._factory_timeout_s = factory_timeout_s
         self._on_worker = on_worker
         self._running: dict[Transport, Conversation] = {}  # bound: ``limit``, then Refusal
-        self._coming = 0
-        """Places taken by those that are being made."""
+        self._coming: list[Caller] = []  # bound: ``limit``, with those under way
+        """Who has the places of those that are being made."""
         self._begun = 0
         self._waiting: list[Wait] = []
         self._cancelled = False
@@ -75,7 +80,7 @@ class Conversations:
         """No more are begun."""
 
     def __len__(self) -> int:
-        return len(self._running) + self._coming
+        return len(self._running) + len(self._coming)
 
     @property
     def running(self) -> list[Conversation]:
@@ -91,23 +96,26 @@ class Conversations:
         """The one that a transport carries; None where it is over."""
         return self._running.get(transport)
 
-    def check(self) -> None:
-        """Raises `Refusal` (503) where no conversation can begin now."""
-        if self.draining:
-            raise busy("The server is about to end, and begins no conversation.", AGAIN_S)
+    def check(self, caller: Caller | None = None) -> None:
+        """Raises `Refusal` where no conversation can begin now: 503, or 429 where ``caller``'s address has too many."""
+        self._check_still_wanted()
         if self.full:
             raise busy(f"All {self._limit} places are taken.", AGAIN_S)
+        if caller is not None and self._per_address is not None and (key := _counted(caller)) is not None:
+            callers = [*self._coming, *(conversation.caller for conversation in self._running.values())]
+            if sum(key_of(other.address) == key for other in callers) >= self._per_address:
+                raise too_many(f"{self._per_address} conversations of this address are under way.", AGAIN_S)
 
     async def begin(
         self, transport: Transport, caller: Caller, prepare: Callable[[PipelineWorker], None] | None = None
     ) -> Conversation:
         """Make a pipeline for a transport and run it. ``prepare`` is called with the worker before it runs.
 
-        Returns when it is under way. Raises `Refusal`: 503 where there is no place or the factory takes too long, 500
-        where that raises or the pipeline does not start.
+        Returns when it is under way. Raises `Refusal`: 503 where there is no place or the factory takes too long, 429
+        where the caller's address has too many, 500 where the factory raises or the pipeline does not start.
         """
-        self.check()
-        self._coming += 1
+        self.check(caller)
+        self._coming.append(caller)
         try:
             self._begun += 1
             name = f"conversation {self._begun}"
@@ -121,7 +129,7 @@ class Conversations:
             self._running[transport] = conversation
             conversation.task = spawn(self._run(conversation), name)
         finally:
-            self._coming -= 1
+            self._coming.remove(caller)
             self._changed()
         if not await worker.started():
             self._check_still_wanted()
@@ -136,8 +144,10 @@ class Conversations:
     async def _make(self, transport: Transport, name: str) -> PipelineWorker:
         try:
             made = self._make_pipeline(transport)
-            pipeline = await within(self._clock, self._factory_timeout_s, made) if inspect.isawaitable(made) else made
-            return PipelineWorker(pipeline, clock=self._clock, name=name)
+            if inspect.isawaitable(made):
+                with Deadline(self._clock, self._factory_timeout_s, TimeoutError):
+                    made = await made
+            return PipelineWorker(made, clock=self._clock, name=name)
         except TimeoutError:
             log.error("make_pipeline took longer than %g s for %s", self._factory_timeout_s, name)
             raise busy("The bot takes too long to start.", AGAIN_S) from None
@@ -224,3 +234,9 @@ class Conversations:
 
 async def _stop(worker: PipelineWorker, stop_s: float) -> None:
     await worker.stop(timeout_ms=stop_s * 1_000)
+
+
+def _counted(caller: Caller) -> str | None:
+    """What is counted of an address. Not this machine's own: it may be that of a proxy that nobody told us of."""
+    key = key_of(caller.address)
+    return None if not key or caller.shared or is_loopback(key) or is_loopback(caller.address) else key

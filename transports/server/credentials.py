@@ -94,7 +94,11 @@ class Gate:
 
     def give_back(self, grant: Grant) -> None:
         """What it was used for did not come to be, through no fault of its owner: it may be used again."""
-        self._used.discard(grant.nonce)
+        if grant.nonce in self._used:
+            self._used.remove(grant.nonce)
+            # Else it would stand here once for each time that it is used again.
+            self._expiring.remove((grant.expires_s, grant.nonce))
+            heapq.heapify(self._expiring)
 
     def known(self, presented: str, begun: Grant | None = None) -> Grant:
         """Whether one may go on with what was ``begun``: with the credential that began it, which by then may have

@@ -73,10 +73,14 @@ class Guard:
 
         ``token``: from the path or the query, where the client can set no header.
         """
+        self.count(request)
+        return self._gate.admit(bearer(request) or token)
+
+    def count(self, request: web.Request) -> None:
+        """Somebody tries to begin something. Raises `Refusal`: 429."""
         wait_s = self._offers.take(key_of(self.address(request)))
         if wait_s:
             raise too_many("Too many conversations were begun from this address.", wait_s)
-        return self._gate.admit(bearer(request) or token)
 
     def give_back(self, grant: Grant) -> None:
         """What `begin` allowed has failed on our side: a credential may be used again."""
@@ -93,6 +97,10 @@ class Guard:
         except Refusal:
             return False
         return True
+
+    def hosts(self, request: web.BaseRequest) -> list[str]:
+        """Our names, as the client may have written them, with ports."""
+        return self._origins.hosts(request)
 
     def address(self, request: web.BaseRequest) -> str:
         """Where a request comes from."""

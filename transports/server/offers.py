@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from .caller import Caller, current
 from .conversations import AGAIN_S, Conversations
 from .credentials import Grant
 from .guard import Guard
-from .refusals import Refusal, busy
+from .refusals import Refusal, busy, too_many
 from .settings import ServerSettings, described
 
 MakeTransport = Callable[[], WebRTCTransport]
@@ -43,6 +44,8 @@ class _Started:
     pc_id: str = ""
     answering: bool = False
     """Its offer is being answered: one that comes meanwhile would be a second conversation."""
+    tried: bool = False
+    """An offer has been answered, or was refused: a further one costs as much as a new conversation."""
 
 
 class Offers:
@@ -90,19 +93,17 @@ class Offers:
         """A new session. Raises `Refusal`. ``give_back``: the credential, where that is no fault of its owner's."""
         current.set(caller)
         try:
-            self._conversations.check()
+            self._conversations.check(caller)
             return await self.renew(None, sdp, restart=False)
         except Refusal as error:
-            if error.status >= 500 and give_back:
+            if (error.status >= 500 or error.status == 429) and give_back:
                 self._guard.give_back(caller.grant)
             raise
 
     async def renew(self, pc_id: str | None, sdp: str, *, restart: bool) -> Answer:
         """An offer for a session. Raises `Refusal`."""
-        try:
+        with refusals():
             return await self.signaling.offer(sdp, pc_id, restart=restart)
-        except SignalingError as error:
-            raise refusal(error) from error
 
     def check(self, request: web.Request, pc_id: str) -> None:
         """Whether who asks may deal with a session. Raises `Refusal`: 401, 404."""
@@ -149,10 +150,8 @@ class Offers:
         if not isinstance(pc_id, str):
             raise Refusal(400, "pc_id is missing: it is in the answer to the offer.")
         self.check(request, pc_id)
-        try:
+        with refusals():
             await self.signaling.candidates(pc_id, _candidates_of(body))
-        except SignalingError as error:
-            raise refusal(error) from error
         return web.json_response({"status": "success"})
 
     async def _announce(self, request: web.Request) -> web.Response:
@@ -195,7 +194,10 @@ class Offers:
         if started.pc_id:
             # The conversation that it was started for is over: another one is counted, and a credential is used up.
             self._guard.begin(request)
-        started.answering = True
+        elif started.tried:
+            # Nothing came of the first offer. Each try makes a peer and a bot, so it counts like any other.
+            self._guard.count(request)
+        started.answering = started.tried = True
         try:
             # Not given back: the session is still good for another try, and with both there could be two conversations.
             answer = await self.begin(caller, sdp, give_back=False)
@@ -218,9 +220,15 @@ class Offers:
                 del self._started[session]
 
 
-def refusal(error: SignalingError) -> Refusal:
-    """As the client is to read it."""
-    return busy(str(error), AGAIN_S) if error.status == 503 else Refusal(error.status, str(error))
+@contextmanager
+def refusals() -> Generator[None]:
+    """What signaling refuses, as the client is to read it."""
+    try:
+        yield
+    except SignalingError as error:
+        later = {429: too_many, 503: busy}.get(error.status)
+        message = str(error)
+        raise Refusal(error.status, message) if later is None else later(message, AGAIN_S) from error
 
 
 def _answered(answer: Answer) -> web.Response:

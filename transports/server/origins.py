@@ -47,15 +47,20 @@ class Origins:
             return {"Vary": "Origin"}
         return {"Vary": "Origin", "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED}
 
+    def hosts(self, request: web.BaseRequest) -> list[str]:
+        """Our names, as the client may have written them, with ports: a proxy may have put its own in their place."""
+        hosts = [request.headers.get("Host", "")]
+        if self._behind_proxy and (forwarded := request.headers.get("X-Forwarded-Host")):
+            hosts.append(forwarded.rpartition(",")[2].strip())
+        return hosts
+
     def _allows(self, origin: str) -> bool:
         return "*" in self._listed or origin in self._listed
 
     def _same(self, origin: str, request: web.Request) -> bool:
         # The scheme is not compared: who ends TLS is a proxy.
         scheme, _, place = origin.partition("://")
-        hosts = {_host(request)}
-        if self._behind_proxy and (forwarded := request.headers.get("X-Forwarded-Host")):
-            hosts.add(forwarded.rpartition(",")[2].strip().lower())
+        hosts = {host.lower() for host in self.hosts(request)}
         if scheme not in DEFAULT_PORTS or not place:
             return False
         # Some proxies write the port where browsers leave it out.

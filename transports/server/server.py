@@ -64,6 +64,7 @@ class Server:
             make_pipeline,
             clock=self.clock,
             limit=settings.max_connections,
+            per_address=settings.connections_per_address,
             factory_timeout_s=settings.factory_timeout_s,
             on_worker=on_worker,
         )
@@ -105,7 +106,7 @@ class Server:
                 "Is another one running? Give another port, or 0 for one that is free."
             ) from error
         self._listener = listener
-        if not self.settings.local and not self.settings.guarded:
+        if not self.settings.local and not self.settings.guarded and not self.settings.only_signed:
             log.warning(
                 "%s can be reached from other machines, and whoever reaches it may talk with the bot: give a token "
                 "(ServerSettings(token=...)).",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
-import signal
 import ssl
 import sys
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 from ...pipeline.crew import spawn
+from ...pipeline.runner import frozen_garbage, on_signals
 from .conversations import MakePipeline, OnWorker
 from .server import Server
 from .settings import ServerSettings
@@ -58,7 +56,7 @@ async def serve(
             log.warning("draining for up to %g s; once more to end at once", server.settings.drain_s)
             stopping.append(spawn(stop(), "stop the server"))
 
-    with _signals(signalled) if handle_signals else contextlib.nullcontext(), _frozen():
+    with on_signals(signalled) if handle_signals else contextlib.nullcontext(), frozen_garbage():
         try:
             (announce or _print)(f"{server.settings.name} is served at {server.url}")
             await ended.wait()
@@ -66,29 +64,6 @@ async def serve(
             if not ended.is_set():
                 server.cancel()
             await server.stop()
-
-
-@contextlib.contextmanager
-def _signals(signalled: Callable[[], None]) -> Generator[None]:
-    loop = asyncio.get_running_loop()
-    with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError, RuntimeError):
-                    loop.add_signal_handler(number, signalled)
-                    stack.callback(loop.remove_signal_handler, number)
-        yield
-
-
-@contextlib.contextmanager
-def _frozen() -> Generator[None]:
-    """A full collection would walk through all that was imported, and hold every conversation up for so long."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _print(line: str) -> None:

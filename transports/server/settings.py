@@ -74,6 +74,9 @@ class ServerSettings:
     """Who has it may do all: ``Authorization: Bearer ...``."""
     secret: str | None = field(default=None, repr=False)
     """Who has a credential that was made with it (`make_credential`) may hold one conversation."""
+    twilio_auth_token: str | None = field(default=None, repr=False)
+    """Of your account at Twilio: ``/twilio`` takes calls that are signed with it, without another token, and no
+    others."""
     origins: tuple[str, ...] = ()
     """Pages from elsewhere that may use this server, as in ``https://www.example.org``; ``*``: all. A page that this
     server serves always may."""
@@ -84,6 +87,9 @@ class ServerSettings:
     # --- how much ----------------------------------------------------------------------------------------------
     max_connections: int = 50
     """Conversations at a time; then 503."""
+    connections_per_address: int | None = 10
+    """Conversations of one address at a time, of whatever kind; then 429. Not of this machine's own, nor of calls that
+    Twilio has signed. None: as many as there are places."""
     max_sockets: int = 1_000
     """TCP connections at a time; then they are closed as they come."""
     max_body_bytes: int = 128 * 1024
@@ -129,14 +135,14 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            if setting.type in ("int", "float"):
-                value = getattr(self, setting.name)
+            value = getattr(self, setting.name)
+            if setting.type in ("int", "float") or (setting.type == "int | None" and value is not None):
                 least = 0 if setting.name in ("port", "proxies", "drain_s", "stop_s") else 1e-9
                 if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
                     raise SettingsError(f"{setting.name} is a positive number, not {value!r}.")
         if self.port > 65_535:
             raise SettingsError(f"port is a number from 0 to 65535, not {self.port}.")
-        for name in ("token", "secret"):
+        for name in ("token", "secret", "twilio_auth_token"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or len(value) < SHORTEST_SECRET):
                 # The value is not in the message: messages are logged.
@@ -155,6 +161,11 @@ class ServerSettings:
     def guarded(self) -> bool:
         """Whether one needs a token or a credential."""
         return self.token is not None or self.secret is not None
+
+    @property
+    def only_signed(self) -> bool:
+        """Whether there is no way in but for calls that Twilio has signed."""
+        return self.twilio_auth_token is not None and not self.webrtc and not self.websocket
 
     def ice(self) -> Sequence[IceServer]:
         """`ice_servers`, as of now."""

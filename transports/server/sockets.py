@@ -8,9 +8,10 @@ from ...pipeline.worker import PipelineWorker
 from ..rtvi.rtvi import attach_rtvi
 from ..websocket.serializers import RawSerializer, Serializer
 from ..websocket.transport import WebSocketTransport
-from ..websocket.twilio import TwilioSerializer
+from ..websocket.twilio import TwilioSerializer, signed_by_twilio
 from .caller import Caller, current
 from .conversations import Conversations
+from .credentials import NOBODY
 from .guard import Guard
 from .refusals import Refusal
 from .settings import ServerSettings
@@ -33,7 +34,7 @@ class Sockets:
         if self._settings.websocket:
             routes.append(web.get("/ws", self._raw))
         if self._settings.twilio:
-            # Twilio sends neither headers of ours nor a query: a token stands in the path.
+            # Twilio sends neither headers of ours nor a query: a token stands in the path, unless calls are signed.
             routes += [web.get("/twilio", self._twilio), web.get("/twilio/{token}", self._twilio)]
         return routes
 
@@ -42,14 +43,36 @@ class Sockets:
         return await self._converse(request, RawSerializer(), request.query.get("token", ""))
 
     async def _twilio(self, request: web.Request) -> web.StreamResponse:
-        return await self._converse(request, TwilioSerializer(), request.match_info.get("token", ""))
+        token = self._settings.twilio_auth_token
+        if token is None:
+            return await self._converse(request, TwilioSerializer(), request.match_info.get("token", ""))
+        self._check_signature(request, token)
+        return await self._converse(request, TwilioSerializer(), signed=True)
 
-    async def _converse(self, request: web.Request, serializer: Serializer, token: str) -> web.StreamResponse:
-        grant = self._guard.begin(request, token=token)
+    def _check_signature(self, request: web.Request, auth_token: str) -> None:
+        """Raises `Refusal` (403, or 429) for a call that Twilio has not signed."""
+        path, mark, query = request.raw_path.partition("?")
+        # Twilio calls wss only, and signs the address as it was given; its slash at the end may get lost on the way.
+        urls = [
+            f"wss://{host}{end}{mark}{query}"
+            for host in self._guard.hosts(request)
+            for end in (path, path.removesuffix("/") + "/")
+        ]
+        signature = request.headers.get("X-Twilio-Signature", "")
+        matches = [signed_by_twilio(auth_token, signature, url) for url in urls]
+        if not any(matches):
+            self._guard.count(request)
+            raise Refusal(403, "This is for Twilio only, and it has not signed this request.")
+
+    async def _converse(
+        self, request: web.Request, serializer: Serializer, token: str = "", *, signed: bool = False
+    ) -> web.StreamResponse:
+        # Calls come from a few addresses, which are Twilio's: they are neither counted nor limited by these.
+        grant = NOBODY if signed else self._guard.begin(request, token=token)
         if not web.WebSocketResponse().can_prepare(request).ok:
             self._guard.give_back(grant)
             raise Refusal(426, "This is for WebSockets only.", {"Upgrade": "websocket"})
-        caller = Caller(grant.subject, self._guard.address(request), grant=grant)
+        caller = Caller(grant.subject, self._guard.address(request), grant=grant, shared=signed)
         current.set(caller)
         transport = WebSocketTransport(
             serializer, reconnect_s=ARRIVE_S, max_message_bytes=self._settings.max_message_bytes

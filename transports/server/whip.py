@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ..webrtc.signaling import SignalingError
 from .bodies import Bodies
 from .caller import Caller
 from .guard import Guard
-from .offers import Offers, refusal
+from .offers import Offers, refusals
 from .refusals import Refusal
 from .settings import ServerSettings, described
 
@@ -69,10 +68,8 @@ class Whip:
             raise Refusal(428, 'If-Match is missing: the ETag of the ICE session, or "*" to restart it.')
         if not _matches(wanted, self._etag(pc_id)):
             raise Refusal(412, "If-Match names another ICE session than the current one.")
-        try:
+        with refusals():
             ours = await self._offers.signaling.fragment(pc_id, text)
-        except SignalingError as error:
-            raise refusal(error) from error
         if ours is None:
             return web.Response(status=204)
         headers = {"ETag": self._etag(pc_id), "Content-Type": FRAGMENT}
@@ -81,17 +78,13 @@ class Whip:
     async def _end(self, request: web.Request) -> web.Response:
         pc_id = request.match_info["id"]
         self._offers.check(request, pc_id)
-        try:
+        with refusals():
             await self._offers.signaling.end(pc_id)
-        except SignalingError as error:
-            raise refusal(error) from error
         return web.Response()
 
     def _etag(self, pc_id: str) -> str:
-        try:
+        with refusals():
             return f'"{self._offers.signaling.ice_tag(pc_id)}"'
-        except SignalingError as error:
-            raise refusal(error) from error
 
 
 def _matches(wanted: str, etag: str) -> bool:

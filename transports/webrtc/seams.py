@@ -12,7 +12,7 @@ threads and tasks for each packet. Its place takes `Wire`, which does three thin
 - ICE can be restarted under a DTLS and SCTP that stay (`Wire.restart`);
 - a machine with nothing but its loopback has a candidate.
 
-Private names used: `aioice.Connection` - ``data_received``, ``request_received``, ``protocol_lost``,
+Private names used: `aioice.Connection` - ``data_received``, ``check_incoming``, ``protocol_lost``,
 ``get_component_candidates``, ``_local_candidates``, ``_local_candidates_start``, ``_local_candidates_end``,
 ``_nominated``, ``_closed``, ``_protocols`` with ``datagram_received``; its pairs' ``protocol`` and ``remote_addr``;
 `RTCDtlsTransport` - that of its transport it uses ``_recv``, ``_send`` and ``role`` only, ``_set_role``,
@@ -30,6 +30,7 @@ from typing import Any, cast
 
 from ...pipeline.crew import spawn
 from ...pipeline.errors import MissingExtraError, SettingsError, TransportError
+from .rtp import is_rtcp
 from .sdp import Ice, SDPError
 
 try:
@@ -49,6 +50,8 @@ LOOPBACK = "127.0.0.1"
 WAITING = 256
 """Datagrams of DTLS that wait to be read."""
 MAX_DATAGRAM = 1_500
+ANSWER_S = 3
+"""So long an answer waits for what STUN and TURN servers have to say: as long as a hundred round trips."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,29 @@ class IceConnection(aioice.Connection):
         """Find our own addresses. 127.0.0.1 is one where it is asked for, and where there is no other."""
         self._local_candidates_start = True
         addresses = aioice_ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
+        self._local_candidates = await self.get_component_candidates(1, addresses, timeout=ANSWER_S)
         if self._loopback or not addresses:
-            addresses = [*addresses, LOOPBACK]
-        self._local_candidates = await self.get_component_candidates(component=1, addresses=addresses)
+            # Without STUN, which would be waited for: from this address nobody outside is reached.
+            servers = self.stun_server, self.turn_server
+            self.stun_server = self.turn_server = None
+            self._local_candidates += await self.get_component_candidates(1, [LOOPBACK])
+            self.stun_server, self.turn_server = servers
         self._local_candidates_end = True
         for protocol in self._protocols:
             self._tap(protocol)
+        self._complain()
+
+    def _complain(self) -> None:
+        """Say which server was of no use: calls from some networks would come to nothing, and nobody knew why."""
+        found = {candidate.type for candidate in self._local_candidates}
+        for scheme, kind in (("stun", "srflx"), ("turn", "relay")):
+            server: Any = getattr(self, f"{scheme}_server")
+            if server is not None and kind not in found:
+                logger.warning(
+                    "%s:%s:%d gave no address within %d s: it cannot be reached, or refuses our name or password. "
+                    "Clients in networks that let nothing in may not be able to connect.",
+                    *(scheme, *server, ANSWER_S),
+                )
 
     def _tap(self, protocol: Any) -> None:
         """What is not STUN (RFC 7983) need not be tried as such, which is most of the time."""
@@ -155,10 +175,10 @@ class IceConnection(aioice.Connection):
         """A datagram that is not of ICE."""
         self._wire.datagram(data)
 
-    def request_received(self, message: Any, addr: Any, protocol: Any) -> None:
-        """A check of the other side, which says that it is alive."""
+    def check_incoming(self, message: Any, addr: Any, protocol: Any) -> None:
+        """A check of the other side, which says that it is alive: it was signed with our password."""
         self._wire.alive()
-        super().request_received(message, addr, protocol)
+        super().check_incoming(message, addr, protocol)
 
     def protocol_lost(self, protocol: Any) -> None:
         """A socket is gone, by an error of the network's."""
@@ -220,7 +240,13 @@ class _Link:
 class _Sctp(RTCSctpTransport):
     """SCTP that a malformed packet, or a message without an end, does not take everything down with."""
 
+    def __init__(self, dtls: Any, alive: Callable[[], None]) -> None:
+        super().__init__(dtls)
+        self._on_alive = alive
+
     async def _handle_data(self, data: bytes) -> None:
+        # DTLS has decrypted it: nobody else can have sent it.
+        self._on_alive()
         try:
             await super()._handle_data(data)
         except ConnectionError:
@@ -245,8 +271,9 @@ class Wire:
     """The way to one client: ICE, DTLS, SRTP and SCTP.
 
     ``on_rtp`` and ``on_rtcp`` get decrypted packets, in the socket's callback. ``on_alive`` is called for whatever
-    comes from the client, ``on_channel`` with each data channel (`aiortc.RTCDataChannel`) that it opens, ``on_gone``
-    when the way is lost.
+    comes from the client and from nobody else: SRTP and DTLS that can be decrypted, checks of ICE that are signed.
+    ``on_channel`` gets each data channel (`aiortc.RTCDataChannel`) that it opens; ``on_gone`` is called when the way
+    is lost.
     """
 
     def __init__(
@@ -325,7 +352,7 @@ class Wire:
     async def open_channels(self, remote_port: int, remote_max_size: int) -> None:
         """Let the client open data channels."""
         if self._sctp is None:
-            self._sctp = sctp = _Sctp(self._dtls)
+            self._sctp = sctp = _Sctp(self._dtls, self.alive)
             sctp.on("datachannel", self._on_channel)
             await sctp.start(RTCSctpCapabilities(maxMessageSize=remote_max_size), remote_port)
 
@@ -345,7 +372,6 @@ class Wire:
         """What is it (RFC 7983)?"""
         if not data:
             return
-        self.alive()
         first = data[0]
         if 128 <= first <= 191:
             self._media(data)
@@ -357,13 +383,14 @@ class Wire:
         if srtp is None or len(data) > MAX_DATAGRAM:
             return
         try:
-            if len(data) > 1 and 192 <= data[1] <= 223:
+            if is_rtcp(data):
                 packet, take = srtp.unprotect_rtcp(data), self._on_rtcp
             else:
                 packet, take = srtp.unprotect(data), self._on_rtp
         except pylibsrtp.Error:
             # Forged, or here already.
             return
+        self.alive()
         take(packet)
 
     def send_rtp(self, packet: bytes) -> bool:
@@ -388,6 +415,11 @@ class Wire:
             self._gone("the client no longer answers")
 
     def _dtls_changed(self) -> None:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # Not by us, who would be closing: the event loop ends. A task that was begun now to close all this would
+            # never run. Where a worker is at work it is cancelled, too, and closes it.
+            return
         if self._dtls.state in ("closed", "failed"):
             self._gone("the client has closed the connection" if self._dtls.state == "closed" else "DTLS failed")
 

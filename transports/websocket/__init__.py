@@ -12,7 +12,7 @@ except ImportError as error:
 
 from .serializers import Decoded, ForeignMessage, MarkPlayed, MessageError, RawSerializer, Serializer
 from .transport import WebSocketTransport
-from .twilio import TwilioSerializer
+from .twilio import TwilioSerializer, signed_by_twilio
 
 __all__ = [
     "Decoded",
@@ -23,4 +23,5 @@ __all__ = [
     "Serializer",
     "TwilioSerializer",
     "WebSocketTransport",
+    "signed_by_twilio",
 ]

@@ -351,20 +351,25 @@ class WebSocketTransport(Transport):
 
     # --- for whoever has the transport --------------------------------------------------------------------------
 
-    def send_message(self, text: str) -> None:
-        """Send the client's program a text message as it is: one of RTVI, or of a protocol of yours."""
-        self._write(text)
+    def send_message(self, text: str) -> bool:
+        """Send the client's program a text message as it is: one of RTVI, or of a protocol of yours.
 
-    def _write(self, message: str | bytes) -> None:
+        False where there is no client, or it does not keep up: then the message is dropped.
+        """
+        return self._write(text)
+
+    def _write(self, message: str | bytes) -> bool:
         line = self._line
         if line is None:
             self.dropped_messages += 1
-        elif line.waiting_bytes > MESSAGE_QUEUE_BYTES:
+            return False
+        if line.waiting_bytes > MESSAGE_QUEUE_BYTES:
             self.dropped_messages += 1
             if self.dropped_messages == 1:
                 log.warning("%s: the client reads no messages; they are dropped", self)
-        else:
-            line.write(message)
+            return False
+        line.write(message)
+        return True
 
     def __str__(self) -> str:
         return type(self).__name__

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from ...pipeline.client_frames import ClientMessageFrame
@@ -31,6 +32,21 @@ from .serializers import (
 )
 
 RATE = 8_000
+
+
+def signed_by_twilio(auth_token: str, signature: str, url: str, parameters: Mapping[str, str] | None = None) -> bool:
+    """Whether a request has the signature that Twilio gives it, and so nobody else has sent it.
+
+    ``auth_token``: of your account at Twilio. ``signature``: the header ``X-Twilio-Signature``. ``url``: to the letter
+    as Twilio was told it; of a stream it begins with ``wss://``. ``parameters``: of the form that a webhook is posted
+    with; the request of a stream has none.
+
+    From Twilio's documentation, "Webhooks security": HMAC-SHA1 of the address and of the parameters, sorted by name, in
+    base64.
+    """
+    text = url + "".join(name + value for name, value in sorted((parameters or {}).items()))
+    made = base64.b64encode(hmac.digest(auth_token.encode(), text.encode(errors="replace"), "sha1"))
+    return hmac.compare_digest(made, signature.encode(errors="replace"))
 
 
 class TwilioSerializer(Serializer):

@@ -103,9 +103,13 @@ async def served(
     now_s: Callable[[], float] | None = None,
     on_worker: Any = None,
     make_transport: Any = None,
+    keep_alive: bool = False,
     **settings: Any,
 ) -> AsyncGenerator[Client]:
-    """A server and a client. Afterwards nothing is left: no conversation and no task."""
+    """A server and a client. Afterwards nothing is left: no conversation and no task.
+
+    ``keep_alive``: of many requests, one connection carries all.
+    """
     before = asyncio.all_tasks()
     generous: dict[str, Any] = {"port": 0, "page": None, "offers_burst": 10_000, "requests_burst": 10_000, **settings}
     extra: dict[str, Any] = {} if now_s is None else {"now_s": now_s}
@@ -113,7 +117,7 @@ async def served(
         make, ServerSettings(**generous), on_worker=on_worker, make_transport=make_transport, clock=clock, **extra
     )
     async with server:
-        connector = aiohttp.TCPConnector(force_close=True)
+        connector = aiohttp.TCPConnector(force_close=not keep_alive)
         async with aiohttp.ClientSession(connector=connector) as http:
             yield Client(server, http)
     assert server.conversations == []

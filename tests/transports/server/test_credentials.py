@@ -114,6 +114,19 @@ def test_one_that_came_to_nothing_may_be_used_again() -> None:
         checks.admit(presented)
 
 
+def test_one_that_comes_to_nothing_again_and_again_is_remembered_once() -> None:
+    checks, others = gate(), [credential() for _ in range(3)]
+    for presented in others:
+        checks.admit(presented)
+    presented = credential()
+    for _ in range(100):
+        checks.give_back(checks.admit(presented))
+    assert (checks.remembered, len(checks._expiring)) == (3, 3)
+    for known in others:
+        with pytest.raises(Refusal):
+            checks.admit(known)
+
+
 def test_a_token_lets_in_any_number_of_times_and_a_wrong_one_never() -> None:
     checks = gate(token=TOKEN, secret=None)
     assert checks.admit(TOKEN) == checks.admit(TOKEN) == Grant()

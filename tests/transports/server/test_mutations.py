@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 import logging
 import random
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from voxline.tests.transports.server.mutations import COUNT, mutated_bytes, objects, texts
 from voxline.tests.transports.server.rig import Browser, Client, an_offer, served, until
+from voxline.transports.rtvi import requests
 
 pytestmark = pytest.mark.realtime
 
@@ -33,7 +35,7 @@ async def beside_a_call(caplog: pytest.LogCaptureFixture, **settings: Any) -> As
     caplog.set_level(logging.INFO)
     unhandled: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-    async with served(requests_burst=10**6, offers_burst=10**6, **settings) as client:
+    async with served(keep_alive=True, requests_burst=10**6, offers_burst=10**6, **settings) as client:
         browser = Browser()
         await browser.connect(client)
         await until(lambda: browser.heard > 2)
@@ -131,8 +133,12 @@ def rtvi_messages() -> list[Any]:
     ]
 
 
-async def test_messages_of_the_data_channel(caplog: pytest.LogCaptureFixture) -> None:
-    async with beside_a_call(caplog) as (_, browser):
+async def test_messages_of_the_data_channel(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else most of them, and the last one too, would be more than a client may send in a second, and not be read.
+    monkeypatch.setattr(requests, "BURST", 10 * COUNT)
+    async with beside_a_call(caplog) as (client, browser):
+        transport: Any = client.server.conversations[0].transport
+        transport.peer._settings = dataclasses.replace(transport.peer._settings, max_messages_per_s=10 * COUNT)
         for number, text in enumerate(objects(rtvi_messages(), seed=7)):
             if '"disconnect-bot"' in text:
                 continue

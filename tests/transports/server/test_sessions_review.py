@@ -95,6 +95,24 @@ async def test_a_started_session_that_could_not_begin_is_good_for_one_conversati
         assert len(client.server.conversations) == 1
 
 
+async def test_a_started_session_that_fails_again_and_again_is_no_way_around_the_rate_of_beginnings() -> None:
+    made: list[Transport] = []
+
+    def make(transport: Transport) -> Pipeline:
+        made.append(transport)
+        raise RuntimeError("never")
+
+    async with served(make, secret=SECRET, offers_burst=3, offers_per_minute=0.001) as client:
+        headers = bearer(make_credential(SECRET))
+        path = await announced(client, headers)
+        answers = [await client.offer(path, headers=headers) for _ in range(6)]
+        assert [status for status, _, _ in answers] == [500, 500, 500, 429, 429, 429]
+        assert all("Retry-After" in headers for _, headers, _ in answers[3:])
+        assert client.server.places_taken == 0
+    assert len(made) == 3
+    assert all(isinstance(transport, WebRTCTransport) and transport._closed for transport in made)
+
+
 async def test_a_credential_is_given_back_where_too_many_sessions_were_started() -> None:
     async with served(secret=SECRET, max_started=1) as client:
         await announced(client, bearer(make_credential(SECRET)))

@@ -21,6 +21,9 @@ GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "serving.md"
         {"port": 70_000},
         {"port": "8000"},
         {"max_connections": 0},
+        {"connections_per_address": 0},
+        {"connections_per_address": "3"},
+        {"twilio_auth_token": "short"},
         {"body_timeout_s": float("nan")},
         {"drain_s": float("inf")},
         {"token": "short"},
@@ -37,9 +40,14 @@ def test_settings_that_cannot_be_are_refused_and_say_what_is_allowed(settings: d
 
 
 def test_a_token_and_a_secret_are_not_printed() -> None:
-    printed = repr(ServerSettings(token="hunter2" * 3, secret="swordfish" * 3))
+    printed = repr(ServerSettings(token="hunter2" * 3, secret="swordfish" * 3, twilio_auth_token="tuna" * 8))
+    assert "tuna" not in printed
     assert "hunter2" not in printed
     assert "swordfish" not in printed
+
+
+def test_places_of_an_address_may_have_no_bound_of_their_own() -> None:
+    assert ServerSettings(connections_per_address=None).connections_per_address is None
 
 
 def test_the_guide_lists_every_limit_with_its_default() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,8 +15,9 @@ pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]
 
 from dataclasses import replace
 
-from voxline.pipeline import TransportError
-from voxline.tests.transports.webrtc.client import Listener, running, until
+from aioice import stun
+from voxline.pipeline import Pipeline, PipelineWorker, TransportError
+from voxline.tests.transports.webrtc.client import Client, Listener, running, until
 from voxline.tests.transports.webrtc.test_opus import packets, tone
 from voxline.tests.transports.webrtc.test_receiver import Ear
 from voxline.tests.transports.webrtc.test_transport import Restarter
@@ -189,6 +193,65 @@ async def test_a_renegotiation_may_change_the_payload_type_of_the_voice(caller: 
     assert peer.receiver is not None
     await peer.answer(replace(peer._offer, payload_type=109))
     assert (peer.sender.payload_type, peer.receiver.payload_type) == (109, 109)
+
+
+async def test_datagrams_of_somebody_else_do_not_keep_the_place_of_a_client_that_is_gone() -> None:
+    transport, listener, client = WebRTCTransport(loopback=True, silent_timeout_s=0.5), Listener(), Client()
+    unsigned = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+    unsigned.attributes["USERNAME"] = "some:body"
+    forged = [
+        bytes(unsigned),
+        b"\x80\x6f" + bytes(60),
+        b"\x80\xc8" + bytes(60),
+        b"\x17\xfe\xfd" + bytes(60),
+        b"\xff" * 60,
+    ]
+    async with running(transport, listener):
+        await client.call(transport)
+        peer = transport.peer
+        assert peer is not None
+        ice: Any = peer._wire.ice
+        address = ice._nominated[1].local_addr
+        client.vanish()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+
+            def gone() -> bool:
+                for data in forged:
+                    stranger.sendto(data, address)
+                return listener.names == ["Connected", "Disconnected"]
+
+            await until(gone, "the end of the client", 5)
+        await client.close()
+
+
+def test_an_event_loop_that_ends_under_a_connection_leaves_no_task_that_never_ran(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def connected() -> None:
+        await Caller(WebRTCTransport(loopback=True)).connect()
+
+    with warnings.catch_warnings():
+        # Nobody has closed the sockets.
+        warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.run(connected())
+        gc.collect()
+    assert [record.getMessage() for record in caplog.records if "destroyed" in record.getMessage()] == []
+
+
+async def test_an_event_loop_that_ends_under_a_worker_lets_it_close_the_connection() -> None:
+    """As `asyncio.run` does it on Ctrl-C: all tasks are cancelled at once, also the one that reads."""
+    transport = WebRTCTransport(loopback=True)
+    caller = Caller(transport)
+    run = asyncio.create_task(PipelineWorker(Pipeline([transport.input(), Listener(), transport.output()])).run())
+    await until(lambda: transport._open, "an open transport")
+    await caller.connect()
+    peer = transport.peer
+    assert peer is not None
+    for task in (peer._wire._dtls._task, run):
+        task.cancel()
+    await asyncio.wait([run])
+    assert (transport.peer, transport._leaving, peer._wire._ices) == (None, set(), [])
+    await caller.client.end.wire.close()
 
 
 async def test_a_session_that_cannot_say_goodbye_in_time_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

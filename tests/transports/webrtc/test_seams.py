@@ -16,6 +16,7 @@ pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]
 
 import aioice
 from aioice import ice as aioice_ice
+from aioice import stun
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcsctptransport import RTCSctpTransport
 from voxline.pipeline import SettingsError
@@ -27,7 +28,7 @@ from voxline.transports.webrtc.seams import IceConnection, IceServer, Wire, ice_
 HINT = "aiortc or aioice has changed: transports/webrtc/seams.py has to be fitted to it, and pyproject.toml's range"
 USED: dict[Any, list[str]] = {
     aioice.Connection: [
-        "data_received", "request_received", "protocol_lost", "_closed",
+        "data_received", "check_incoming", "protocol_lost", "_closed",
         "get_component_candidates", "add_remote_candidate", "connect", "close",
         "_local_candidates", "_local_candidates_start", "_local_candidates_end", "_nominated", "_protocols",
         "_remote_candidates_end", "remote_username", "remote_password", "remote_is_lite", "_check_list",
@@ -79,14 +80,18 @@ class End:
         self.rtcp: list[bytes] = []
         self.gone: list[str] = []
         self.messages: list[str] = []
+        self.alive = 0
         self.wire = Wire(
             on_rtp=self.rtp.append,
             on_rtcp=self.rtcp.append,
-            on_alive=lambda: None,
+            on_alive=self._count,
             on_channel=lambda channel: channel.on("message", self.messages.append),
             on_gone=self.gone.append,
             loopback=True,
         )
+
+    def _count(self) -> None:
+        self.alive += 1
 
 
 def said(ice: IceConnection) -> Ice:
@@ -132,6 +137,71 @@ async def test_what_is_forged_or_repeated_is_not_heard(ends: tuple[End, End]) ->
         caller.wire.datagram(data)
     caller.wire.datagram(b"")
     assert caller.rtp == [RTP]
+
+
+async def test_srtp_says_that_the_client_is_alive_and_what_is_forged_or_repeated_does_not(
+    ends: tuple[End, End],
+) -> None:
+    caller, bot = ends
+    for packet, protect in ((RTP, bot.wire._dtls._tx_srtp.protect), (RTCP, bot.wire._dtls._tx_srtp.protect_rtcp)):
+        protected, before = protect(packet), caller.alive
+        for data in (
+            protected[:-1] + bytes([protected[-1] ^ 1]),
+            packet,
+            b"\x80",
+            bytes(20),
+            b"\x80" * 3_000,
+            b"\xff" * 20,
+        ):
+            caller.wire.datagram(data)
+        assert caller.alive == before
+        for _ in range(3):
+            caller.wire.datagram(protected)
+        assert caller.alive == before + 1
+
+
+async def test_a_check_of_ice_says_it_too_where_it_is_signed(ends: tuple[End, End]) -> None:
+    caller, bot = ends
+    ice: Any = bot.wire.ice
+    theirs: Any = caller.wire.ice
+    pair = ice._nominated[1]
+
+    def arrive(username: str, password: str | None) -> None:
+        request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+        request.attributes["USERNAME"] = username
+        request.attributes["PRIORITY"] = 1
+        if password is not None:
+            request.add_message_integrity(password.encode())
+        pair.protocol.datagram_received(bytes(request), pair.remote_addr)
+
+    before, username = bot.alive, f"{ice.local_username}:{theirs.local_username}"
+    arrive(username, None)
+    arrive(username, "a wrong password of 22")
+    arrive("somebody:else", ice.local_password)
+    assert bot.alive == before
+    arrive(username, ice.local_password)
+    assert bot.alive == before + 1
+
+
+async def test_dtls_says_it_too_where_it_can_be_decrypted(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, bot = ends
+    # Checks of ICE come at any time.
+    monkeypatch.setattr(IceConnection, "check_incoming", aioice.Connection.check_incoming)
+    await together(bot.wire.open_channels(5000, 65_536), caller.wire.open_channels(5000, 65_536))
+    sctp: Any = bot.wire._sctp
+    await until(lambda: sctp._association_state == sctp.State.ESTABLISHED, "the association")
+    await until(lambda: not sctp._outbound_queue and not sctp._sent_queue, "silence")
+    before, link = bot.alive, bot.wire._link
+    assert before > 0
+    for data in (b"\x17\xfe\xfd" + bytes(40), b"\x16\xfe\xfd" + b"\xff" * 40, b"\x14" * 20):
+        bot.wire.datagram(data)
+    await until(lambda: link._queue.empty(), "all of them read")
+    await asyncio.sleep(0)
+    assert bot.alive == before
+    await caller.wire._dtls._send_data(b"not even SCTP")
+    await until(lambda: bot.alive == before + 1, "a record that is the caller's")
 
 
 async def test_ice_is_restarted_under_a_connection_that_stays(ends: tuple[End, End]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import gc
 import json
 import os
 import random
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -29,8 +30,8 @@ from voxline.pipeline import (
     Samples,
     TransportError,
 )
-from voxline.processors import EnergyVAD, ScriptedSTT, ScriptedTTS, conversation
-from voxline.tests.transports.websocket.peers import START, STREAM, Notes, Phone, loud, server, tone
+from voxline.processors import Conversation, EnergyVAD, ScriptedSTT, ScriptedTTS, conversation
+from voxline.tests.transports.websocket.peers import START, STREAM, Notes, Phone, converse, loud, server, tone
 from voxline.tests.transports.websocket.test_serializers import KINDS, mutated
 from voxline.transports.websocket import RawSerializer, TwilioSerializer, WebSocketTransport
 
@@ -55,11 +56,7 @@ class Bots:
         self.transports.append(transport)
         self.workers.append(worker)
         self.notes.append(notes)
-        running = asyncio.create_task(worker.run())
-        try:
-            return await transport.accept(request)
-        finally:
-            await running
+        return await converse(transport, worker, request)
 
 
 @contextlib.asynccontextmanager
@@ -213,7 +210,7 @@ async def test_nothing_is_left_when_conversations_are_over():
 
         await once(0)
         tasks, connections = len(asyncio.all_tasks()), len(process.net_connections())
-        for number in range(1, 10):
+        for number in range(1, 6):
             await once(number)
         await sure(lambda: len(asyncio.all_tasks()) <= tasks and len(process.net_connections()) <= connections)
         left = [weakref.ref(transport) for transport in bots.transports]
@@ -349,22 +346,33 @@ class Ear:
         return samples
 
 
-def bot(
-    transport: WebSocketTransport, worker: PipelineWorker
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Answers a request with this bot."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        running = asyncio.create_task(worker.run())
-        try:
-            return await transport.accept(request)
-        finally:
-            await running
-
-    return answer
-
-
 COUNTING = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+
+
+@contextlib.asynccontextmanager
+async def counting(
+    transcripts: Sequence[str], answer: str
+) -> AsyncGenerator[tuple[Conversation, ClientWebSocketResponse, Ear]]:
+    """A bot that counts where it is told to, and a client of it."""
+    transport = WebSocketTransport(reconnect_s=0)
+    talk = conversation(
+        transport,
+        llm=lambda words: COUNTING if words == "count" else answer,
+        stt=ScriptedSTT(transcripts),
+        tts=ScriptedTTS(),
+        vad=EnergyVAD(),
+    )
+    worker = PipelineWorker(talk)
+    async with (
+        server(functools.partial(converse, transport, worker)) as address,
+        client(address) as socket,
+    ):
+        ear = Ear(socket)
+        listening = asyncio.create_task(ear.listen())
+        yield talk, socket, ear
+        await socket.close()
+        await listening
+        await worker.finished()
 
 
 def is_clear(message: str | bytes) -> bool:
@@ -382,27 +390,13 @@ async def speak(socket: ClientWebSocketResponse, ms: float, *, silence_ms: float
 
 
 async def test_a_conversation_by_voice_with_an_interruption():
-    transport = WebSocketTransport(reconnect_s=0)
-    talk = conversation(
-        transport,
-        llm=lambda words: COUNTING if words == "count" else "All right.",
-        stt=ScriptedSTT(["count", "please stop that now"]),
-        tts=ScriptedTTS(),
-        vad=EnergyVAD(),
-    )
-    worker = PipelineWorker(talk)
-    async with server(bot(transport, worker)) as address, client(address) as socket:
-        ear = Ear(socket)
-        listening = asyncio.create_task(ear.listen())
+    async with counting(["count", "please stop that now"], "All right.") as (talk, socket, ear):
         await speak(socket, 500, silence_ms=1_000)
         await ear.wait_for(400)
         assert loud(np.concatenate(ear.after_clear()))
         await speak(socket, 800, silence_ms=1_000)
         await ear.wait_for(clear=True)
         await ear.wait_for(200)
-        await socket.close()
-        await listening
-        await worker.finished()
     said = [(message.role, message.text, message.cut) for message in talk.session.history]
     assert said[0] == ("user", "count", False)
     assert said[1][0] == "assistant"
@@ -412,27 +406,13 @@ async def test_a_conversation_by_voice_with_an_interruption():
 
 
 async def test_a_button_is_a_clear_and_silence_and_the_next_answer_is_heard():
-    transport = WebSocketTransport(reconnect_s=0)
-    talk = conversation(
-        transport,
-        llm=lambda words: COUNTING if words == "count" else "yes",
-        stt=ScriptedSTT([]),
-        tts=ScriptedTTS(),
-        vad=EnergyVAD(),
-    )
-    worker = PipelineWorker(talk)
-    async with server(bot(transport, worker)) as address, client(address) as socket:
-        ear = Ear(socket)
-        listening = asyncio.create_task(ear.listen())
+    async with counting([], "yes") as (talk, socket, ear):
         await socket.send_json({"type": "text", "text": "count"})
         await ear.wait_for(500)
         await socket.send_json({"type": "interrupt"})
         await ear.wait_for(clear=True)
         await socket.send_json({"type": "text", "text": "again"})
         await sure(lambda: len(talk.session.history) == 4)
-        await socket.close()
-        await listening
-        await worker.finished()
     cut, _, said = talk.session.history[1:]
     assert cut.cut
     assert len(cut.text.split()) >= 3
@@ -460,7 +440,7 @@ async def test_a_telephone_call():
         return round(loop.time() * 1e9)
 
     async with (
-        server(bot(transport, worker)) as address,
+        server(functools.partial(converse, transport, worker)) as address,
         ClientSession() as session,
         session.ws_connect(address) as socket,
     ):

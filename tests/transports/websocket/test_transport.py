@@ -388,14 +388,15 @@ def test_a_replay_needs_no_peer_and_no_clock():
     transport.go_on()
     transport.clear()
     transport.tell(ServerMessageFrame("1"))
-    assert transport.dropped_messages == 1
+    assert not transport.send_message("2")
+    assert transport.dropped_messages == 2
 
 
 async def test_messages_of_the_bot_reach_the_clients_program(stages: MakeStage):
     stage = await stages()
     socket = await stage.connect()
     await stage.bench.send(ServerMessageFrame('{"page": 2}', reply_to="7"))
-    stage.transport.send_message('{"label": "rtvi-ai"}')
+    assert stage.transport.send_message('{"label": "rtvi-ai"}')
     assert socket.texts[1:] == [{"type": "message", "reply_to": "7", "data": {"page": 2}}, {"label": "rtvi-ai"}]
 
 
@@ -458,8 +459,8 @@ async def test_messages_for_a_client_that_reads_none_are_bounded(stages: MakeSta
     stage = await stages()
     socket = await stage.connect()
     socket.stalled = True
-    for _ in range(10):
-        stage.transport.send_message("x" * 65_536)
+    sent = [stage.transport.send_message("x" * 65_536) for _ in range(10)]
+    assert sent == [True] * 5 + [False] * 5
     assert socket.wire.waiting == 5 * 65_536
     assert stage.transport.dropped_messages == 5
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
