@@ -102,6 +102,11 @@ class Transport(Verbs):
     # --- for a transport to call --------------------------------------------------------------------------------
 
     @property
+    def cancelled(self) -> bool:
+        """Whether the worker ends without letting the bot finish. Asked by a `close` that could wait for last words."""
+        return self._ends[0].ending not in ("ended", "stopped")
+
+    @property
     def clock(self) -> Clock:
         """The worker's clock, from `open` on."""
         if self._clock is None:

@@ -166,6 +166,11 @@ class Stream:
         if self._raw is not None:
             self._raw.close()
 
+    @property
+    def latency_ms(self) -> float:
+        """What it buffers, as PortAudio has it."""
+        return 0.0 if self._raw is None else float(self._raw.latency) * 1000
+
     def trouble(self) -> str:
         """What is wrong with it, in a sentence; empty for nothing."""
         if self._error is not None:

@@ -127,8 +127,18 @@ class LocalTransport(Transport):
         """Give the sound card back, which may take its time as well."""
         if self._next_check is not None:
             self._next_check.cancel()
+        if not self.cancelled:
+            await self._heard_out()
         streams = self._streams[:]
         await THREADS.run(lambda: [stream.close() for stream in streams])
+
+    async def _heard_out(self) -> None:
+        """Wait until what was sent last is heard: a card that is closed drops what it has, the end of a goodbye."""
+        card = next((stream for stream in self._streams if stream.output and not stream.trouble()), None)
+        if card is not None and self._free_ns:
+            # The card takes 20 ms at a time, and may have asked just before.
+            over_ns = self._free_ns + CHUNK_NS + round(card.latency_ms * NS_PER_MS)
+            await self.clock.sleep(max(0, over_ns - self.clock.now_ns()) / NS_PER_S)
 
     def send(self, samples: Samples, due_ns: int) -> None:
         """Into the ring, at the card's rate."""
@@ -144,10 +154,12 @@ class LocalTransport(Transport):
         """Empty the ring; what the card has already (`latency_ms`) is heard."""
         self._ring.clear()
         self._to_card = None
+        self._free_ns = 0
 
     def halt(self) -> None:
         """Be silent, and keep the ring."""
         self._ring.halt()
+        self._free_ns = 0
 
     def go_on(self) -> None:
         """Play the ring."""

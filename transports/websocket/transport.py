@@ -336,8 +336,8 @@ class WebSocketTransport(Transport):
         """Close the connection, when the peer has heard the end of what was said."""
         if self._absent is not None:
             self._absent.cancel()
-        if self._ends[0].ending not in ("ended", "stopped"):
-            # Cancelled: what the peer has in hand is not to be heard.
+        if self.cancelled:
+            # What the peer has in hand is not to be heard.
             self._write_clear()
         elif self._mark is not None:
             await self._wait_for_last_words()

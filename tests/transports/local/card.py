@@ -36,6 +36,7 @@ class FakeStream:
         self.callback: Callable[..., None] = settings["callback"]
         self.rate: int = settings["samplerate"]
         self.channels: int = settings["channels"]
+        self.latency: float = settings["latency"]
         self.running = self.closed = False
         card.streams.append(self)
 
