@@ -111,15 +111,22 @@ class WithoutWords(EspeakTTS):
     """A voice that does not tell when its words begin; the log knows it all the same."""
 
     tells_words: ClassVar[bool] = False
+    align_words = True
     log: Log
 
     async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
         """The audio alone."""
-        response, begun_ms = self.response, 0.0
+        response, begun_ms, at = self.response, 0.0, 0
         async for chunk in super().speak(text):
             made = self.log.responses.setdefault(response, Response())
             for word in chunk.words:
-                made.words.append((begun_ms + word.start_ms, text[word.char_offset :].split()[0]))
+                # eSpeak says "down the" in one go, and tells of "down" alone.
+                passed, here = text[at : word.char_offset].split(), text[word.char_offset :].split()[0]
+                start_ms = begun_ms + word.start_ms
+                before_ms = made.words[-1][0] if made.words else start_ms
+                made.words += [(before_ms + (start_ms - before_ms) / 2, one) for one in passed]
+                made.words.append((start_ms, here))
+                at = word.char_offset + len(here)
             begun_ms += len(chunk.samples) * 1e3 / chunk.sample_rate
             yield SpeechChunk(chunk.samples, chunk.sample_rate)
 
@@ -134,7 +141,8 @@ class Bot:
         self.long = False
         self._answers = 0
         self.controller = SessionController(max_messages=None, **settings)
-        voice = EspeakTTS() if words else WithoutWords()
+        # In another voice than the reference that it is aligned with.
+        voice = EspeakTTS() if words else WithoutWords("en-us+f3", rate_wpm=150)
         if isinstance(voice, WithoutWords):
             voice.log, self.log.own_words = self.log, True
         parts = [

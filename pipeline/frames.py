@@ -448,11 +448,12 @@ class ResponseEndFrame(OutputFrame):
 
 @dataclass(frozen=True, slots=True)
 class SpokenWord:
-    """A word in an `OutputAudioFrame`: it begins ``start_ms`` after the frame's first sample.
+    """A word in an `OutputAudioFrame`: it begins ``start_ms`` after the frame's first sample. Below 0: so long before.
 
     Joined with spaces, the words of a response are its text; one that is ``glued`` follows the one before it without
-    a space, as in languages that write none. A voice that does not tell when its words begin gives all of a sentence
-    as one: what was heard of that is interpolated.
+    a space, as in languages that write none. Of a voice that does not tell when its words begin, each is told when it
+    was found in the sound, which may be in a later frame; or all of a sentence as one, and what was heard of that is
+    interpolated.
     """
 
     text: str

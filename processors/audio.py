@@ -82,7 +82,7 @@ class Resampler(FrameProcessor):
             self._output = resampler, self.response
         # What the resampler still holds comes out before this frame's own samples.
         late_ms = resampler.held_ms
-        words = tuple(SpokenWord(word.text, word.start_ms + late_ms) for word in frame.words)
+        words = tuple(SpokenWord(word.text, word.start_ms + late_ms, word.glued) for word in frame.words)
         await self.push(OutputAudioFrame(resampler.push(frame.samples), self.sample_rate, words))
 
     @handles(ResponseEndFrame)

@@ -45,9 +45,11 @@ class OpenAITTS(AsksServer, TTS[OpenAITTSSettings]):
     ``model``, ``base_url``, ``api_key``, ``headers``, ``http_client``, ``check``, ``extra_body``: as with `OpenAILLM`.
     ``voice``: by its name at the server. ``speed``: 0.25 to 4; ``instructions``: how to speak, for models that
     follow them; neither is sent where None. ``sample_rate``: of the PCM that the server gives, in Hz; the protocol
-    says 24,000, and no answer tells. It gives no times of words, so what was heard of a sentence is interpolated.
+    says 24,000, and no answer tells. It gives no times of words: where eSpeak NG is installed they are aligned,
+    else what was heard is interpolated (see `TTS.align_words`).
     """
 
+    align_words: bool = True
     settings: OpenAITTSSettings
 
     def __init__(

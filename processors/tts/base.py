@@ -17,12 +17,14 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from ...pipeline.clock import NS_PER_MS
 from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import Frame, OutputAudioFrame, TextFrame
 from ...pipeline.processor import AudioFormat, handles
 from ..service import Asking, S, Service, yielding
 from ..text.sentences import SentenceCutter
 from ..text.speakable import Spoken, speakable
+from .aligned import Aligned, ReferenceVoice
 from .script import Script, SpeechChunk
 
 
@@ -36,12 +38,22 @@ class TTS(Service[S]):
 
     kind: ClassVar[str] = "tts"
     language: str = "en"
-    """Of what is said in the place of what cannot be spoken: a block of code, for example."""
+    """Of what is said in the place of what cannot be spoken (a block of code, for example), and of `align_words`."""
     tells_words: ClassVar[bool] = False
-    """Whether its chunks say when words begin. If not, what was heard of a sentence is interpolated."""
+    """Whether its chunks say when words begin. If not, they are aligned, or what was heard is interpolated."""
+    align_words: bool = False
+    """Whether the words of a voice that tells none are found by comparison with eSpeak NG, where that is installed (the
+    extra ``speech``) and speaks `language`: see `docs/design/playout.md`. It costs a process, and some 5 ms of work for
+    each second of speech. Set it before the start. For voices of people, not for tones of a test.
+    """
 
     _lost = 0
     """The response of which a sentence could not be spoken."""
+    _reference: ReferenceVoice | None = None
+    _sounding = 0
+    """The response of which there was sound last."""
+    _over_ns = 0
+    """Before this moment what there is of it cannot have been heard to its end."""
 
     def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
         """Speak a text, which is plain and not empty: an async generator. Raises `ServiceError`.
@@ -56,8 +68,22 @@ class TTS(Service[S]):
 
     async def start(self) -> None:
         """Connect. The numbers of responses begin anew in each run."""
-        self._lost = 0
+        self._lost = self._sounding = 0
         await super().start()
+        if any(_wants_times(member) for member in self.members()):
+            # Known before it is there: who is cancelled meanwhile has something to give back.
+            self._reference = ReferenceVoice(self.clock, self.language)
+            if not await self._reference.start():
+                self._reference = None
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        reference, self._reference = self._reference, None
+        try:
+            if reference is not None:
+                await reference.close()
+        finally:
+            await super().stop()
 
     @handles(TextFrame)
     async def speak_text(self, frame: TextFrame) -> AsyncIterator[Frame]:
@@ -90,19 +116,20 @@ class TTS(Service[S]):
         script = Script(said)
 
         async def ask(member: TTS[Any]) -> AsyncGenerator[SpeechChunk]:
-            text = said.text[script.go_on(timed=member.tells_words) :]
-            # What has no letter ("...") may have no sound.
-            missing = any(map(str.isalnum, text))
-            async with aclosing(yielding(member, member.speak(text))) as chunks:
+            reference = self._reference if _wants_times(member) else None
+            text = said.text[script.go_on(timed=member.tells_words or reference is not None) :]
+            chunks = _spoken(member, text)
+            if reference is not None:
+                aligned = Aligned(text, reference, self.clock, left_ms=self._left_ms, give_up=script.untimed)
+                chunks = aligned.speak(chunks)
+            async with aclosing(chunks):
                 async for chunk in chunks:
-                    samples = _checked(chunk).samples
-                    missing = missing and not len(samples)
                     yield chunk
-            if missing:
-                raise BadAnswerError(f"{member.label} gave no audio for a text of {len(text)} characters.")
 
         asking = Asking[SpeechChunk](self, ask)
         response = self.response
+        if response != self._sounding:
+            self._sounding, self._over_ns = response, 0
         rate = 0
         try:
             async with aclosing(asking.answer()) as answer:
@@ -110,6 +137,7 @@ class TTS(Service[S]):
                     words = script.words_of(chunk)
                     if len(chunk.samples):
                         rate = chunk.sample_rate
+                        self._over_ns = max(self._over_ns, self.now_ns) + round(chunk.duration_ms * NS_PER_MS)
                         yield OutputAudioFrame(chunk.samples, rate, words)
             if rate and (words := script.rest(1.0)):
                 # Words that no chunk told of, in 1 ms of silence: nothing is kept back to take them.
@@ -118,6 +146,26 @@ class TTS(Service[S]):
             await self.tell(asking, script.spoken_chars, response)
             raise
         await self.tell(asking, len(said.text), response)
+
+    def _left_ms(self) -> float:
+        """How much of the sound that was given cannot have been heard yet."""
+        return max(0, self._over_ns - self.now_ns) / NS_PER_MS
+
+
+def _wants_times(member: Service[Any]) -> bool:
+    return isinstance(member, TTS) and member.align_words and not member.tells_words
+
+
+async def _spoken(member: TTS[Any], text: str) -> AsyncGenerator[SpeechChunk]:
+    """What a voice gives, which has to be speech."""
+    # What has no letter ("...") may have no sound.
+    missing = any(map(str.isalnum, text))
+    async with aclosing(yielding(member, member.speak(text))) as chunks:
+        async for chunk in chunks:
+            missing = not len(_checked(chunk).samples) and missing
+            yield chunk
+    if missing:
+        raise BadAnswerError(f"{member.label} gave no audio for a text of {len(text)} characters.")
 
 
 def _checked(chunk: SpeechChunk) -> SpeechChunk:

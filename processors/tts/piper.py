@@ -46,13 +46,14 @@ class PiperTTS(OwnsModel, TTS[PiperSettings]):
     ``threads``: how many cores it may take. ``limits``: deadlines and attempts, see `ServiceSettings`.
 
     A sentence is made as a whole, so the first sound comes when the first sentence is done. An interruption stops it
-    between two operators of the model, in ms; the next text begins at once. Piper does not say when words begin, so
-    what was heard of a sentence is interpolated.
+    between two operators of the model, in ms; the next text begins at once. Piper does not say when words begin:
+    where eSpeak NG is installed they are aligned, else what was heard is interpolated (see `TTS.align_words`).
 
     The voice is loaded and tried before the first frame flows. Raises `MissingExtraError` without the package,
     `SettingsError`; and at the start `BadRequestError` for files that are no voice, and for a speaker that it has not.
     """
 
+    align_words: bool = True
     reconnect_for: ClassVar[frozenset[str]] = frozenset({"model_path", "config_path", "threads"})
 
     def __init__(

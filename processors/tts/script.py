@@ -20,9 +20,17 @@ _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _GLUED = re.compile(rf"[{_UNSPACED}\u3000-\u303f\uff00-\uffef]")
 
 
+def tokens(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text are: first character, and the one behind the last."""
+    return [match.span() for match in _TOKEN.finditer(text)]
+
+
 @dataclass(frozen=True, slots=True)
 class WordStart:
-    """A word of the text begins at ``char_offset`` in it, and ``start_ms`` after the first sample of its chunk."""
+    """A word of the text begins at ``char_offset`` in it, and ``start_ms`` after the first sample of its chunk.
+
+    Below 0: it began so long before, in an earlier chunk of the same text.
+    """
 
     char_offset: int
     start_ms: float
@@ -56,7 +64,7 @@ class Script:
 
     def __init__(self, said: Spoken) -> None:
         self._said = said
-        self._tokens = [match.span() for match in _TOKEN.finditer(said.text)]
+        self._tokens = tokens(said.text)
         self._next = 0
         """The first token of which nothing is told yet."""
         self._written = 0
@@ -66,6 +74,8 @@ class Script:
         """Where in the spoken text this attempt began."""
         self._audio_ms = 0.0
         """How much audio this attempt has given."""
+        self._told_ms = 0.0
+        """When the last word of this attempt began that was given out."""
         self._waiting: list[tuple[float, int]] = []
         """Words that were told of and have not begun: when they will, in ms of this attempt, and where they are."""
         self._begun = 0
@@ -82,21 +92,29 @@ class Script:
             reached = self._start + self._audio_ms * CHARACTERS_PER_S / 1000
             self._begun = max((start for start, _ in self._tokens if start <= reached), default=self._start)
         self._start, self._timed = self._begun, timed
-        self._audio_ms = 0.0
+        self._audio_ms = self._told_ms = 0.0
         self._waiting = []
         return self._start
 
+    def untimed(self) -> None:
+        """No words will be told of this attempt after all: what is left of the text lasts as long as its sound."""
+        self._timed = False
+
     def words_of(self, chunk: SpeechChunk) -> tuple[SpokenWord, ...]:
-        """The words that begin in a chunk: the next of this attempt."""
+        """The words that are told with a chunk, the next of this attempt: they begin in it, or have begun before."""
         begin_ms = self._audio_ms
         self._audio_ms += chunk.duration_ms
         if not self._timed:
-            return self._all(0.0) if len(chunk.samples) else ()
-        self._waiting += [(begin_ms + max(0.0, word.start_ms), self._start + word.char_offset) for word in chunk.words]
+            return self._all(self._told_ms - begin_ms) if len(chunk.samples) else ()
+        self._waiting += [(max(0.0, begin_ms + word.start_ms), self._start + word.char_offset) for word in chunk.words]
         found: list[SpokenWord] = []
+        if not len(chunk.samples):
+            # There is nothing that could carry them.
+            return ()
         for start_ms, offset in sorted(self._waiting):
             if start_ms < self._audio_ms:
                 self._begun = max(self._begun, self._token_start(offset))
+                self._told_ms = start_ms
                 found += self._upto(offset, start_ms - begin_ms)
         self._waiting = [word for word in self._waiting if word[0] >= self._audio_ms]
         return tuple(found)

@@ -41,6 +41,12 @@ from voxline.tests.processors.piper_file import (
 pytest.importorskip("piper", reason="pip install 'voxline[piper]'")
 
 
+@pytest.fixture(autouse=True)
+def unaligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The voices of these tests are tones, in which nobody finds words."""
+    monkeypatch.setattr(PiperTTS, "align_words", False)
+
+
 async def bench_of(harness: Harness, *processors: FrameProcessor) -> Bench:
     return await harness([*processors], patience_s=60)
 

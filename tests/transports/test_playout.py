@@ -82,6 +82,20 @@ def test_a_word_stands_where_its_own_frame_stands(ledger: PlayoutLedger):
     assert ledger.cut(1)[0] == ResponseCutFrame(1, 40.0, "one")
 
 
+def test_a_word_that_is_told_late_stands_where_it_began(ledger: PlayoutLedger):
+    ledger.append(1, sound(30))
+    ledger.append(1, sound(30), [SpokenWord("one", -25.0), SpokenWord("two", -5.0), SpokenWord("three", 10.0)])
+    ledger.take(30)
+    assert ledger.cut(1)[0] == ResponseCutFrame(1, 30.0, "one two")
+
+
+def test_also_where_it_was_played_long_ago(ledger: PlayoutLedger):
+    ledger.append(1, sound(30))
+    ledger.take(30)
+    ledger.append(1, sound(1), [SpokenWord("one", -25.0), SpokenWord("two", 0.0)])
+    assert ledger.cut(1)[0] == ResponseCutFrame(1, 30.0, "one")
+
+
 def test_a_response_that_was_played_has_all_its_words(ledger: PlayoutLedger):
     """Also the one that a voice has announced for a moment after its last sample."""
     ledger.append(1, sound(20), [SpokenWord("one", 0.0), SpokenWord("two", 25.0)])

@@ -100,3 +100,13 @@ def test_an_answer_without_any_text_has_no_progress() -> None:
     made = Spoken()
     made.hear(100, ())
     assert [*made.played(50), *made.cut("what?"), *made.finish()] == []
+
+
+def test_a_word_that_is_told_after_it_has_begun_is_news_then() -> None:
+    made = Spoken()
+    made.add(0, "It is now.")
+    made.hear(300, ())
+    assert list(made.played(250)) == []
+    made.hear(300, (SpokenWord("It", -300), SpokenWord("is", -100), SpokenWord("now.", 100)))
+    assert joined(list(made.played(350))) == "It is"
+    assert joined(list(made.played(450))) == "now."

@@ -45,10 +45,28 @@ def test_a_word_that_is_told_early_waits_for_its_chunk():
     assert one.words_of(chunk(100)) == (SpokenWord("on.", 0.0),)
 
 
-def test_a_word_that_is_told_too_late_is_told_at_once():
+def test_a_word_that_is_told_late_is_told_at_once_with_the_time_at_which_it_began():
     one = script("Ten meters on.")
     one.words_of(chunk(100, (0, 0.0)))
-    assert one.words_of(chunk(100, (4, -60.0))) == (SpokenWord("meters", 0.0),)
+    assert one.words_of(chunk(100, (4, -60.0))) == (SpokenWord("meters", -60.0),)
+    assert one.words_of(chunk(100, (11, -900.0))) == (SpokenWord("on.", -200.0),), "not before the first sound"
+
+
+def test_a_chunk_without_sound_carries_no_words_and_the_next_one_has_them():
+    one = script("Ten meters on.")
+    one.words_of(chunk(100, (0, 0.0)))
+    assert one.words_of(chunk(0, (4, -60.0))) == ()
+    assert one.words_of(chunk(100)) == (SpokenWord("meters", -60.0),)
+    assert one.rest(1.0) == (SpokenWord("on.", 0.0),)
+
+
+def test_where_the_times_do_not_come_after_all_the_text_is_one_word_from_the_beginning():
+    one = script("Ten meters on.")
+    one.words_of(chunk(100))
+    one.untimed()
+    assert one.words_of(chunk(100)) == (SpokenWord("Ten meters on.", -100.0),)
+    assert one.words_of(chunk(100)) == ()
+    assert one.rest(1.0) == ()
 
 
 def test_what_a_voice_says_together_is_counted_with_the_next_word():
@@ -162,6 +180,7 @@ def test_joined_the_words_are_the_text_whatever_a_voice_tells_and_however_often_
     last_ms = 0
     for _ in range(data.draw(st.integers(1, 3))):
         begin = one.go_on(timed=data.draw(st.booleans()) if data.draw(st.booleans()) else timed)
+        made_ms = 0
         assert 0 <= begin < len(said.text)
         assert begin == 0 or not said.text[begin].isspace()
         for _ in range(data.draw(st.integers(0, 4))):
@@ -169,7 +188,8 @@ def test_joined_the_words_are_the_text_whatever_a_voice_tells_and_however_often_
             ms = data.draw(st.sampled_from([0, 1, 100]))
             found = one.words_of(chunk(ms, *told))
             assert [word.start_ms for word in found] == sorted(word.start_ms for word in found)
-            assert all(0 <= word.start_ms < ms for word in found)
+            assert all(-made_ms <= word.start_ms < ms for word in found)
+            made_ms += ms
             assert 0 <= one.spoken_chars <= len(said.text)
             words += found
             last_ms = ms or last_ms
