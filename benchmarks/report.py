@@ -164,8 +164,8 @@ def write(
         "calls. Made by `make bench`, in one run.\n"
         if beside
         else "What voxline promises by itself, measured. Made by `make bench`.\n",
-        "Others: [transports](RESULTS-transports.md), [sessions](RESULTS-sessions.md), [services](RESULTS-services.md), "
-        "[recognition](RESULTS-recognition.md).\n",
+        "Others: [transports](RESULTS-transports.md), [sessions](RESULTS-sessions.md), "
+        "[services](RESULTS-services.md), [recognition](RESULTS-recognition.md).\n",
         *(["> Only a part, or a quick look: not a result.\n"] if not whole else []),
         f"- machine: {_machine()}; measured processes had {kept}\n"
         f"- versions: {_versions(results)}; commit {_commit()}\n"
