@@ -436,6 +436,8 @@ class Wire:
             self._sctp.remove_all_listeners()
         await self._dtls.stop()
         if pump is not None:
+            # Python 3.11 can lose the cancellation that it is stopped by.
+            self._link.put(None)
             await asyncio.wait([pump])
             if not pump.cancelled():
                 pump.exception()

@@ -33,9 +33,10 @@ class WebRTCTransport(Transport):
     the wire yet of it is dropped by an interruption. ``bit_rate`` (bit/s), ``complexity`` (0 to 10): of Opus.
 
     ``stereo``: send two channels. ``ice_servers``: STUN and TURN. ``loopback``: be reachable at 127.0.0.1, which is so
-    anyway where there is no other address. ``silent_timeout_s``: a client of which no packet of any kind has come for
-    so long is gone. ``reconnect_s``: how long it may be away; then the conversation ends. ``connect_timeout_s``: the
-    same for the first time. ``on_message``: gets the text messages of the client's data channel.
+    anyway where there is no other address. ``silent_timeout_s``: a client of which nothing has come for so long
+    (datagrams of strangers do not count) is gone. ``reconnect_s``: how long it may be away; then the conversation ends.
+    ``connect_timeout_s``: the same for the first time. ``on_message``: gets the text messages of the client's data
+    channel.
     """
 
     def __init__(
