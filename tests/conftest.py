@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +16,7 @@ STARVED = 0.1
 """Of the processors' time: what a virtual machine's host took for others."""
 _STAT = Path("/proc/stat")
 _begun = pytest.StashKey[tuple[int, int]]()
+_excused = pytest.StashKey[bool]()
 
 
 def _times() -> tuple[int, int]:
@@ -40,8 +43,25 @@ def pytest_runtest_makereport(
         before, now = item.stash.get(_begun, (0, 0)), _times()
         share = (now[1] - before[1]) / max(1, now[0] - before[0])
         if share > STARVED:
+            item.stash[_excused] = True
             report.outcome = "skipped"
             path, line, _ = item.location
             said = f"Skipped: {share:.0%} of this machine's time was given to others while it ran, and it failed"
             report.longrepr = cast(Any, (path, line or 0, said))
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What such a test had open where it failed is no error of the tests after it."""
+    result = yield
+    if item.stash.get(_excused, False):
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            if hasattr(sys, name):
+                delattr(sys, name)
+        before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+        try:
+            gc.collect()
+        finally:
+            sys.unraisablehook = before
+    return result
