@@ -51,6 +51,10 @@ def pytest_runtest_makereport(
     return report
 
 
+def _said_to_nobody(_: Any) -> None:
+    pass
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """What such a test had open where it failed is no error of the tests after it."""
@@ -59,7 +63,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
             if hasattr(sys, name):
                 delattr(sys, name)
-        before, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+        before, sys.unraisablehook = sys.unraisablehook, _said_to_nobody
         try:
             gc.collect()
         finally:
