@@ -106,8 +106,14 @@ async def _turn() -> None:
     """Let the event loop do something else."""
     loop = asyncio.get_running_loop()
     turn: asyncio.Future[None] = loop.create_future()
-    loop.call_soon(turn.set_result, None)
+    loop.call_soon(_wake, turn)
     await turn
+
+
+def _wake(turn: asyncio.Future[None]) -> None:
+    # It may have been cancelled in the same turn.
+    if not turn.done():
+        turn.set_result(None)
 
 
 def _starts(text: str, told: list[tuple[int, float]], end_ms: float) -> list[float]:

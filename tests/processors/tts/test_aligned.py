@@ -357,3 +357,16 @@ def test_a_reference_that_is_too_slow_to_start_leaves_nothing(monkeypatch: pytes
     # A pipe that is still there when the event loop is closed is an error here.
     asyncio.run(start())
     gc.collect()
+
+
+async def test_an_interruption_while_the_event_loop_has_its_turn_is_no_error():
+    loop, errors = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    waiting = asyncio.ensure_future(aligned._turn())
+    # When it has begun to wait, in the same turn in which it would be woken.
+    loop.call_soon(waiting.cancel)
+    await asyncio.wait([waiting])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert waiting.cancelled()
+    assert errors == []
