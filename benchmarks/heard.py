@@ -1,8 +1,8 @@
 # pyright: basic
 """What is heard in a real page: headless Chromium, WebRTC, speech recognition, rules and a voice, all offline.
 
-    .venv/bin/python benchmarks/heard.py --quick     # 4 turns and 4 interruptions, once: a minute
-    .venv/bin/python benchmarks/heard.py             # 16 and 21, and the transports alone: 18 minutes; writes results
+    .venv/bin/python benchmarks/heard.py --quick     # 5 turns and 6 interruptions, once: a minute
+    .venv/bin/python benchmarks/heard.py             # 20 and 24, and the transports alone: half an hour; writes results
 
 The page records its microphone and the bot as two channels of one recording, and everything is located in that: by
 loudness where sound begins and ends, by correlation what it is. Needs Chromium and flite, and the extras `webrtc` and
@@ -17,6 +17,7 @@ import json
 import re
 import statistics
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from calls import BUILD, make_voice, write
 from heard_beside import SIDES, beside
 from heard_bot import Bot, Response
 from heard_call import compose
+from heard_calm import CALLS, INTERRUPTIONS, TAKEN, TURNS, collect
 from heard_recording import Recording, Script, record
 from heard_signal import COARSE, RATE, first_sound, locate, silence_from, to_rate
 from voxline.pipeline import (
@@ -75,6 +77,11 @@ async def call(arrangement: Arrangement, script: Script) -> Heard:
             target_ms=arrangement.target_ms,
         )
     return Heard(arrangement, recording, bot)
+
+
+async def figures_of(arrangement: Arrangement, script: Script) -> dict[str, Any]:
+    """The figures of one call."""
+    return (await call(arrangement, script)).figures()
 
 
 # --- what was heard ---------------------------------------------------------------------------------------------------
@@ -269,6 +276,7 @@ def row(figures: dict[str, Any]) -> list[tuple[str, str]]:
             "page's buffer: mean delay, target, ms",
             f"{figures['page']['buffer']:.0f}, {figures['page']['target']:.0f}",
         ),
+        ("calls in which others had the machine's time", figures.get("disturbed", "-")),
     ]
 
 
@@ -300,7 +308,8 @@ def report(runs: list[dict[str, Any]]) -> str:
         "",
         "Real headless Chromium, on the machine of the bot. The page records its microphone and the bot's track as two "
         "channels of one recording (before its sound card). Offline parts: SileroVAD, PocketSphinx, rules, eSpeak NG. "
-        "Median / 90th percentile / worst. A voice is *heard* from the first 5 ms above -50 dBFS on.",
+        "Median / 90th percentile / worst. A voice is *heard* from the first 5 ms above -50 dBFS on. Short calls; "
+        f"those in which others had more than {TAKEN:.0%} of the machine's time do not count.",
         "",
         *table({figures["label"]: row(figures) for figures in runs}),
     ]
@@ -332,47 +341,50 @@ def beside_row(side: dict[str, Any]) -> list[tuple[str, str]]:
         ("detected to silence, ms", spread([cut["detected_to_silence"] for cut in sure])),
         ("interrupted", f"{len(cuts)} of {len(cuts) + sum('interruption' in missed for missed in side['missed'])}"),
         ("page's buffer: mean delay, target, ms", f"{side['page']['buffer']:.0f}, {side['page']['target']:.0f}"),
+        ("calls in which others had the machine's time", side["disturbed"]),
     ]
 
 
 async def main() -> None:
     """All arrangements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="4 turns and 4 interruptions, the first arrangement")
-    parser.add_argument("--turns", type=int, default=16)
-    parser.add_argument("--interruptions", type=int, default=21)
+    parser.add_argument("--quick", action="store_true", help="one call of the first arrangement; writes nothing")
     parser.add_argument("--run", type=int, help="only this arrangement, from 0")
     parser.add_argument("--beside", action="store_true", help="only the transports alone, beside the peer")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--target-ms", type=float, help="the page's jitterBufferTarget")
     parser.add_argument("--lead-ms", type=float, help="the transport's")
     options = parser.parse_args()
-    script = Script(*(compose(4, 4) if options.quick else compose(options.turns, options.interruptions)))
-    runs = RUNS[:1] if options.quick else RUNS if options.run is None else RUNS[options.run : options.run + 1]
-    everything = not options.quick and options.run is None and not options.beside
+    changed = {"target_ms": options.target_ms, "lead_ms": options.lead_ms}
+    changed = {name: value for name, value in changed.items() if value is not None}
+    runs = () if options.beside else RUNS if options.run is None else RUNS[options.run : options.run + 1]
+    if options.quick:
+        show(await figures_of(replace(RUNS[0], **changed), Script(*compose(TURNS, INTERRUPTIONS))))
+        return
+    everything = options.run is None and not options.beside
     sides = [] if options.no_peer or not (everything or options.beside) else list(SIDES)
-    runs = () if options.beside else runs
-    print(f"{len(runs) + len(sides)} call(s) of {len(script.caller) / RATE / 60 + 0.2:.1f} minutes each", flush=True)
+    calls = (len(runs) + len(sides)) * CALLS
+    print(f"{calls} calls of 1.3 minutes each, and more where others take the machine's time", flush=True)
     done: list[dict[str, Any]] = []
     for arrangement in runs:
-        changed = {"target_ms": options.target_ms, "lead_ms": options.lead_ms}
-        arrangement = replace(arrangement, **{name: value for name, value in changed.items() if value is not None})
-        done.append((await call(arrangement, script)).figures())
+        arrangement = replace(arrangement, **changed)
+        done += (await collect({arrangement.label: partial(figures_of, arrangement)})).values()
         show(done[-1])
     compared: list[dict[str, Any]] = []
-    make_voice()
-    for label in sides:
-        compared.append(await beside(label, script))
-        print(f"  the transport alone: {compared[-1]['version']}")
-        for heading, value in beside_row(compared[-1]):
+    if sides:
+        make_voice()
+        compared += (await collect({label: partial(beside, label) for label in sides})).values()
+    for side in compared:
+        print(f"  the transport alone: {side['version']}")
+        for heading, value in beside_row(side):
             print(f"    {heading:45} {value}")
-        print("".join(f"    MISSED {missed}\n" for missed in compared[-1]["missed"]), end="", flush=True)
+        print("".join(f"    MISSED {missed}\n" for missed in side["missed"]), end="", flush=True)
     BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "heard.json").write_text(json.dumps({"calls": done, "beside": compared}, indent=1), encoding="utf-8")
-    if everything:
+    if done and not options.no_peer:
         write(report(done))
-        if compared:
-            write(report_beside(compared))
+    if compared:
+        write(report_beside(compared))
 
 
 if __name__ == "__main__":

@@ -93,13 +93,13 @@ def compose(turns: int, interruptions: int, seed: int = 1) -> tuple[Any, list[Ut
         at += len(speech)
 
     for number in range(turns):
-        speak(QUESTIONS[number % len(QUESTIONS)], False)
+        speak(QUESTIONS[(seed * turns + number) % len(QUESTIONS)], False)
         at += round(dice.uniform(3.6, 4.2) * RATE)
     from_here = at - RATE
     speak("tell me a long story", False)
     for number in range(interruptions):
         at += round(dice.uniform(3.0, 5.0) * RATE)
-        speak(INTERRUPTIONS[number % len(INTERRUPTIONS)], True)
+        speak(INTERRUPTIONS[(seed * interruptions + number) % len(INTERRUPTIONS)], True)
     at += 6 * RATE
     whole = np.random.default_rng(seed).normal(0, ROOM, at)
     for begin, speech in parts:
