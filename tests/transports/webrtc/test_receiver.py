@@ -60,7 +60,7 @@ async def test_lost_packets_are_made_up_for_and_the_time_is_kept() -> None:
         await ear.clock.advance(0.02)
         if index not in (20, 40, 41, 42, 70):
             ear.packet(index, payload)
-    await ear.clock.advance(1)
+    await ear.clock.advance(0.9)
     ear.check_timeline()
     heard = ear.samples()
     assert len(heard) == 100 * 320
@@ -71,6 +71,31 @@ async def test_lost_packets_are_made_up_for_and_the_time_is_kept() -> None:
     assert peak_hz(heard[3_200:], 16_000) == pytest.approx(200, abs=2)
 
 
+@pytest.mark.parametrize("counted_on", [True, False])
+async def test_who_switches_the_microphone_off_in_mid_word_is_silent_a_second_later(counted_on: bool) -> None:
+    """Whether or not the time stamps go on meanwhile."""
+    ear, line = Ear(), packets(tone(200, 2_000))
+    for index in range(50):
+        await ear.clock.advance(0.02)
+        ear.packet(index, line[index])
+    await ear.clock.advance(0.98)
+    assert len(ear.samples()) == 50 * 320
+    await ear.clock.advance(0.02)
+    assert len(ear.samples()) == 50 * 320 + 16_000
+    assert not ear.samples()[-16_000:].any()
+    await ear.clock.advance(4)
+    assert len(ear.samples()) == 50 * 320 + 16_000, "and no more of it"
+    for index in range(50, 100):
+        await ear.clock.advance(0.02)
+        ear.packet(index, line[index], timestamp=(index + (250 if counted_on else 0)) * 960)
+    # Once, and not again for the gap that the time stamps tell of.
+    assert len(ear.samples()) == 100 * 320 + 16_000
+    assert [pts for _, pts, _ in ear.heard][51] == (6_000 if counted_on else 2_000)
+    ear.receiver.stop()
+    await ear.clock.advance(5)
+    assert len(ear.samples()) == 100 * 320 + 16_000
+
+
 async def test_what_comes_after_a_lost_packet_is_heard_when_its_time_is_up() -> None:
     ear, line = Ear(), packets(tone(200, 200))
     ear.packet(0, line[0])
@@ -79,6 +104,7 @@ async def test_what_comes_after_a_lost_packet_is_heard_when_its_time_is_up() -> 
     assert len(ear.heard) == 1
     await ear.clock.advance(0.05)
     assert [at for at, _, _ in ear.heard] == [0, 40 + MIN_WAIT_MS, 40 + MIN_WAIT_MS]
+    ear.receiver.stop()
     assert ear.clock.pending == []
 
 
@@ -108,7 +134,8 @@ async def test_a_pause_of_minutes_is_told_by_the_time_stamp() -> None:
     ear.packet(0, line[0])
     await ear.clock.advance(60)
     ear.packet(1, line[1], timestamp=48_000 * 60)
-    assert sum(len(samples) for _, _, samples in ear.heard) <= 640
+    # And the second of silence, when nothing came any more.
+    assert sum(len(samples) for _, _, samples in ear.heard) <= 640 + 16_000
     assert ear.heard[-1][1] == pytest.approx(60_000, abs=25)
 
 
@@ -164,7 +191,7 @@ async def test_whatever_the_line_does_the_timeline_has_no_seam(fates: list[tuple
     for at_ms, index in arrivals:
         await ear.clock.advance(max(0.0, at_ms / 1000 - ear.clock.now_ns() / 1e9))
         ear.packet(index, line[index % len(line)])
-    await ear.clock.advance(1)
+    await ear.clock.advance(0.9)
     ear.check_timeline()
     if arrivals:
         indices = [index for _, index in arrivals]
