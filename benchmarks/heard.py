@@ -381,10 +381,10 @@ async def main() -> None:
         print("".join(f"    MISSED {missed}\n" for missed in side["missed"]), end="", flush=True)
     BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "heard.json").write_text(json.dumps({"calls": done, "beside": compared}, indent=1), encoding="utf-8")
-    if done and not options.no_peer:
+    if everything:
         write(report(done))
-    if compared:
-        write(report_beside(compared))
+        if compared:
+            write(report_beside(compared))
 
 
 if __name__ == "__main__":
