@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from measure import pin
+from measure import pin, processor_ticks
 from peer_env import PINS_CALLS, WHERE_CALLS, peer_python
 
 HERE = Path(__file__).resolve().parent
@@ -174,14 +174,8 @@ class Exchange:
 
 def busy_s(core: int) -> float:
     """How long a core has been busy with anything (Linux), in s."""
-    try:
-        for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
-            if line.startswith(f"cpu{core} "):
-                user, nice, system, _, _, irq, soft, steal = (int(word) for word in line.split()[1:9])
-                return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
-    except OSError:
-        pass
-    return 0.0
+    user, nice, system, _, _, irq, soft, steal = processor_ticks(core)
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
 async def probe(board: Any, exchange: Exchange, seconds: float) -> dict[str, Any]:

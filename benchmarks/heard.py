@@ -65,7 +65,7 @@ RUNS = (
 )
 
 
-async def call(arrangement: Arrangement, script: Script) -> Heard:
+async def call(arrangement: Arrangement, script: Script) -> dict[str, Any]:
     """One call, and what was heard in it."""
     bot = Bot(arrangement.settings, stop_ms=arrangement.stop_ms, words=arrangement.words, lead_ms=arrangement.lead_ms)
     async with bot:
@@ -76,12 +76,7 @@ async def call(arrangement: Arrangement, script: Script) -> Heard:
             processing=arrangement.processing,
             target_ms=arrangement.target_ms,
         )
-    return Heard(arrangement, recording, bot)
-
-
-async def figures_of(arrangement: Arrangement, script: Script) -> dict[str, Any]:
-    """The figures of one call."""
-    return (await call(arrangement, script)).figures()
+    return Heard(arrangement, recording, bot).figures()
 
 
 # --- what was heard ---------------------------------------------------------------------------------------------------
@@ -359,7 +354,7 @@ async def main() -> None:
     changed = {name: value for name, value in changed.items() if value is not None}
     runs = () if options.beside else RUNS if options.run is None else RUNS[options.run : options.run + 1]
     if options.quick:
-        show(await figures_of(replace(RUNS[0], **changed), Script(*compose(TURNS, INTERRUPTIONS))))
+        show(await call(replace(RUNS[0], **changed), Script(*compose(TURNS, INTERRUPTIONS))))
         return
     everything = options.run is None and not options.beside
     sides = [] if options.no_peer or not (everything or options.beside) else list(SIDES)
@@ -368,7 +363,7 @@ async def main() -> None:
     done: list[dict[str, Any]] = []
     for arrangement in runs:
         arrangement = replace(arrangement, **changed)
-        done += (await collect({arrangement.label: partial(figures_of, arrangement)})).values()
+        done += (await collect({arrangement.label: partial(call, arrangement)})).values()
         show(done[-1])
     compared: list[dict[str, Any]] = []
     if sides:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from heard_call import compose
 from heard_recording import Script
+from measure import processor_ticks
 
 TAKEN = 0.03
 """Share of the processors' time that others may have had in a call that counts."""
@@ -23,15 +23,6 @@ MOST = 12
 """After so many, what has been disturbed counts too, and it is said."""
 
 
-def times() -> tuple[int, int]:
-    """All of the processors' time so far, and what of it others had (Linux; else zeros)."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return 0, 0
-    fields = [int(word) for word in stat.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
-    return sum(fields), fields[7]
-
-
 async def collect(kinds: dict[str, Callable[[Script], Awaitable[dict[str, Any]]]]) -> dict[str, dict[str, Any]]:
     """Calls of some kinds, in turns; the figures of each, together."""
     kept: dict[str, list[dict[str, Any]]] = {name: [] for name in kinds}
@@ -40,10 +31,10 @@ async def collect(kinds: dict[str, Callable[[Script], Awaitable[dict[str, Any]]]
         for name, call in kinds.items():
             if len(kept[name]) >= CALLS:
                 continue
-            before = times()
+            before = processor_ticks()
             figures = await call(Script(*compose(TURNS, INTERRUPTIONS, seed=number)))
-            now = times()
-            share = (now[1] - before[1]) / max(1, now[0] - before[0])
+            spent = [now - then for now, then in zip(processor_ticks(), before, strict=True)]
+            share = spent[-1] / max(1, sum(spent))
             counts = share <= TAKEN
             (kept if counts else left_out)[name].append(figures)
             print(f"  {name}, call {number}: others had {share:.0%}{'' if counts else '; does not count'}", flush=True)

@@ -19,10 +19,14 @@ from voxline.pipeline import (
     handles,
 )
 from voxline.transports.contracts import Heard, Peer
+from voxline.transports.contracts.check import INPUT, RESTART
+from voxline.transports.contracts.rules import RULES
 from voxline.transports.file import FileTransport
 from voxline.transports.memory import MemoryTransport
 
 CHUNK_NS = 20_000_000
+CONTRACT = [*(rule.text for rule in RULES), INPUT, RESTART]
+"""The rules that any pair of a transport and a peer is checked by, for tests that try them one by one."""
 
 
 class Ears(FrameProcessor):

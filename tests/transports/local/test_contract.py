@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from voxline.pipeline import Samples
 from voxline.tests.transports.local.card import FakeCard, plug_in
+from voxline.tests.transports.peers import CONTRACT
 from voxline.transports.base import Transport
 from voxline.transports.contracts import Heard, Peer, Report, check_transport
-from voxline.transports.contracts.check import INPUT, RESTART
-from voxline.transports.contracts.rules import RULES
 from voxline.transports.local import LocalTransport
 
 
@@ -79,7 +78,7 @@ class Listener(Desk):
 
 STRETCHED = ("after a stall", "the record of a cut", "a pause is silence")
 """What an ear has to judge, in real time."""
-RULES_OF_SAMPLES = [rule for rule in [*(rule.text for rule in RULES), INPUT, RESTART] if not rule.startswith(STRETCHED)]
+RULES_OF_SAMPLES = [rule for rule in CONTRACT if not rule.startswith(STRETCHED)]
 
 
 async def check(monkeypatch: pytest.MonkeyPatch, rule: str, peer: type[Desk]) -> Report:
