@@ -83,14 +83,9 @@ def test_a_block_runs_and_prints_what_the_page_says(
 
 async def _run(test: Callable[..., Coroutine[Any, Any, None]], tmp_path: Path) -> None:
     """Run a test of a page, with the plugin's fixtures."""
-    harness = Harness()
-    fixtures = {"harness": harness, "virtual_clock": VirtualClock(), "tmp_path": tmp_path}
-    try:
+    async with Harness() as harness:
+        fixtures = {"harness": harness, "virtual_clock": VirtualClock(), "tmp_path": tmp_path}
         await test(**{name: fixtures[name] for name in inspect.signature(test).parameters})
-    except BaseException as failure:
-        await harness.close(failure)
-        raise
-    await harness.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

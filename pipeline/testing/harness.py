@@ -41,7 +41,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from ..clock import NS_PER_MS
 from ..desk import InterruptFrame
@@ -380,10 +381,23 @@ def _listed(frames: Sequence[Frame]) -> str:
 
 
 class Harness:
-    """Makes benches, and closes them. What the ``harness`` fixture gives."""
+    """Makes benches, and closes them. What the ``harness`` fixture gives.
+
+    Where there is no fixture (an example of Hypothesis, a script) it is ``async with Harness() as harness:``. A bench
+    that nobody closes keeps `asyncio.run` waiting for ever: its processors wait for a clock that nobody moves.
+    """
 
     def __init__(self) -> None:
         self._benches: list[Bench] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True
+        await self.close(failure)
 
     async def __call__(self, processors: Processors, **options: Any) -> Bench:
         """Put processors on a bench, and start them. The options are `Bench`'s."""

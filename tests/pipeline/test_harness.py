@@ -553,3 +553,39 @@ def test_a_wrong_processor_fails_the_test_and_is_named(pytester: pytest.Pytester
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines_random(messages)
     result.stdout.no_fnmatch_line("*the test went on*")
+
+
+class Tidy(FrameProcessor):
+    """Takes a second to stop; starts when it is let."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.tidied = False
+
+    async def start(self) -> None:
+        try:
+            await self.ready.wait()
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        await self.clock.sleep(1)
+        self.tidied = True
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_bench_outside_of_a_fixture_is_closed_whatever_happens(starts: bool):
+    tidy = Tidy()
+    if starts:
+        tidy.ready.set()
+
+    async def work() -> None:
+        async with Harness() as harness:
+            await harness(tidy, patience_s=0.02)
+            raise RuntimeError("in the block")
+
+    with pytest.raises(RuntimeError if starts else BenchFailure, match="in the block" if starts else "hangs"):
+        asyncio.run(work())
+    # Who hangs in start() gets no time to tidy up: that might hang as well.
+    assert tidy.tidied is starts

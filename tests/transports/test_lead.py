@@ -226,39 +226,38 @@ MOVES = st.lists(
 async def test_whatever_happens_the_records_say_what_was_heard(
     moves: list[tuple[str, int]], lead_ms: int, on_grid: bool
 ):
-    harness = Harness()
-    bench, notes, card = await stage(harness, lead_ms, on_grid=on_grid)
-    response, said = 1, 0
-    for what, number in moves:
-        if what == "say":
-            await bench.send(audio(np.full(number * 24, response, np.int16)), response=response)
-            said += number
-        elif what == "end":
-            await bench.send(ResponseEndFrame(), response=response)
-            response += 1
-        elif what == "cut":
-            await bench.interrupt()
-            response = max(response, bench.worker.responses) + 1
-        elif what in ("pause", "resume"):
-            await bench.send(PausePlayoutFrame() if what == "pause" else ResumePlayoutFrame())
-        else:
-            bench.clock.set(bench.clock.now_ns() + number * NS_PER_MS)
-        await bench.advance(ms=number % 70)
-    await bench.send(ResumePlayoutFrame(), ResponseEndFrame(), response=response)
-    await bench.advance(ms=10_000)
-    heard = joined(card.heard)
-    records = [fact for _, fact in notes.facts if isinstance(fact, ResponseCutFrame | ResponsePlayedFrame)]
-    for record in records:
-        came_ms = np.count_nonzero(heard == record.response) / 24
-        assert came_ms == pytest.approx(record.heard_ms), f"of response {record.response}"
-    values = heard[heard != 0]
-    assert (np.diff(values) >= 0).all(), "in order"
-    begun = times(card.heard)
-    assert begun == sorted(begun)
-    assert (np.diff([sent for sent, _ in card.sent]) >= 0).all()
-    assert all(due - sent <= lead_ms + 20 for sent, due in card.sent)
-    assert not on_grid or all(due % 20 == 0 for _, due in card.sent)
-    await harness.close()
+    async with Harness() as harness:
+        bench, notes, card = await stage(harness, lead_ms, on_grid=on_grid)
+        response, said = 1, 0
+        for what, number in moves:
+            if what == "say":
+                await bench.send(audio(np.full(number * 24, response, np.int16)), response=response)
+                said += number
+            elif what == "end":
+                await bench.send(ResponseEndFrame(), response=response)
+                response += 1
+            elif what == "cut":
+                await bench.interrupt()
+                response = max(response, bench.worker.responses) + 1
+            elif what in ("pause", "resume"):
+                await bench.send(PausePlayoutFrame() if what == "pause" else ResumePlayoutFrame())
+            else:
+                bench.clock.set(bench.clock.now_ns() + number * NS_PER_MS)
+            await bench.advance(ms=number % 70)
+        await bench.send(ResumePlayoutFrame(), ResponseEndFrame(), response=response)
+        await bench.advance(ms=10_000)
+        heard = joined(card.heard)
+        records = [fact for _, fact in notes.facts if isinstance(fact, ResponseCutFrame | ResponsePlayedFrame)]
+        for record in records:
+            came_ms = np.count_nonzero(heard == record.response) / 24
+            assert came_ms == pytest.approx(record.heard_ms), f"of response {record.response}"
+        values = heard[heard != 0]
+        assert (np.diff(values) >= 0).all(), "in order"
+        begun = times(card.heard)
+        assert begun == sorted(begun)
+        assert (np.diff([sent for sent, _ in card.sent]) >= 0).all()
+        assert all(due - sent <= lead_ms + 20 for sent, due in card.sent)
+        assert not on_grid or all(due % 20 == 0 for _, due in card.sent)
 
 
 # --- for how long it holds ------------------------------------------------------------------------------------------

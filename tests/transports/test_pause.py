@@ -598,12 +598,12 @@ class Talk:
 
 
 async def talk(steps: list[tuple[str, int]]) -> None:
-    harness, notes, transport = Harness(), Notes(), MemoryTransport(output_rate=1_000)
-    a_talk = Talk(await harness([notes, transport.output()]), notes, transport)
-    for what, count in [*steps, ("resume", 0), ("end", 0), ("pass", 10_000)]:
-        await a_talk.step(what, count)
-    a_talk.check()
-    await harness.close()
+    notes, transport = Notes(), MemoryTransport(output_rate=1_000)
+    async with Harness() as harness:
+        a_talk = Talk(await harness([notes, transport.output()]), notes, transport)
+        for what, count in [*steps, ("resume", 0), ("end", 0), ("pass", 10_000)]:
+            await a_talk.step(what, count)
+        a_talk.check()
 
 
 @given(st.lists(STEPS, max_size=40))

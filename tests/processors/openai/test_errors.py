@@ -240,16 +240,15 @@ async def _ask_both(reply: Reply) -> str:
     async with FakeOpenAI() as server:
         server.script(CHAT, reply)
         server.script(SPEECH, reply)
-        harness = Harness()
         llm = OpenAILLM("parrot", base_url=server.url, api_key=KEY, check=False)
         tts = OpenAITTS("parrot", base_url=server.url, api_key=KEY, check=False)
-        await harness([llm, tts])
-        for answer in (llm.complete((Message("user", WORDS),), ()), tts.speak(WORDS)):
-            try:
-                async with aclosing(answer):
-                    async for _ in answer:
-                        pass
-            except ServiceError as error:
-                shown += "".join(traceback.format_exception(error))
-        await harness.close()
+        async with Harness() as harness:
+            await harness([llm, tts], patience_s=60)
+            for answer in (llm.complete((Message("user", WORDS),), ()), tts.speak(WORDS)):
+                try:
+                    async with aclosing(answer):
+                        async for _ in answer:
+                            pass
+                except ServiceError as error:
+                    shown += "".join(traceback.format_exception(error))
     return shown

@@ -277,9 +277,8 @@ def test_an_answer_is_the_same_however_it_is_cut_on_the_way(sizes: list[int], ne
         body = b"".join(said.pieces).replace(b"\n", newline.encode())
         async with FakeOpenAI() as server:
             server.script(CHAT, Reply((body,), content_type="text/event-stream").split(*sizes))
-            harness = Harness()
-            pieces = await ask(server, check=False, harness=harness)
-            await harness.close()
+            async with Harness() as harness:
+                pieces = await ask(server, check=False, harness=harness)
         assert pieces == ["Grüße 🎈 ", "\u2028 und\\n ", "日本語.", Usage(1, 2)]
 
     asyncio.run(run())
