@@ -22,6 +22,8 @@ from .diagnosis import TaskWatch, Timeline, owner, waits_for
 
 PATIENCE_S = 1.0
 """Real seconds without any progress after which something hangs."""
+START_PATIENCE_S = 20.0
+"""The same while processors start: they may load models or start processes, on a busy machine."""
 RESTLESS = 100_000
 """Deliveries at one instant after which a pipeline does not come to rest."""
 GRACE_S = 0.05
@@ -65,7 +67,7 @@ class Box:
         processors: Processors,
         *,
         clock: VirtualClock | None = None,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
         record: str | PathLike[str] | None = None,
         **worker: Any,
     ) -> None:
@@ -84,7 +86,8 @@ class Box:
         """What handlers and jobs raised, as it was raised."""
         self.outcome: Outcome | None = None
         """How the run ended; None while it runs."""
-        self._patience_s = patience_s
+        self._patience_s = START_PATIENCE_S if patience_s is None else patience_s
+        self._patience_then_s = PATIENCE_S if patience_s is None else patience_s
         self._tasks = TaskWatch()
         self._run: asyncio.Task[None] | None = None
         self._start_error: LifecycleError | None = None
@@ -109,11 +112,14 @@ class Box:
             run = self._run = spawn(self._work(), "bench")
         finally:
             owner.reset(token)
-        await self._pump(lambda: self.worker.running or run.done(), "start()")
-        if self._start_error is not None:
-            self._closed = True
-            raise BenchFailure(f"The processors did not start. {self._start_error}") from self._start_error
-        await self.guard(self.clock.settle())
+        try:
+            await self._pump(lambda: self.worker.running or run.done(), "start()")
+            if self._start_error is not None:
+                self._closed = True
+                raise BenchFailure(f"The processors did not start. {self._start_error}") from self._start_error
+            await self.guard(self.clock.settle())
+        finally:
+            self._patience_s = self._patience_then_s
 
     async def _work(self) -> None:
         try:

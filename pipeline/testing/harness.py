@@ -25,8 +25,8 @@ it stands still until `Bench.advance` moves it. Each call returns when nothing i
 A processor that hangs, raises, leaks or swallows frames fails the test at once, with a timeline of what happened:
 
 hangs
-    Nothing moved for ``patience_s`` real seconds while something was at work. The failure names the method and the line
-    where it stands, and what it waits for there.
+    Nothing moved for ``patience_s`` real seconds (1; in start() 20) while something was at work. The failure names the
+    method and the line where it stands, and what it waits for there.
 raises
     An `ErrorFrame` that reaches the head goes to `Bench.errors`. The next use of the bench (and the end of the test)
     fails with it, unless `Bench.expect_error` or a look at `Bench.errors` came first.
@@ -59,7 +59,8 @@ class Bench(Box):
     """Processors on a bench. Made by the ``harness`` fixture, which also closes it.
 
     ``passes``: classes of frames that have to come out again. ``record``: the path of a recording to be made.
-    ``patience_s``: real seconds without progress that count as hanging. ``clock``: another `VirtualClock` that does not
+    ``patience_s``: real seconds without progress that count as hanging; default is 1, and 20 while they start, which
+    may load models or start processes. ``clock``: another `VirtualClock` that does not
     jump. Everything else goes to the `PipelineWorker`; its ``seed`` is 0.
     """
 
