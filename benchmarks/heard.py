@@ -25,7 +25,7 @@ from calls import BUILD, make_voice, write
 from heard_beside import SIDES, beside
 from heard_bot import Bot, Response
 from heard_call import compose
-from heard_calm import CALLS, INTERRUPTIONS, TAKEN, TURNS, collect
+from heard_calm import CALLS, INTERRUPTIONS, KEPT, TAKEN, TURNS, Calm, collect
 from heard_recording import Recording, Script, record
 from heard_signal import COARSE, RATE, first_sound, locate, silence_from, to_rate
 from voxline.pipeline import (
@@ -347,6 +347,8 @@ async def main() -> None:
     parser.add_argument("--run", type=int, help="only this arrangement, from 0")
     parser.add_argument("--beside", action="store_true", help="only the transports alone, beside the peer")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--wait-minutes", type=float, default=0.0, help="for the machine to be ours, in all (0)")
+    parser.add_argument("--resume", action="store_true", help="with the calls that counted in the run before")
     parser.add_argument("--target-ms", type=float, help="the page's jitterBufferTarget")
     parser.add_argument("--lead-ms", type=float, help="the transport's")
     options = parser.parse_args()
@@ -360,15 +362,18 @@ async def main() -> None:
     sides = [] if options.no_peer or not (everything or options.beside) else list(SIDES)
     calls = (len(runs) + len(sides)) * CALLS
     print(f"{calls} calls of 1.3 minutes each, and more where others take the machine's time", flush=True)
+    if not options.resume:
+        KEPT.unlink(missing_ok=True)
+    collected = partial(collect, calm=Calm(options.wait_minutes))
     done: list[dict[str, Any]] = []
     for arrangement in runs:
         arrangement = replace(arrangement, **changed)
-        done += (await collect({arrangement.label: partial(call, arrangement)})).values()
+        done += (await collected({arrangement.label: partial(call, arrangement)})).values()
         show(done[-1])
     compared: list[dict[str, Any]] = []
     if sides:
         make_voice()
-        compared += (await collect({label: partial(beside, label) for label in sides})).values()
+        compared += (await collected({label: partial(beside, label) for label in sides})).values()
     for side in compared:
         print(f"  the transport alone: {side['version']}")
         for heading, value in beside_row(side):
