@@ -13,6 +13,7 @@ import numpy as np
 
 from ...pipeline.clock import NS_PER_S, Clock, TimerHandle
 from ...pipeline.frames import Samples
+from ..quiet import Quiet
 from .jitter import JitterBuffer, Piece
 from .opus import CLOCK_RATE, FRAME_TICKS, Decoder, packet_ticks
 from .rtp import RtpPacket, SenderReport, block
@@ -23,10 +24,6 @@ MAX_AHEAD_NS = 10 * NS_PER_S
 """Audio may come so much faster than it is spoken: what a network held back comes at once. The rest is dropped."""
 MAX_QUIET_TICKS = CLOCK_RATE
 """1 s: of a longer gap, only the time stamp tells."""
-SILENT_NS = NS_PER_S
-"""When nothing has come for so long, it is silent: a microphone was switched off, perhaps in the middle of a word, and
-who waits for its end is not to wait until it is on again. Networks hold audio back for half of that.
-"""
 _STEP_TICKS = CLOCK_RATE // 400
 """2.5 ms, the unit of Opus."""
 
@@ -115,9 +112,7 @@ class VoiceReceiver:
         """Samples that were dropped: they came too much faster than they are spoken."""
         self._ahead_ns = 0
         """Until when the audio lasts that came."""
-        self._came_ns = 0
-        """When the last packet did."""
-        self._gap: TimerHandle | None = None
+        self._gap = Quiet(clock, self._fall_silent)
         self._silent = False
         """The silence of the gap that is now was given already."""
 
@@ -142,19 +137,11 @@ class VoiceReceiver:
         for piece in self._jitter.put(packet.sequence, packet.timestamp, ticks, packet.payload, now_ns):
             self._give(piece, now_ns)
         self._watch()
-        self._came_ns = now_ns
-        if self._gap is None:
-            self._gap = self._clock.call_at(now_ns + SILENT_NS, self._listen)
+        self._gap.came(now_ns)
 
-    def _listen(self) -> None:
-        """Whether anything has come meanwhile: one timer a second, and not one a packet."""
-        due_ns = self._came_ns + SILENT_NS
-        if self._clock.now_ns() < due_ns:
-            self._gap = self._clock.call_at(due_ns, self._listen)
-        else:
-            self._gap = None
-            self._silent = True
-            self._out(self._zeros(MAX_QUIET_TICKS))
+    def _fall_silent(self) -> None:
+        self._silent = True
+        self._out(self._zeros(MAX_QUIET_TICKS))
 
     def sender_report(self, report: SenderReport) -> None:
         """The other side's report of what it sends."""
@@ -167,10 +154,10 @@ class VoiceReceiver:
 
     def stop(self) -> None:
         """Nothing more comes."""
-        for timer in (self._timer, self._gap):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._gap = None
+        self._gap.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._deliver = _nowhere
 
     def _begin(self, ssrc: int) -> Statistics:

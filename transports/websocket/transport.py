@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from aiohttp import web
 
 from ...pipeline.client_frames import ServerMessageFrame
@@ -15,6 +16,7 @@ from ...pipeline.crew import spawn
 from ...pipeline.errors import QueueOverflowError, TransportError
 from ...pipeline.frames import ClientConnectedFrame, ClientDisconnectedFrame, Frame, InputAudioFrame, Samples
 from ..base import Transport
+from ..quiet import SILENT_S, Quiet
 from ..verbs import CHUNK_MS, CHUNK_NS
 from .line import CLOSE_S, Line, Socket
 from .serializers import POLICY, Decoded, ForeignMessage, MarkPlayed, MessageError, RawSerializer, Serializer
@@ -106,6 +108,8 @@ class WebSocketTransport(Transport):
         self._absent: TimerHandle | None = None
         self._ahead_ns = 0
         """Until when the audio lasts that came."""
+        self._gap: Quiet | None = None
+        self._came_rate = 0
         self._second_ns = self._count = 0
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -186,6 +190,18 @@ class WebSocketTransport(Transport):
         else:
             self._bound_audio(decoded)
             self.deliver(decoded)
+            if isinstance(decoded, InputAudioFrame):
+                self._came_rate = decoded.sample_rate
+                if self._gap is not None:
+                    self._gap.came(self._ahead_ns)
+
+    def _fall_silent(self) -> None:
+        """A client that sends only while a button is held has let it go, or its microphone was switched off."""
+        if self._ready:
+            rate, heard_ns = self._came_rate, self._heard_ns
+            self.deliver(InputAudioFrame(np.zeros(round(SILENT_S * rate), np.int16), rate))
+            # It is not the client's: `silent_timeout_s` goes on.
+            self._heard_ns = heard_ns
 
     def _connected(self) -> None:
         self._ready = True
@@ -198,6 +214,8 @@ class WebSocketTransport(Transport):
         if line is not self._line:
             return
         self._line = None
+        if self._gap is not None:
+            self._gap.stop()
         self._forget()
         self._ahead_ns, self._full = 0, False
         was_ready, self._ready = self._ready, False
@@ -256,6 +274,7 @@ class WebSocketTransport(Transport):
 
     async def open(self) -> None:
         """Wait for a peer, where there is none."""
+        self._gap = Quiet(self.clock, self._fall_silent)
         if not self._ready:
             self._wait_for_peer(self.connect_timeout_s)
 
@@ -343,6 +362,8 @@ class WebSocketTransport(Transport):
             await self._wait_for_last_words()
         line, self._line = self._line, None
         self._ready = False
+        if self._gap is not None:
+            self._gap.stop()
         self._forget()
         if line is not None:
             await line.close(NORMAL, "The conversation is over.", self._clock)

@@ -271,6 +271,34 @@ async def test_audio_that_comes_faster_than_it_is_spoken_is_refused_after_10_s(s
     assert socket.closed == (1008, "Audio is 10 s ahead: send it as fast as it is spoken.")
 
 
+async def test_who_sends_only_while_a_button_is_held_is_silent_a_second_later(stages: MakeStage):
+    stage = await stages()
+    socket = await stage.connect()
+    # Three seconds at once: a network had them.
+    await stage.say(socket, tone(3_000).tobytes())
+    await stage.advance(3_979)
+    assert len(stage.notes.audio) == 150
+    await stage.advance(21)
+    silence = np.concatenate([frame.samples for frame in stage.notes.audio[150:]])
+    assert len(silence) == 16_000
+    assert not silence.any()
+    # Once, until something comes again.
+    await stage.advance(60_000)
+    assert len(stage.notes.audio) == 200
+    await stage.say(socket, tone(20).tobytes())
+    await stage.advance(2_000)
+    assert len(stage.notes.audio) == 251
+
+
+async def test_of_a_client_that_is_lost_no_silence_is_made(stages: MakeStage):
+    stage = await stages()
+    socket = await stage.connect()
+    await stage.say(socket, tone(20).tobytes())
+    await socket.vanish()
+    await stage.advance(5_000)
+    assert len(stage.notes.audio) == 1
+
+
 async def test_more_messages_than_a_thousand_in_a_second_are_refused(stages: MakeStage):
     stage = await stages()
     socket = await stage.connect()
