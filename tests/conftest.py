@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester"]
+
+# Speed is measured in benchmarks: on a busy machine any example may take long.
+settings.register_profile("voxline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("voxline")
 
 STARVED = 0.1
 """Of the processors' time: what a virtual machine's host took for others."""

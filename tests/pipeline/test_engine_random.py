@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from voxline.pipeline import (
@@ -380,7 +380,7 @@ async def converse(seed: int, steps: int) -> Book:
     return conversation.book
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 60))
 def test_random_conversations_keep_every_promise(seed: int, steps: int) -> None:
     asyncio.run(converse(seed, steps))
@@ -480,7 +480,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)  # fmt: skip
+TestMachine.settings = settings(max_examples=25, stateful_step_count=30, derandomize=True)

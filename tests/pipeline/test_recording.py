@@ -204,7 +204,7 @@ async def test_a_conversation_replays_as_it_was(tmp_path: Path) -> None:
         assert what in text, f"the conversation lacks {what}, so this test shows less than it should"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), frames=st.integers(0, 120))
 async def test_random_conversations_replay_as_they_were(tmp_path: Path, seed: int, frames: int) -> None:
     path = tmp_path / "talk.jsonl"

@@ -26,7 +26,7 @@ def late(samples: Samples, after_ms: int) -> Samples:
     return np.concatenate([silence(after_ms), samples])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 9_000), st.lists(st.integers(1, 5_000), min_size=1, max_size=5))
 def test_as_much_comes_out_as_goes_in_however_it_is_cut(length: int, sizes: list[int]):
     samples = noise(600, dbfs=-30, seed=1)[:length]

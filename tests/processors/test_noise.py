@@ -121,7 +121,7 @@ async def test_an_end_without_audio_is_an_end(harness: Harness):
     assert bench.down == [InputEndedFrame()]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 async def test_no_sample_is_lost_doubled_or_moved_whatever_fails(data: st.DataObject):
     models = [

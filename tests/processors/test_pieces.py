@@ -44,7 +44,7 @@ def quietest(samples: Samples, first: int, last: int, rate: int = RATE) -> int:
     return max(at for at, energy in energies.items() if energy == min(energies.values()))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     length=st.integers(0, 12_000),

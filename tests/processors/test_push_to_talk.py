@@ -124,7 +124,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps=st.lists(STEPS, max_size=30))
 async def test_speech_begins_and_ends_in_turns_whatever_happens(
     steps: list[tuple[Frame | float, Direction | None]],

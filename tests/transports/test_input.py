@@ -46,7 +46,7 @@ SIZES = st.lists(st.integers(0, 2_000), min_size=1, max_size=40)
 # --- the shape of it ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SIZES, st.lists(st.booleans(), min_size=40, max_size=40), st.integers(0, 10**12))
 def test_at_its_own_rate_every_sample_comes_out_once_whatever_pieces_it_came_in(
     sizes: list[int], in_stereo: list[bool], begun_ns: int
@@ -68,7 +68,7 @@ def test_at_its_own_rate_every_sample_comes_out_once_whatever_pieces_it_came_in(
     assert len(joined(out)) - len(sound) < CHUNK
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000]),
     st.sampled_from([8_000, 16_000, 24_000, 48_000]),
@@ -90,7 +90,7 @@ def test_at_another_rate_the_pieces_make_the_same_sound_as_one_piece(in_rate: in
     assert abs(len(whole) - len(sound) * rate / in_rate) <= rate // 50 + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.sampled_from([8_000, 16_000, 22_050, 48_000]), st.integers(100, 2_000), st.booleans()),

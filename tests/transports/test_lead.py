@@ -221,7 +221,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(MOVES, st.sampled_from([0, 20, 35, 60, 100, 250]), st.booleans())
 async def test_whatever_happens_the_records_say_what_was_heard(
     moves: list[tuple[str, int]], lead_ms: int, on_grid: bool

@@ -305,7 +305,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MOVES, st.floats(0, 1), st.integers(0, 100), st.integers(0, 100), st.integers(0, 5))
 async def test_whatever_the_line_does_what_comes_was_said_in_this_order_and_not_early(
     moves: list[tuple[str, int]], loss: float, delay_ms: int, jitter_ms: int, seed: int

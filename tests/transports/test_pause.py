@@ -607,6 +607,6 @@ async def talk(steps: list[tuple[str, int]]) -> None:
 
 
 @given(st.lists(STEPS, max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_happens_no_sample_is_lost_or_doubled(steps: list[tuple[str, int]]):
     asyncio.run(talk(steps))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import Pipeline, PipelineWorker
 from voxline.pipeline.errors import ServiceDownError
@@ -293,7 +293,7 @@ async def live(llm: Model, events: list[str | int]) -> Bench:
 
 
 @given(ANSWERS, st.lists(EVENT, max_size=15))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_every_call_has_one_result_whatever_happens(answers: list[list[Any]], events: list[str | int]):
     ran: list[tuple[str, str]] = []
     llm = made(answers, ran)

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import Message
 from voxline.pipeline.errors import (
@@ -133,7 +133,6 @@ def test_how_long_a_server_asks_to_wait(headers: dict[str, str], wait_s: float |
     assert found == (wait_s if wait_s is None else pytest.approx(wait_s))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "date", "x-ratelimit-reset"]), st.text()))
 def test_headers_that_make_no_sense_break_nothing(headers: dict[str, str]):
     found = wait_of(headers)
@@ -186,7 +185,6 @@ def clean(text: str) -> bool:
     return KEY not in text and "kingfisher" not in text and KEY[3:] not in text
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(status=st.integers(400, 599), body=JSON, headers=st.dictionaries(st.sampled_from(["retry-after", "x"]), ECHOES))
 def test_no_message_has_the_key_or_what_was_said(status: int, body: object, headers: dict[str, str]):
     assert clean(str(from_status(ASKED, status, headers, body)))
@@ -205,7 +203,7 @@ def test_what_looks_like_a_key_is_taken_out(text: str):
     assert "0123" not in found
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(
     status=st.sampled_from([200, 400, 401, 403, 404, 408, 422, 429, 500, 503]),
     body=JSON,

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import (
     LLMRequestFrame,
@@ -269,7 +269,7 @@ async def test_what_comes_after_the_end_spoils_nothing(server: FakeOpenAI, tail:
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(sizes=st.lists(st.integers(1, 40), max_size=40), newline=st.sampled_from(["\n", "\r\n"]))
 def test_an_answer_is_the_same_however_it_is_cut_on_the_way(sizes: list[int], newline: str):
     async def run() -> None:

@@ -1,7 +1,7 @@
 """Server-sent events, however they are cut."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from voxline.pipeline.errors import BadAnswerError
 from voxline.processors.openai.sse import MAX_EVENT_BYTES, Event, EventDecoder
@@ -19,7 +19,6 @@ def decoded(body: bytes, sizes: list[int]) -> list[Event]:
     return [event for piece in cut_into(body, sizes) for event in decoder.feed(piece)]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     told=EVENTS,
     newline=st.sampled_from(["\n", "\r\n", "\r"]),
@@ -38,7 +37,6 @@ def test_what_is_told_comes_out(
     assert decoded(body.encode(), sizes) == wanted
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(told=EVENTS, keep=st.floats(0, 1))
 def test_an_event_that_is_cut_off_does_not_come_out(told: list[tuple[str, list[str]]], keep: float):
     whole = "".join("".join(f"data: {line}\n" for line in lines) + "\n" for _, lines in told).encode()
@@ -47,7 +45,6 @@ def test_an_event_that_is_cut_off_does_not_come_out(told: list[tuple[str, list[s
     assert found == wanted[: len(found)]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary(max_size=40), max_size=20))
 def test_garbage_breaks_nothing(pieces: list[bytes]):
     decoder = EventDecoder()

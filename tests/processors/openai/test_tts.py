@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from voxline.pipeline import OutputAudioFrame, ResponseEndFrame, TextFrame
 from voxline.pipeline.errors import BadAnswerError, RateLimitError, ServiceDownError, ServiceError
@@ -75,7 +75,6 @@ async def test_a_server_may_have_another_rate(server: FakeOpenAI, harness: Harne
     assert {chunk.sample_rate for chunk in chunks} == {22_050}
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(1, 701), max_size=40))
 def test_samples_that_are_cut_in_two_are_whole(sizes: list[int]):
     pcm = _PCM(Asked("tts", "host", "m"), 24_000)

@@ -244,7 +244,6 @@ def conversation(**properties: Any) -> Any:
         decorated = given(**properties)(test)
         return settings(
             max_examples=EXAMPLES // 6,
-            deadline=None,
             derandomize="VOXLINE_EXAMPLES" not in os.environ,
             database=None,
             phases=[Phase.explicit, Phase.generate, Phase.shrink],

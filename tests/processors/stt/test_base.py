@@ -410,7 +410,7 @@ FRAMES = st.lists(
 )  # audio before, onset, audio
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(script=st.lists(st.lists(STEPS, max_size=5), max_size=6), talks=FRAMES, preroll_ms=st.sampled_from([0, 20, 100]))
 def test_not_one_sample_is_lost_or_doubled_whatever_fails(
     script: list[list[Step]], talks: list[tuple[int, int, int]], preroll_ms: float

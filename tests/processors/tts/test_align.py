@@ -93,7 +93,7 @@ SOUNDS = st.tuples(st.integers(0, 999), st.sampled_from(["silence", "noise", "sp
 
 
 @given(SOUNDS, st.integers(1, 12), st.integers(1, 5_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_is_heard_each_word_is_told_once_in_order_and_within_the_sound(
     what: tuple[int, str], count: int, size: int
 ):

@@ -91,7 +91,7 @@ class Table:
 DEEDS = ["ask", "ask", "ask", "ask, and the factory fails", "the factory is done", "hang up", "end", "cancel"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(DEEDS), max_size=15))
 def test_places_are_never_more_than_the_limit_and_all_come_free(deeds: list[str]) -> None:
     async def story() -> None:

@@ -138,7 +138,7 @@ def test_a_guess_goes_on_with_the_sound_and_fades() -> None:
     assert rms([decoder.conceal(960) for _ in range(30)][-1]) < 200
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_packet_do_no_harm(data: bytes) -> None:
     decoder = Decoder()

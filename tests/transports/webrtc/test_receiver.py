@@ -183,7 +183,7 @@ async def test_the_report_says_what_was_lost_and_when_the_sender_reported() -> N
     assert losses >> 24 == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 100), st.booleans()), min_size=1, max_size=60))
 async def test_whatever_the_line_does_the_timeline_has_no_seam(fates: list[tuple[int, bool]]) -> None:
     ear, line = Ear(), packets(tone(300, 100))

@@ -202,7 +202,7 @@ def test_an_offer_that_cannot_be_answered_says_why_and_repeats_nothing(case: str
     assert isinstance(caught.value, NothingSpoken) == (case in ("no audio", "audio rejected", "no Opus"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_offer_is_answered_or_refused_and_nothing_else(data: st.DataObject) -> None:
     lines = RTVI.split("\n")

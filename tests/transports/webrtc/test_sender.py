@@ -275,7 +275,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(OPERATIONS, st.integers(0, 19_999_999))
 async def test_whatever_happens_the_stream_is_whole_and_nothing_cut_is_heard(
     operations: list[tuple[str, int]], start_ns: int

@@ -209,7 +209,7 @@ def test_a_fragment_is_read_and_written() -> None:
     assert again == said
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=200))
 def test_nonsense_is_no_fragment(text: str) -> None:
     with contextlib.suppress(SDPError):
