@@ -37,11 +37,15 @@ class Gaps:
         """Whether the watch came before all others."""
         self.watched_ns = 0
 
-    def between(self, from_ns: int, until_ns: int) -> bool:
-        """Whether there was one, or a part of one."""
+    def between(self, from_ns: int, until_ns: int) -> list[int]:
+        """How long each is of which a part is between two moments, in ns."""
         # They are in order, and none overlaps the next.
+        found: list[int] = []
         at = bisect_left(self.found, from_ns, key=lambda gap: gap[1])
-        return at < len(self.found) and self.found[at][0] < until_ns
+        while at < len(self.found) and self.found[at][0] < until_ns:
+            found.append(self.found[at][1] - self.found[at][0])
+            at += 1
+        return found
 
     @property
     def share(self) -> float:

@@ -25,7 +25,7 @@ from calls import BUILD, make_voice, write
 from heard_beside import SIDES, beside
 from heard_bot import Bot, Response
 from heard_call import compose
-from heard_calm import CALLS, INTERRUPTIONS, KEPT, TAKEN, TURNS, Calm, collect
+from heard_calm import BEFORE_S, ENOUGH, GAP_MS, INTERRUPTIONS, KEPT, MOST, SHARE, TURNS, Calm, collect
 from heard_recording import Recording, Script, record
 from heard_signal import COARSE, RATE, first_sound, locate, silence_from, to_rate
 from voxline.pipeline import (
@@ -130,6 +130,8 @@ class Heard:
         self.turns.append(
             {
                 "sure": not clock.stumbles(begin, onset),
+                "from_ms": clock.ms(end),
+                "until_ms": onset_ms,
                 "heard": onset_ms - at_ms,
                 "from_last_sample": onset_ms - clock.ms(end),
                 "detector": at_ms - clock.ms(end),
@@ -161,6 +163,8 @@ class Heard:
         self.cuts.append(
             {
                 "sure": not clock.stumbles(begin, silent),
+                "from_ms": begin_ms,
+                "until_ms": clock.ms(silent),
                 "onset_to_silence": clock.ms(silent) - begin_ms,
                 "detected_to_silence": clock.ms(silent) - started[0],
                 "detector": started[0] - begin_ms,
@@ -244,7 +248,6 @@ def row(figures: dict[str, Any]) -> list[tuple[str, str]]:
     turns = [turn for turn in figures["turns"] if turn["sure"]]
     sure = [cut for cut in figures["cuts"] if cut["sure"]]
     cuts = figures["cuts"]
-    exact = sum(cut["exact"] for cut in cuts)
     steps = ("detector", "transcript", "reply", "voice", "sent", "line_and_page")
     return [
         ("end of speech known to bot heard, ms", spread([turn["heard"] for turn in turns])),
@@ -252,15 +255,15 @@ def row(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("onset of an interruption to silence, ms", spread([cut["onset_to_silence"] for cut in sure])),
         ("detected to silence, ms", spread([cut["detected_to_silence"] for cut in sure])),
         (
-            "turns and interruptions timed (not where the page's audio stood still)",
+            "turns and interruptions timed (not where the host or the page stood still)",
             f"{len(turns)} of {len(figures['turns'])}, {len(sure)} of {len(cuts)}",
         ),
         ("interrupted", f"{len(cuts)} of {figures['interruptions']}"),
         ("audio of the cut response after that, ms", f"{sum(cut['stale_ms'] for cut in cuts)}"),
-        ("history exact to the word", f"{exact} of {len(cuts)}"),
+        ("history exact to the word; of those timed", f"{share_of(cuts, 'exact')}; {share_of(sure, 'exact')}"),
         (
             f"or off by a word that begins within {SURE_MS} ms of the cut",
-            f"{sum(cut['as_good_as'] for cut in cuts)} of {len(cuts)}",
+            f"{share_of(cuts, 'as_good_as')}; {share_of(sure, 'as_good_as')}",
         ),
         ("words off, at most", f"{max((abs(cut['words'] - cut['remembered']) for cut in cuts), default=0)}"),
         (
@@ -271,8 +274,13 @@ def row(figures: dict[str, Any]) -> list[tuple[str, str]]:
             "page's buffer: mean delay, target, ms",
             f"{figures['page']['buffer']:.0f}, {figures['page']['target']:.0f}",
         ),
-        ("calls in which others had the machine's time", figures.get("disturbed", "-")),
+        ("calls", str(figures.get("calls", 1))),
     ]
+
+
+def share_of(cuts: list[dict[str, Any]], what: str) -> str:
+    """Of how many it is so."""
+    return f"{sum(cut[what] for cut in cuts)} of {len(cuts)}"
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -304,7 +312,9 @@ def report(runs: list[dict[str, Any]]) -> str:
         "Real headless Chromium, on the machine of the bot. The page records its microphone and the bot's track as two "
         "channels of one recording (before its sound card). Offline parts: SileroVAD, PocketSphinx, rules, eSpeak NG. "
         "Median / 90th percentile / worst. A voice is *heard* from the first 5 ms above -50 dBFS on. Short calls; "
-        f"those in which others had more than {TAKEN:.0%} of the machine's time do not count.",
+        f"*timed* are those turns and interruptions in which (and {BEFORE_S} s before) the machine was ours: "
+        f"no gap of more than {GAP_MS} ms on a core (`gaps.py`), and all together {SHARE:.0%} of the time at most. "
+        "The history is compared in all.",
         "",
         *table({figures["label"]: row(figures) for figures in runs}),
     ]
@@ -336,7 +346,11 @@ def beside_row(side: dict[str, Any]) -> list[tuple[str, str]]:
         ("detected to silence, ms", spread([cut["detected_to_silence"] for cut in sure])),
         ("interrupted", f"{len(cuts)} of {len(cuts) + sum('interruption' in missed for missed in side['missed'])}"),
         ("page's buffer: mean delay, target, ms", f"{side['page']['buffer']:.0f}, {side['page']['target']:.0f}"),
-        ("calls in which others had the machine's time", side["disturbed"]),
+        (
+            "turns and interruptions timed",
+            f"{len(turns)} of {len(side['turns'])}, {len(sure)} of {len(cuts)}",
+        ),
+        ("calls", str(side["calls"])),
     ]
 
 
@@ -360,8 +374,8 @@ async def main() -> None:
         return
     everything = options.run is None and not options.beside
     sides = [] if options.no_peer or not (everything or options.beside) else list(SIDES)
-    calls = (len(runs) + len(sides)) * CALLS
-    print(f"{calls} calls of 1.3 minutes each, and more where others take the machine's time", flush=True)
+    kinds = len(runs) + len(sides)
+    print(f"{kinds} kinds of calls, each until {ENOUGH} are timed, {MOST} calls at most; 1.3 minutes each", flush=True)
     if not options.resume:
         KEPT.unlink(missing_ok=True)
     collected = partial(collect, calm=Calm(options.wait_minutes))

@@ -55,6 +55,8 @@ def found(recording: Recording, facts: list[tuple[float, str]]) -> dict[str, Any
             turns.append(
                 {
                     "sure": not clock.stumbles(begin, onset),
+                    "from_ms": clock.ms(end),
+                    "until_ms": heard_ms,
                     "heard": heard_ms - stopped[-1],
                     "from_last_sample": heard_ms - clock.ms(end),
                 }
@@ -69,6 +71,8 @@ def found(recording: Recording, facts: list[tuple[float, str]]) -> dict[str, Any
             cuts.append(
                 {
                     "sure": not clock.stumbles(begin, silent),
+                    "from_ms": clock.ms(begin),
+                    "until_ms": silent_ms,
                     "onset_to_silence": silent_ms - clock.ms(begin),
                     "detected_to_silence": silent_ms - started[0],
                 }

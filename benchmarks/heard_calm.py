@@ -1,11 +1,13 @@
 # pyright: basic
-"""Short calls, of which those alone count in which the machine was ours: the host of a virtual machine gives its time
-to others, and what is heard then is what the host does. It is looked at how much was taken, not at what came out.
+"""Calls, of which those turns and interruptions are timed in which the machine was ours: the host of a virtual machine
+gives its time to others, and what is heard then is what the host does. It is looked at how much was taken, not at what
+came out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -15,20 +17,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from calls import BUILD
+from gaps import Gaps, watch
 from heard_call import compose
 from heard_recording import Script
 from measure import processor_ticks
 
-TAKEN = 0.03
-"""Share of the processors' time that others may have had in a call that counts."""
+BEFORE_S = 10
+"""So long before it, the machine has to have been ours as well: a page plays later for that long when packets were."""
+GAP_MS = 20
+"""No core may have been gone for longer at a time,"""
+SHARE = 0.02
+"""nor for a larger share of the time."""
 TURNS, INTERRUPTIONS = 4, 6
 """In a call; and one more turn, that asks for a long story."""
-CALLS = 4
-"""That count, of each kind."""
+ENOUGH = (16, 20)
+"""Turns and interruptions that are timed, of each kind."""
 MOST = 12
-"""After so many, what has been disturbed counts too, and it is said."""
+"""Calls of each kind."""
 KEPT = BUILD / "heard_kept.json"
-"""The calls that counted, for a run that is gone on with."""
+"""The calls so far, for a run that is gone on with."""
 _BURN = "import time; end = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
 
 
@@ -36,53 +43,62 @@ class Calm:
     """Waits for the machine to be ours, for so many minutes in all."""
 
     def __init__(self, minutes: float) -> None:
-        self._until = time.monotonic() + minutes * 60
+        self._left_s = minutes * 60
 
     async def wait(self) -> None:
         """Return when both cores can be had, or when there has been enough waiting."""
-        while time.monotonic() < self._until:
-            before = processor_ticks()
+        while self._left_s > 0:
+            begun, before = time.monotonic(), processor_ticks()
             burning = [
                 await asyncio.create_subprocess_exec(sys.executable, "-c", _BURN) for _ in range(os.cpu_count() or 1)
             ]
             for process in burning:
                 await process.wait()
-            if _taken(before) <= TAKEN:
+            spent = [now - then for now, then in zip(processor_ticks(), before, strict=True)]
+            if spent[-1] <= SHARE * sum(spent):
                 return
-            await asyncio.sleep(15)
+            await asyncio.sleep(10)
+            self._left_s -= time.monotonic() - begun
 
 
-def _taken(before: list[int]) -> float:
-    spent = [now - then for now, then in zip(processor_ticks(), before, strict=True)]
-    return spent[-1] / max(1, sum(spent))
+def _mark(events: list[dict[str, Any]], cores: list[Gaps]) -> None:
+    """Which of them are timed."""
+    for event in events:
+        from_ns, until_ns = int((event["from_ms"] - BEFORE_S * 1e3) * 1e6), int(event["until_ms"] * 1e6)
+        for core in cores:
+            gaps = core.between(from_ns, until_ns)
+            if max(gaps, default=0) > GAP_MS * 1e6 or sum(gaps) > SHARE * (until_ns - from_ns):
+                event["sure"] = False
+
+
+def _timed(calls: list[dict[str, Any]]) -> tuple[int, int]:
+    turns, cuts = (sum(event["sure"] for call in calls for event in call[kind]) for kind in ("turns", "cuts"))
+    return turns, cuts
 
 
 async def collect(
     kinds: dict[str, Callable[[Script], Awaitable[dict[str, Any]]]], calm: Calm
 ) -> dict[str, dict[str, Any]]:
     """Calls of some kinds, in turns; the figures of each, together."""
-    all_kept: dict[str, list[dict[str, Any]]] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-    kept = {name: all_kept.setdefault(name, []) for name in kinds}
-    left_out: dict[str, list[dict[str, Any]]] = {name: [] for name in kinds}
+    kept: dict[str, list[dict[str, Any]]] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     for number in range(MOST):
         for name, call in kinds.items():
-            if len(kept[name]) >= CALLS:
+            calls = kept.setdefault(name, [])
+            enough = all(count >= wanted for count, wanted in zip(_timed(calls), ENOUGH, strict=True))
+            if len(calls) > number or enough:
                 continue
             await calm.wait()
-            before = processor_ticks()
-            figures = await call(Script(*compose(TURNS, INTERRUPTIONS, seed=number)))
-            share = _taken(before)
-            counts = share <= TAKEN
-            (kept if counts else left_out)[name].append(figures)
-            print(f"  {name}, call {number}: others had {share:.0%}{'' if counts else '; does not count'}", flush=True)
+            async with contextlib.AsyncExitStack() as stack:
+                cores = [await stack.enter_async_context(watch(core)) for core in range(os.cpu_count() or 1)]
+                figures = await call(Script(*compose(TURNS, INTERRUPTIONS, seed=number)))
+            for events in (figures["turns"], figures["cuts"]):
+                _mark(events, cores)
+            calls.append(figures)
+            gone = ", ".join(f"{core.share:.0%}" for core in cores)
+            print(f"  {name}, call {number}: {_timed([figures])} timed; the cores were gone for {gone}", flush=True)
             KEPT.parent.mkdir(parents=True, exist_ok=True)
-            KEPT.write_text(json.dumps(all_kept), encoding="utf-8")
-    together: dict[str, dict[str, Any]] = {}
-    for name, calls in kept.items():
-        missing = CALLS - len(calls)
-        together[name] = merged([*calls, *left_out[name][-missing:]] if missing else calls)
-        together[name]["disturbed"] = f"{max(0, missing)} of {CALLS} (and {len(left_out[name])} left out)"
-    return together
+            KEPT.write_text(json.dumps(kept), encoding="utf-8")
+    return {name: merged(kept[name]) for name in kinds}
 
 
 def merged(calls: list[dict[str, Any]]) -> dict[str, Any]:
@@ -95,4 +111,5 @@ def merged(calls: list[dict[str, Any]]) -> dict[str, Any]:
         first["page"] = {**first["page"], name: statistics.mean(figures["page"][name] for figures in calls)}
     if "interruptions" in first:
         first["interruptions"] = sum(figures["interruptions"] for figures in calls)
+    first["calls"] = len(calls)
     return first
