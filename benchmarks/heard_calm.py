@@ -22,11 +22,11 @@ from heard_call import compose
 from heard_recording import Script
 from measure import processor_ticks
 
-BEFORE_S = 10
+BEFORE_S = 5
 """So long before it, the machine has to have been ours as well: a page plays later for that long when packets were."""
-GAP_MS = 20
+GAP_MS = 50
 """No core may have been gone for longer at a time,"""
-SHARE = 0.02
+SHARE = 0.03
 """nor for a larger share of the time."""
 TURNS, INTERRUPTIONS = 4, 6
 """In a call; and one more turn, that asks for a long story."""
@@ -65,10 +65,10 @@ def _mark(events: list[dict[str, Any]], cores: list[Gaps]) -> None:
     """Which of them are timed."""
     for event in events:
         from_ns, until_ns = int((event["from_ms"] - BEFORE_S * 1e3) * 1e6), int(event["until_ms"] * 1e6)
-        for core in cores:
-            gaps = core.between(from_ns, until_ns)
-            if max(gaps, default=0) > GAP_MS * 1e6 or sum(gaps) > SHARE * (until_ns - from_ns):
-                event["sure"] = False
+        gaps = [core.between(from_ns, until_ns) for core in cores]
+        event["gap_ms"] = max(max(one, default=0) for one in gaps) / 1e6
+        event["gone"] = max(sum(one) for one in gaps) / (until_ns - from_ns)
+        event["sure"] = event["sure"] and event["gap_ms"] <= GAP_MS and event["gone"] <= SHARE
 
 
 def _timed(calls: list[dict[str, Any]]) -> tuple[int, int]:
