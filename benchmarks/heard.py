@@ -361,8 +361,8 @@ async def main() -> None:
     parser.add_argument("--run", type=int, help="only this arrangement, from 0")
     parser.add_argument("--beside", action="store_true", help="only the transports alone, beside the peer")
     parser.add_argument("--no-peer", action="store_true")
-    parser.add_argument("--wait-minutes", type=float, default=0.0, help="for the machine to be ours, in all (0)")
-    parser.add_argument("--resume", action="store_true", help="with the calls that counted in the run before")
+    parser.add_argument("--minutes", type=float, default=60.0, help="in all, with waiting for the machine to be ours")
+    parser.add_argument("--resume", action="store_true", help="with the calls of the run before")
     parser.add_argument("--target-ms", type=float, help="the page's jitterBufferTarget")
     parser.add_argument("--lead-ms", type=float, help="the transport's")
     options = parser.parse_args()
@@ -378,16 +378,14 @@ async def main() -> None:
     print(f"{kinds} kinds of calls, each until {ENOUGH} are timed, {MOST} calls at most; 1.3 minutes each", flush=True)
     if not options.resume:
         KEPT.unlink(missing_ok=True)
-    collected = partial(collect, calm=Calm(options.wait_minutes))
-    done: list[dict[str, Any]] = []
-    for arrangement in runs:
-        arrangement = replace(arrangement, **changed)
-        done += (await collected({arrangement.label: partial(call, arrangement)})).values()
-        show(done[-1])
-    compared: list[dict[str, Any]] = []
     if sides:
         make_voice()
-        compared += (await collected({label: partial(beside, label) for label in sides})).values()
+    calls = {one.label: partial(call, replace(one, **changed)) for one in runs}
+    heard = await collect({**calls, **{label: partial(beside, label) for label in sides}}, Calm(options.minutes))
+    done = [heard[label] for label in calls]
+    compared = [heard[label] for label in sides]
+    for figures in done:
+        show(figures)
     for side in compared:
         print(f"  the transport alone: {side['version']}")
         for heading, value in beside_row(side):

@@ -40,15 +40,15 @@ _BURN = "import time; end = time.monotonic() + 1\nwhile time.monotonic() < end: 
 
 
 class Calm:
-    """Waits for the machine to be ours, for so many minutes in all."""
+    """Waits for the machine to be ours, until so many minutes from now."""
 
     def __init__(self, minutes: float) -> None:
-        self._left_s = minutes * 60
+        self._until = time.monotonic() + minutes * 60
 
-    async def wait(self) -> None:
-        """Return when both cores can be had, or when there has been enough waiting."""
-        while self._left_s > 0:
-            begun, before = time.monotonic(), processor_ticks()
+    async def comes(self) -> bool:
+        """Return when both cores can be had. False: time is up."""
+        while time.monotonic() < self._until:
+            before = processor_ticks()
             burning = [
                 await asyncio.create_subprocess_exec(sys.executable, "-c", _BURN) for _ in range(os.cpu_count() or 1)
             ]
@@ -56,9 +56,9 @@ class Calm:
                 await process.wait()
             spent = [now - then for now, then in zip(processor_ticks(), before, strict=True)]
             if spent[-1] <= SHARE * sum(spent):
-                return
+                return True
             await asyncio.sleep(10)
-            self._left_s -= time.monotonic() - begun
+        return False
 
 
 def _mark(events: list[dict[str, Any]], cores: list[Gaps]) -> None:
@@ -85,9 +85,8 @@ async def collect(
         for name, call in kinds.items():
             calls = kept.setdefault(name, [])
             enough = all(count >= wanted for count, wanted in zip(_timed(calls), ENOUGH, strict=True))
-            if len(calls) > number or enough:
+            if len(calls) > number or enough or (calls and not await calm.comes()):
                 continue
-            await calm.wait()
             async with contextlib.AsyncExitStack() as stack:
                 cores = [await stack.enter_async_context(watch(core)) for core in range(os.cpu_count() or 1)]
                 figures = await call(Script(*compose(TURNS, INTERRUPTIONS, seed=number)))

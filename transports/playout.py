@@ -77,7 +77,7 @@ class _Response:
         ends = [*(start for start, _, _ in self.words[1:]), end]
         return _joined(
             [
-                (_begun(text, self.played - start, end - start), glued)
+                (begun(text, self.played - start, end - start), glued)
                 for (start, text, glued), end in zip(self.words, ends, strict=True)
                 if start < self.played
             ]
@@ -89,14 +89,16 @@ def _joined(words: list[tuple[str, bool]]) -> str:
     return "".join(text if glued or not number else f" {text}" for number, (text, glued) in enumerate(words))
 
 
-def _begun(text: str, played: int, length: int) -> str:
-    """The words of a text that have begun when ``played`` of its ``length`` were played: at least the first."""
+def begun(text: str, played: float, length: float) -> str:
+    """The words of a text that have begun when ``played`` of its ``length`` were played, by their letters: at least
+    the first.
+    """
     words = list(re.finditer(r"\S+", text))
     if len(words) < 2:
         return text
     first, characters = words[0].start(), words[-1].end() - words[0].start()
-    begun = [word for word in words if (word.start() - first) * length < played * characters]
-    return text if len(begun) == len(words) else text[: begun[-1].end()]
+    heard = max(1, sum((word.start() - first) * length < played * characters for word in words))
+    return text if heard == len(words) else text[: words[heard - 1].end()]
 
 
 class PlayoutLedger:

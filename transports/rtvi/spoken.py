@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...pipeline.frames import SpokenWord
-from ..playout import CHARACTERS_PER_S
+from ..playout import CHARACTERS_PER_S, begun
 
 
 @dataclass(slots=True)
@@ -106,10 +106,7 @@ class Spoken:
             end_ms = self._words[number + 1].at_ms
         else:
             end_ms = max(self.made_ms, word.at_ms + len(word.text) * 1000 / CHARACTERS_PER_S)
-        share = (played_ms - word.at_ms) / max(1.0, end_ms - word.at_ms) * len(word.text)
-        for piece in re.finditer(r"\S+", word.text):
-            if piece.start() >= share:
-                break
+        for piece in re.finditer(r"\S+", begun(word.text, played_ms - word.at_ms, max(1.0, end_ms - word.at_ms))):
             yield from self._reach(word.segment, word.begin + piece.end())
 
     def cut(self, heard_text: str) -> Iterator[Progress]:
