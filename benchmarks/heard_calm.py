@@ -67,8 +67,10 @@ def _mark(events: list[dict[str, Any]], cores: list[Gaps]) -> None:
         from_ns, until_ns = int((event["from_ms"] - BEFORE_S * 1e3) * 1e6), int(event["until_ms"] * 1e6)
         gaps = [core.between(from_ns, until_ns) for core in cores]
         event["gap_ms"] = max(max(one, default=0) for one in gaps) / 1e6
-        event["gone"] = max(sum(one) for one in gaps) / (until_ns - from_ns)
-        event["sure"] = event["sure"] and event["gap_ms"] <= GAP_MS and event["gone"] <= SHARE
+        event["gone"] = max(sum(one) for one in gaps) / max(1, until_ns - from_ns)
+        # What is heard before it can be was not found: where all stands still, the caller is not where they should be.
+        found = event["until_ms"] > event["from_ms"]
+        event["sure"] = event["sure"] and found and event["gap_ms"] <= GAP_MS and event["gone"] <= SHARE
 
 
 def _timed(calls: list[dict[str, Any]]) -> tuple[int, int]:
