@@ -314,7 +314,7 @@ def report(runs: list[dict[str, Any]]) -> str:
         "Median / 90th percentile / worst. A voice is *heard* from the first 5 ms above -50 dBFS on. Short calls; "
         f"*timed* are those turns and interruptions in which (and {BEFORE_S} s before) the machine was ours: "
         f"no gap of more than {GAP_MS} ms on a core (`gaps.py`), and all together {SHARE:.0%} of the time at most. "
-        "The history is compared in all.",
+        "The history is compared in all calls in which anything was timed.",
         "",
         *table({figures["label"]: row(figures) for figures in runs}),
     ]

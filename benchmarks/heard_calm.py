@@ -81,29 +81,36 @@ def _timed(calls: list[dict[str, Any]]) -> tuple[int, int]:
 async def collect(
     kinds: dict[str, Callable[[Script], Awaitable[dict[str, Any]]]], calm: Calm
 ) -> dict[str, dict[str, Any]]:
-    """Calls of some kinds, in turns; the figures of each, together."""
-    kept: dict[str, list[dict[str, Any]]] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    """Calls of some kinds, in turns; the figures of each, together. One in which nothing could be timed is left out."""
+    kept: dict[str, dict[str, Any]] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     for number in range(MOST):
         for name, call in kinds.items():
-            calls = kept.setdefault(name, [])
+            kind = kept.setdefault(name, {"calls": [], "left_out": 0})
+            calls: list[dict[str, Any]] = kind["calls"]
             enough = all(count >= wanted for count, wanted in zip(_timed(calls), ENOUGH, strict=True))
-            if len(calls) > number or enough or (calls and not await calm.comes()):
+            if len(calls) + kind["left_out"] > number or enough or (calls and not await calm.comes()):
                 continue
             async with contextlib.AsyncExitStack() as stack:
                 cores = [await stack.enter_async_context(watch(core)) for core in range(os.cpu_count() or 1)]
                 figures = await call(Script(*compose(TURNS, INTERRUPTIONS, seed=number)))
             for events in (figures["turns"], figures["cuts"]):
                 _mark(events, cores)
-            calls.append(figures)
+            if sum(_timed([figures])) or not calls:
+                calls.append(figures)
+            else:
+                kind["left_out"] += 1
             gone = ", ".join(f"{core.share:.0%}" for core in cores)
             print(f"  {name}, call {number}: {_timed([figures])} timed; the cores were gone for {gone}", flush=True)
             KEPT.parent.mkdir(parents=True, exist_ok=True)
             KEPT.write_text(json.dumps(kept), encoding="utf-8")
-    return {name: merged(kept[name]) for name in kinds}
+    return {name: merged(**kept[name]) for name in kinds}
 
 
-def merged(calls: list[dict[str, Any]]) -> dict[str, Any]:
+def merged(calls: list[dict[str, Any]], left_out: int) -> dict[str, Any]:
     """The figures of several calls, as those of one."""
+    if len(calls) > 1 and not sum(_timed(calls[:1])):
+        # It was there so that there is something.
+        calls, left_out = calls[1:], left_out + 1
     first = dict(calls[0])
     for name, value in first.items():
         if isinstance(value, list):
@@ -112,5 +119,5 @@ def merged(calls: list[dict[str, Any]]) -> dict[str, Any]:
         first["page"] = {**first["page"], name: statistics.mean(figures["page"][name] for figures in calls)}
     if "interruptions" in first:
         first["interruptions"] = sum(figures["interruptions"] for figures in calls)
-    first["calls"] = len(calls)
+    first["calls"] = f"{len(calls)}, and {left_out} in which nothing could be timed"
     return first
