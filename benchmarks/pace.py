@@ -275,12 +275,14 @@ class Result:
 
     def ours_ms(self) -> list[float]:
         """Of those that no gap held up."""
-        return sorted(
+        return sorted(late for track in self.tracks for late in self._ours_of(track))
+
+    def _ours_of(self, track: Track) -> list[float]:
+        return [
             (left - due) / MS
-            for track in self.tracks
             for left, due in zip(track.left, track.dues(), strict=True)
             if not self.gaps.between(min(left, due), left)
-        )
+        ]
 
     def jitter_ms(self) -> list[float]:
         """How far from 20 ms each is after the one before, of the same conversation."""
@@ -291,11 +293,11 @@ class Result:
         )
 
     def drift_ms(self) -> float:
-        """The worst of the conversations."""
+        """The worst of the conversations, without what gaps held up."""
         worst = 0.0
         count = round(EDGE_S * 1_000 / CHUNK_MS)
         for track in self.tracks:
-            late = track.late_ms()
+            late = self._ours_of(track)
             if len(late) >= 3 * count:
                 worst = max(worst, abs(statistics.median(late[-count:]) - statistics.median(late[:count])))
         return worst
@@ -352,8 +354,9 @@ async def measure(pairs: Pairs, minutes: float, lead_ms: float) -> None:
         ahead_ms = 0 if pairs is over_webrtc else lead_ms
         ours = result.ours_ms()
         underruns, our_underruns = (sum(value > CHUNK_MS + ahead_ms for value in values) for values in (late, ours))
-        print(row(f"{name}: late", late, f"drift {result.drift_ms():.3f} ms, underruns {underruns}"))
-        print(row(f"{name}: late, ours", ours, f"underruns {our_underruns}; {not_ours(result.gaps)}"))
+        print(row(f"{name}: late", late, f"underruns {underruns}"))
+        rest = f"drift {result.drift_ms():.3f} ms, underruns {our_underruns}; {not_ours(result.gaps)}"
+        print(row(f"{name}: late, ours", ours, rest))
         print(row(f"{name}: off 20 ms", result.jitter_ms()), flush=True)
     for count in (1, CONVERSATIONS):
         result = await speak(pairs, count, 3 * EDGE_S, stereo=False, lead_ms=lead_ms, stalls=STALLS)
