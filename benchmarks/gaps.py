@@ -22,7 +22,7 @@ TICK_MS = 1
 GAP_MS = 1
 """So late, it was held up: waking itself takes a fifth of that at most."""
 PRIORITY = 20
-"""Of SCHED_FIFO, which needs root. Without, a busy core makes gaps of its own."""
+"""Of SCHED_FIFO, which needs Linux and root. Without, a busy core makes gaps of its own."""
 
 Gap = tuple[int, int]
 """From when to when, on the monotonic clock, in ns."""
@@ -79,11 +79,11 @@ async def watch(core: int) -> AsyncGenerator[Gaps]:
 
 
 def _watch(core: int) -> None:
-    os.sched_setaffinity(0, {core})
     sure = True
     try:
+        os.sched_setaffinity(0, {core})
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    except PermissionError:
+    except (AttributeError, PermissionError):
         sure = False
     over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()

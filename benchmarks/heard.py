@@ -2,7 +2,7 @@
 """What is heard in a real page: headless Chromium, WebRTC, speech recognition, rules and a voice, all offline.
 
     .venv/bin/python benchmarks/heard.py --quick     # 5 turns and 6 interruptions, once: a minute
-    .venv/bin/python benchmarks/heard.py             # 20 and 24, and the transports alone: half an hour; writes results
+    .venv/bin/python benchmarks/heard.py             # 16 and 20 of each kind: an hour at most; writes results
 
 The page records its microphone and the bot as two channels of one recording, and everything is located in that: by
 loudness where sound begins and ends, by correlation what it is. Needs Chromium and flite, and the extras `webrtc` and
@@ -256,7 +256,7 @@ def row(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("detected to silence, ms", spread([cut["detected_to_silence"] for cut in sure])),
         (
             "turns and interruptions timed (not where the host or the page stood still)",
-            f"{len(turns)} of {len(figures['turns'])}, {len(sure)} of {len(cuts)}",
+            f"{share_of(figures['turns'], 'sure')}, {share_of(cuts, 'sure')}",
         ),
         ("interrupted", f"{len(cuts)} of {figures['interruptions']}"),
         ("audio of the cut response after that, ms", f"{sum(cut['stale_ms'] for cut in cuts)}"),
@@ -278,9 +278,9 @@ def row(figures: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def share_of(cuts: list[dict[str, Any]], what: str) -> str:
+def share_of(events: list[dict[str, Any]], what: str) -> str:
     """Of how many it is so."""
-    return f"{sum(cut[what] for cut in cuts)} of {len(cuts)}"
+    return f"{sum(event[what] for event in events)} of {len(events)}"
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -346,10 +346,7 @@ def beside_row(side: dict[str, Any]) -> list[tuple[str, str]]:
         ("detected to silence, ms", spread([cut["detected_to_silence"] for cut in sure])),
         ("interrupted", f"{len(cuts)} of {len(cuts) + sum('interruption' in missed for missed in side['missed'])}"),
         ("page's buffer: mean delay, target, ms", f"{side['page']['buffer']:.0f}, {side['page']['target']:.0f}"),
-        (
-            "turns and interruptions timed",
-            f"{len(turns)} of {len(side['turns'])}, {len(sure)} of {len(cuts)}",
-        ),
+        ("turns and interruptions timed", f"{share_of(side['turns'], 'sure')}, {share_of(cuts, 'sure')}"),
         ("calls", str(side["calls"])),
     ]
 

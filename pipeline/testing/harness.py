@@ -60,8 +60,8 @@ class Bench(Box):
 
     ``passes``: classes of frames that have to come out again. ``record``: the path of a recording to be made.
     ``patience_s``: real seconds without progress that count as hanging; default is 1, and 20 while they start, which
-    may load models or start processes. ``clock``: another `VirtualClock` that does not
-    jump. Everything else goes to the `PipelineWorker`; its ``seed`` is 0.
+    may load models or start processes. ``clock``: another `VirtualClock` that does not jump. Everything else goes to
+    the `PipelineWorker`; its ``seed`` is 0.
     """
 
     def __init__(self, processors: Processors, *, passes: Sequence[type[Frame]] = (), **options: Any) -> None:

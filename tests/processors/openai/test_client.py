@@ -139,14 +139,13 @@ async def test_a_name_that_nobody_knows(harness: Harness):
 
 async def test_a_server_that_hangs_at_the_start_is_given_up(server: FakeOpenAI):
     server.script(MODELS, Reply(hang_after=-1))
-    llm = OpenAILLM("parrot", base_url=server.url, connect_timeout_s=0.5)
+    llm = OpenAILLM("parrot", base_url=server.url, connect_timeout_s=2)
     async with Live(llm) as live:
         with pytest.raises(LifecycleError, match="was not ready within") as caught:
             await live.ended()
     assert isinstance(caught.value.__cause__, ServiceTimeout)
     await server.idle()
-    # On a busy machine the question may not have come that far.
-    assert server.closed_early == len(server.requests)
+    assert server.closed_early == 1
 
 
 @pytest.fixture
