@@ -19,12 +19,12 @@ from typing import cast
 from .pipeline.clock import Clock, SystemClock, VirtualClock
 from .pipeline.errors import VoxlineError
 from .pipeline.graph import Pipeline
-from .pipeline.narrator import Narrator
-from .pipeline.picture import draw, require_matplotlib
-from .pipeline.recording import Recorder
+from .pipeline.recording.recording import Recorder
 from .pipeline.runner import PipelineRunner
-from .pipeline.talk import TalkTap
 from .pipeline.taps import Run, Tap
+from .pipeline.timeline.collect import TalkTap
+from .pipeline.timeline.plot import draw, require_matplotlib
+from .pipeline.timeline.text import Narrator
 from .pipeline.worker import Outcome, PipelineWorker
 from .transports.base import Transport
 from .transports.file import FileTransport

@@ -23,8 +23,8 @@ from voxline.pipeline.frames import ResponseCutFrame
 from voxline.processors.text.speakable import speakable
 from voxline.processors.tts.align import Aligner, Features, Reference
 from voxline.processors.tts.aligned import PIECE_MS, ReferenceVoice, _starts
-from voxline.processors.tts.espeak import SAMPLE_RATE, EspeakProcess
-from voxline.processors.tts.script import Script, SpeechChunk, WordStart, tokens
+from voxline.processors.tts.espeak_process import SAMPLE_RATE, EspeakProcess
+from voxline.processors.tts.word_timing import Script, SpeechChunk, WordStart, tokens
 from voxline.transports.playout import PlayoutLedger
 
 CUTS = 60

@@ -26,10 +26,10 @@ from voxline.pipeline import (
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
 )
-from voxline.pipeline.host import Hop
+from voxline.pipeline.processor import Hop
 from voxline.processors import EspeakTTS, PocketSphinxSTT, RuleResponder, SessionController, SileroVAD
 from voxline.processors.session.data import TurnKind
-from voxline.processors.tts.script import SpeechChunk
+from voxline.processors.tts.word_timing import SpeechChunk
 from voxline.transports.webrtc import WebRTCTransport
 
 FACTS = (

@@ -138,7 +138,7 @@ async def in_memory(count: int, stereo: bool, lead_ms: float) -> AsyncGenerator[
 async def over_webrtc(count: int, stereo: bool, lead_ms: float) -> AsyncGenerator[tuple[list[Transport], list[Track]]]:
     """Conversations with callers in a process of their own."""
     from voxline.transports.webrtc import WebRTCTransport
-    from voxline.transports.webrtc.seams import Wire
+    from voxline.transports.webrtc.aiortc_adapter import Wire
 
     tracks: dict[int, Track] = {}
     first: dict[int, int] = {}

@@ -32,8 +32,8 @@ from voxline.pipeline import (
     UserStoppedSpeakingFrame,
     handles,
 )
-from voxline.pipeline.host import Hop
-from voxline.processors.assembly import conversation
+from voxline.pipeline.processor import Hop
+from voxline.processors.conversation_pipeline import conversation
 from voxline.processors.llm.base import LLM, Piece, ToolSpec
 from voxline.processors.session.controller import SessionController
 from voxline.processors.stt.base import STT
@@ -41,8 +41,8 @@ from voxline.processors.stt.pocketsphinx import PocketSphinxSTT
 from voxline.processors.stt.utterance import Transcript
 from voxline.processors.text.sentences import SentenceCutter
 from voxline.processors.tts.base import TTS
-from voxline.processors.tts.espeak_ng import EspeakTTS
-from voxline.processors.tts.script import SpeechChunk
+from voxline.processors.tts.espeak_tts import EspeakTTS
+from voxline.processors.tts.word_timing import SpeechChunk
 from voxline.transports.file import FileTransport
 from voxline.transports.memory import MemoryTransport
 

@@ -26,11 +26,11 @@ from voxline.pipeline import (
     UserStoppedSpeakingFrame,
     VirtualClock,
 )
-from voxline.pipeline.host import Hop
-from voxline.processors.scripted import ScriptedLLM, ScriptedTTS
+from voxline.pipeline.processor import Hop
 from voxline.processors.session.controller import SessionController
 from voxline.processors.session.data import TurnKind
-from voxline.processors.testing import ScriptedPlayout
+from voxline.processors.testing.scripted import ScriptedLLM, ScriptedTTS
+from voxline.processors.testing.session_bench import ScriptedPlayout
 from voxline.tests.processors.session.conversation_chain import converse
 from voxline.tests.processors.session.conversation_day import ANSWER, call
 from voxline.transports.memory import MemoryTransport

@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 
 from voxline.pipeline import Pipeline, PipelineWorker, TranscriptionFrame, VirtualClock
-from voxline.pipeline.recording import Recorder, Recording
-from voxline.pipeline.replay import Trace, replay
+from voxline.pipeline.recording import Recorder, Recording, Trace, replay
 from voxline.processors import SessionController
 from voxline.transports.file import FileTransport
 

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 
-from .crew import spawn
+from .tasks import spawn
 from .worker import Outcome, PipelineWorker
 
 log = logging.getLogger("voxline")

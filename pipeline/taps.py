@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .frames import Direction, Frame
-from .host import Hop
+from .processor import Hop
 
 
 class InjectedFault(Exception):

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .clock import NS_PER_MS, Activity, Clock, SystemClock, TimerHandle, Wait, current_activity
-from .drive import Drive
+from .engine.hooks import Hook, HookRun, run_hooks, wait_for_tasks
+from .engine.kernel import Kernel
+from .engine.loop import Drive
+from .engine.node import Station
 from .errors import LifecycleError, PipelineError, QueueOverflowError
 from .frames import DOWNSTREAM, Direction, Frame
 from .graph import Graph, Pipeline
 from .jobs import OUTSIDE, Job, Origin
-from .kernel import Kernel
-from .lifecycle import Hook, HookRun, run_hooks, wait_for_tasks
 from .processor import FrameProcessor
-from .station import Station
 from .taps import Run, Tap
 
 log = logging.getLogger("voxline")
@@ -162,7 +162,7 @@ class PipelineWorker:
         """`run`, with the entries of a recording for an inbox.
 
         ``feed`` is called when nothing is left to do: it puts the next entry in (`Kernel.feed`), or returns False,
-        which is the end. For a worker made with ``replaying=True``; see `voxline.pipeline.replay`.
+        which is the end. For a worker made with ``replaying=True``; see `voxline.pipeline.recording.replay`.
         """
         if not self._replaying:
             raise PipelineError(f"{self.name} cannot replay: make it with PipelineWorker(..., replaying=True).")

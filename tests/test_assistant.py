@@ -17,10 +17,10 @@ from voxline.cli import main
 from voxline.pipeline import Message, Outcome, PipelineWorker, VirtualClock
 from voxline.pipeline.frames import ToolCall
 from voxline.processors import Session, SessionController, ToolError
+from voxline.tests.places import EXAMPLES
 from voxline.tests.processors.openai.server import CHAT, SPEECH, TRANSCRIPTIONS, FakeOpenAI, Reply
 from voxline.transports.file import FileTransport
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 ASSISTANT = EXAMPLES / "assistant.py"
 HOSTED = ("gpt-4.1-mini", "gpt-4o-mini-transcribe", "gpt-4o-mini-tts")
 

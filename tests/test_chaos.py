@@ -13,7 +13,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from voxline.processors.service import ServiceSettings
+from voxline.processors.service.base import ServiceSettings
 from voxline.processors.session.settings import SessionSettings
 from voxline.tests.chaos.promise import Load, promised_s, service_s
 from voxline.tests.chaos.talk import WEATHERS, Talk, Tally, converse

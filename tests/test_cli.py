@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import soundfile
 from voxline.cli import main
+from voxline.tests.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 ROVER = ROOT / "examples" / "rover.py"
 CALLER = ROOT / "examples" / "audio" / "caller.wav"
 

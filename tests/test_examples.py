@@ -25,9 +25,8 @@ from voxline.pipeline import (
 from voxline.pipeline.testing import Harness
 from voxline.processors import Conversation
 from voxline.processors.session import BotSaid, State
+from voxline.tests.places import EXAMPLES
 from voxline.transports.memory import MemoryTransport
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def load(name: str) -> ModuleType:

@@ -1,7 +1,6 @@
 """A cough, a click and an "uh huh" over the bot's answer: real ears, a real voice, and not a word of it is lost."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ from voxline.pipeline import Message, Pipeline, PipelineWorker, Samples, Virtual
 from voxline.pipeline.testing import material
 from voxline.processors import EspeakTTS, PocketSphinxSTT, RuleResponder, SessionController, SileroVAD
 from voxline.processors.session import InterruptionDismissed, Session
+from voxline.tests.places import CALLER
 from voxline.transports.memory import MemoryTransport
 
-CALLER = Path(__file__).parents[1] / "examples" / "audio" / "caller.wav"
 GREETING = "I can go forward and back, turn left and right, and tell you where I am. What shall I do?"
 
 

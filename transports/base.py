@@ -17,7 +17,7 @@ from ..pipeline.errors import QueueOverflowError, TransportError
 from ..pipeline.frames import Frame, InputFrame
 from .input import InputTransport, MuteFrame
 from .output import OutputTransport
-from .verbs import Verbs
+from .transport_api import Verbs
 
 _End = TypeVar("_End", InputTransport, OutputTransport)
 

@@ -25,7 +25,7 @@ from .base import Transport
 from .input import InputTransport
 from .reader import AudioReader
 from .recorder import BOT, CALLER, StereoWriter
-from .verbs import CHUNK_MS, CHUNK_NS, samples_in_chunk
+from .transport_api import CHUNK_MS, CHUNK_NS, samples_in_chunk
 
 log = logging.getLogger("voxline")
 

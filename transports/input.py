@@ -12,7 +12,7 @@ from ..pipeline.audio import SILENCE_DBFS, StreamResampler, load_resampler, mono
 from ..pipeline.clock import NS_PER_S
 from ..pipeline.frames import Frame, InputAudioFrame, InputEndedFrame, InputFrame, Samples
 from ..pipeline.processor import AudioFormat, FrameProcessor, handles, source
-from .verbs import samples_in_chunk
+from .transport_api import samples_in_chunk
 
 
 class Incoming(Protocol):

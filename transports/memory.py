@@ -33,7 +33,7 @@ from ..pipeline.frames import (
     Samples,
 )
 from .base import Transport
-from .verbs import CHUNK_NS, samples_in_chunk
+from .transport_api import CHUNK_NS, samples_in_chunk
 
 BOUND_S = 600
 """How much a caller may say ahead of time."""

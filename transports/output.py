@@ -29,7 +29,7 @@ from ..pipeline.frames import (
 )
 from ..pipeline.processor import AudioFormat, FrameProcessor, handles
 from .playout import Facts, PlayoutLedger
-from .verbs import CHUNK_NS, samples_in_chunk
+from .transport_api import CHUNK_NS, samples_in_chunk
 
 HARD_BOUND_MS = 60_000
 """Beyond this much waiting audio, what comes from nobody who can be held is an error."""

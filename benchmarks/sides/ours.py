@@ -25,7 +25,7 @@ from voxline.pipeline import (
     TextFrame,
     handles,
 )
-from voxline.pipeline.host import Hop
+from voxline.pipeline.processor import Hop
 
 from sides.base import Shape
 

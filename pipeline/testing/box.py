@@ -9,14 +9,13 @@ from os import PathLike
 from typing import Any
 
 from ..clock import NS_PER_S, VirtualClock, Wait
-from ..crew import spawn
 from ..errors import LifecycleError
 from ..frames import Direction, Frame
 from ..graph import ParallelPipeline, Pipeline
-from ..host import Hop
-from ..processor import FrameProcessor
-from ..recording import Recorder
+from ..processor import FrameProcessor, Hop
+from ..recording.recording import Recorder
 from ..taps import Tap
+from ..tasks import spawn
 from ..worker import Outcome, PipelineWorker
 from .diagnosis import TaskWatch, Timeline, owner, waits_for
 

@@ -25,27 +25,19 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
-from ..audiofile import FlacReader, FlacWriter
 from ..clock import NS_PER_MS
-from ..codec import dumps, from_plain, to_plain
+from ..engine.kernel import Kernel
+from ..engine.node import Station
 from ..errors import RecordingError
 from ..frames import DOWNSTREAM, UPSTREAM, CancelFrame, Direction, ErrorFrame, Frame
 from ..graph import Pipeline, ProcessorSpot, Spot
-from ..host import Hop
-from ..kernel import Kernel
-from ..names import forget_names
-from ..recording import (
-    VERSION,
-    Recording,
-    check_header,
-    direction_in,
-    number_in,
-    read_lines,
-    text_in,
-)
-from ..replay import replay
-from ..shapes import Plain, checked, show
-from ..station import Station
+from ..processor import Hop
+from ..recording.codec import dumps, from_plain, to_plain
+from ..recording.flac import FlacReader, FlacWriter
+from ..recording.names import forget_names
+from ..recording.recording import VERSION, Recording, check_header, direction_in, number_in, read_lines, text_in
+from ..recording.replay import replay
+from ..recording.schema import Plain, checked, show
 from ..taps import Tap
 
 

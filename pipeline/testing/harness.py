@@ -45,9 +45,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..clock import NS_PER_MS
-from ..desk import InterruptFrame
+from ..engine.desk import InterruptFrame
+from ..engine.inbox import MICROPHONE_MS
 from ..frames import DOWNSTREAM, AtBound, CancelFrame, Direction, ErrorFrame, Frame
-from ..inbox import MICROPHONE_MS
 from ..processor import FrameProcessor
 from .box import BenchFailure, Box, Processors
 from .diagnosis import short

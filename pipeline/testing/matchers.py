@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..frames import Frame
-from ..shapes import is_array
+from ..recording.schema import is_array
 from .diagnosis import short
 
 

@@ -21,7 +21,7 @@ except ImportError:
 
 from ..clock import VirtualClock
 from ..errors import MissingExtraError
-from ..shapes import is_list
+from ..recording.schema import is_list
 from .box import BenchFailure, traceback_of
 from .fixtures import Output
 from .harness import Harness

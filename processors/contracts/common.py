@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from ...pipeline.errors import ServiceError, VoxlineError
 from ...pipeline.testing.box import BenchFailure
 from ...pipeline.testing.harness import Bench
-from ..service import Service
+from ..service.base import Service
 from .lab import Ask, Lab, Probe, Stopper, said
 from .resources import held, settled
 

@@ -18,7 +18,7 @@ from ...pipeline.frames import Frame, OutputFrame
 from ...pipeline.processor import FrameProcessor, handles
 from ...pipeline.testing.box import BenchFailure
 from ...pipeline.testing.harness import Bench
-from ..service import Service
+from ..service.base import Service
 
 Ask = Callable[[Any], AsyncGenerator[Any]]
 """Asks an adapter, and gives the pieces of its answer."""

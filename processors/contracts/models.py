@@ -24,9 +24,9 @@ from ...pipeline.processor import FrameProcessor, handles
 from ...pipeline.testing.box import BenchFailure
 from ...pipeline.testing.harness import Bench
 from ...pipeline.testing.material import noise, silence, tone
-from ..noise import NoiseSuppressor
-from ..turns import HEARD_SAMPLES, TurnModel
-from ..vad import VAD
+from ..audio.noise import NoiseSuppressor
+from ..turn_detection.base import HEARD_SAMPLES, TurnModel
+from ..vad.base import VAD
 from .common import PATIENCE_S, ContractFailure
 
 NS_PER_S = 1_000_000_000

@@ -10,7 +10,7 @@ import numpy as np
 from ...pipeline.frames import OutputAudioFrame, TextFrame
 from ...pipeline.testing.harness import Bench
 from ..tts.base import TTS
-from ..tts.script import SpeechChunk
+from ..tts.word_timing import SpeechChunk
 from .common import PATIENCE_S, Suite
 from .lab import Ask, Lab, until_quiet
 

@@ -21,7 +21,6 @@ from typing import Any, ClassVar, cast
 from pydantic import Field
 from typing_extensions import TypeVar
 
-from ...pipeline.deadline import Deadline
 from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import (
     UPSTREAM,
@@ -36,7 +35,8 @@ from ...pipeline.frames import (
     UsageFrame,
 )
 from ...pipeline.processor import handles
-from ..service import Asking, Limits, Service, ServiceSettings, yielding
+from ...pipeline.tasks import Deadline
+from ..service.base import Asking, Limits, Service, ServiceSettings, yielding
 from ..text.sentences import SentenceCutter
 from ..tools.ledger import Call
 from ..tools.running import RunsTools, SayOnce

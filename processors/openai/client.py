@@ -1,7 +1,7 @@
 """The client of the OpenAI protocol: whom it asks, with which key, and what its errors mean.
 
-The package `openai` is the client; attempts, deadlines and fall-backs are ours (`processors/service.py`), so it does
-none of them. Connections are kept open between turns, so that none pays for a handshake.
+The package `openai` is the client; attempts, deadlines and fall-backs are ours (`processors/service/base.py`), so it
+does none of them. Connections are kept open between turns, so that none pays for a handshake.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from ...pipeline.errors import (
     ServiceTimeout,
     SettingsError,
 )
-from ..child import require_package
-from ..service import Service, ServiceSettings
+from ..service.base import Service, ServiceSettings
+from ..subprocess.parent import require_package
 from .errors import Asked, fields_of, from_connection, from_status, redacted
 
 log = logging.getLogger(__name__)

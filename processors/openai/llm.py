@@ -10,11 +10,11 @@ from typing import Any, Unpack
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ...pipeline.deadline import Deadline
 from ...pipeline.errors import BadAnswerError, BadRequestError, ServiceDownError, ServiceError, ServiceTimeout
 from ...pipeline.frames import Message, ToolCall
+from ...pipeline.tasks import Deadline
 from ..llm.base import LLM, LLMLimits, LLMSettings, Piece, Usage
-from ..service import settings_of
+from ..service.base import settings_of
 from ..tools.tool import ToolLike, ToolSpec
 from .client import AsksServer, OpenAIServer, OpenAISettings
 from .errors import Asked, error_in, from_stream

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ...pipeline.errors import BadAnswerError, BadRequestError, ServiceDownError
 from ...pipeline.frames import HeardWord, Samples
-from ..service import settings_of
+from ..service.base import settings_of
 from ..stt.base import STT, STTLimits, STTSettings
-from ..stt.pieces import Cutter
+from ..stt.segmenter import Cutter
 from ..stt.utterance import Transcript
 from .client import AsksServer, OpenAIServer, OpenAISettings
 from .errors import Asked, error_in, from_stream

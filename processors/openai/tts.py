@@ -12,9 +12,9 @@ from pydantic import Field
 from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import Frame, OutputAudioFrame, Samples
 from ...pipeline.processor import AudioFormat
-from ..service import Limits, settings_of
+from ..service.base import Limits, settings_of
 from ..tts.base import TTS
-from ..tts.script import SpeechChunk
+from ..tts.word_timing import SpeechChunk
 from .client import AsksServer, OpenAIServer, OpenAISettings
 from .errors import Asked, error_in, from_stream
 

@@ -35,7 +35,7 @@ from .settings import (
     SessionSettings,
 )
 from .snapshot import SessionSnapshot
-from .speech import SpeechHandle
+from .speech_handle import SpeechHandle
 from .states import ALLOWED, State, diagram
 from .step import step
 from .summary import SessionSummary, Statistics

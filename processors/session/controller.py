@@ -44,11 +44,8 @@ from ...pipeline.frames import (
 from ...pipeline.jobs import Stream
 from ...pipeline.processor import FrameProcessor, handles, streams
 from . import limits
-from .data import SessionData
-from .endpointing import Endpointing
-from .limits import Due
-from .link import Link
-from .orders import (
+from .apology_audio import Recordings
+from .commands import (
     ORDERS,
     CutElsewhereFrame,
     FailedFrame,
@@ -59,12 +56,15 @@ from .orders import (
     StopFrame,
     TimeFrame,
 )
-from .recordings import Recordings
+from .data import SessionData
+from .endpointing import Endpointing
+from .limits import Due
 from .session import Session
+from .session_port import Link
 from .settings import EndpointingSettings, SessionSettings
 from .snapshot import SessionSnapshot, restored
 from .step import step
-from .stepping import Ask, Button, Cancel, Commit, Effect, End, KeepAlive, Listen, Pause, Resolve, Say, Tell
+from .transition import Ask, Button, Cancel, Commit, Effect, End, KeepAlive, Listen, Pause, Resolve, Say, Tell
 
 Mute = Callable[[SessionData], bool]
 """A mute strategy: whether the user is not listened to, as a function of the session and of nothing else."""

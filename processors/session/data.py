@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ...pipeline.frames import Message, ToolCall
 from .endpointing import Endpointing
-from .pauses import Pauses
+from .pause_estimator import Pauses
 from .settings import SessionSettings
 from .states import State
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...pipeline.clock import NS_PER_MS
-from .pauses import Pauses
+from .pause_estimator import Pauses
 from .settings import EndpointingSettings
 
 

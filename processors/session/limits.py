@@ -10,10 +10,10 @@ import enum
 from collections.abc import Iterator
 
 from ...pipeline.clock import NS_PER_MS, NS_PER_S
-from . import barge_in, bot, life, turns
+from . import interruptions, lifecycle, responses, turns
 from .data import Fate, InterruptionKind, SessionData, Speech, SpeechKind
-from .gates import Gate, judge
-from .stepping import KeepAlive, Step
+from .speech_intent import Gate, judge
+from .transition import KeepAlive, Step
 
 
 class Due(enum.Enum):
@@ -148,9 +148,9 @@ def _fall_due(st: Step, due: Due) -> None:
         case Due.CONNECTION:
             st.error(f"No client connected within {s.settings.connection_timeout_s:g} s.")
             first = s.connected_ns is None
-            life.close(st, "connection" if first else "disconnected", "", failed=first)
+            lifecycle.close(st, "connection" if first else "disconnected", "", failed=first)
         case Due.DURATION:
-            life.close(st, "duration")
+            lifecycle.close(st, "duration")
         case Due.IDLE:
             _idle(st)
         case Due.RESPONSE:
@@ -162,15 +162,15 @@ def _fall_due(st: Step, due: Due) -> None:
         case Due.GUESS:
             turns.guess(st)
         case Due.CONFIRM:
-            barge_in.confirm(st, InterruptionKind.SPEECH, s.interim)
+            interruptions.confirm(st, InterruptionKind.SPEECH, s.interim)
         case Due.DISMISS:
-            barge_in.dismiss(st)
+            interruptions.dismiss(st)
         case Due.RECORD:
             assert s.cut is not None
             st.error("The output has not said what was heard of a response that was cut; nothing, for the history.")
-            bot.cut_recorded(st, s.cut.response.number, 0.0, "")
+            responses.cut_recorded(st, s.cut.response.number, 0.0, "")
         case Due.CLOSING:
-            life.close(st, "closing", now=True)
+            lifecycle.close(st, "closing", now=True)
         case Due.KEEP_ALIVE:
             s.kept_alive_ns = st.now
             st.do(KeepAlive())
@@ -181,7 +181,7 @@ def _fall_due(st: Step, due: Due) -> None:
 def _idle(st: Step) -> None:
     s = st.s
     if s.idle_step >= len(s.settings.idle_ladder):
-        life.close(st, "idle")
+        lifecycle.close(st, "idle")
         return
     step = s.settings.idle_ladder[s.idle_step]
     s.idle_step += 1
@@ -195,8 +195,8 @@ def _no_response(st: Step) -> None:
     response = s.response
     assert response is not None
     st.error(f"Nothing was heard of response {response.number} for {_patience_s(s) or 0:g} s.")
-    bot.give_up(st, "response time-out", failed=True)
-    bot.apologise(st, response)
+    responses.give_up(st, "response time-out", failed=True)
+    responses.apologise(st, response)
 
 
 def _no_transcript(st: Step) -> None:
@@ -220,10 +220,10 @@ def _no_transcript(st: Step) -> None:
     if s.awaited:
         return
     if kept and not over_bot and not s.turn:
-        bot.apologise(st)
+        responses.apologise(st)
     if not over_bot and not s.turn:
         turns.forget(st)
-    barge_in.dismiss(st)
+    interruptions.dismiss(st)
 
 
 def _s(seconds: float) -> int:

@@ -18,14 +18,14 @@ from typing import Any, TypeVar, overload
 
 from ...pipeline.clock import NS_PER_S
 from ...pipeline.frames import Message
-from . import orders
+from . import commands
 from .data import Interruption, SessionData, Transition, Turn
 from .events import SessionEvent, StateChanged, UserSaid
-from .link import Link
 from .listeners import Cleanup, EventStream, Hook
+from .session_port import Link
 from .settings import SessionSettings
 from .snapshot import SessionSnapshot, diagnostics_of, snapshot_of
-from .speech import SpeechHandle
+from .speech_handle import SpeechHandle
 from .states import ACTIVE, OPEN, OVER, State
 from .summary import SessionSummary, Statistics, statistics_of, summary_of
 
@@ -118,42 +118,42 @@ class Session:
     def say(self, text: str, *, allow_interruptions: bool = True) -> SpeechHandle:
         """Let the bot say something, when it and the user are silent; what is asked first is said first."""
         number, handle = self._link.handle()
-        self._link.order(orders.SayFrame(text, number, allow_interruptions))
+        self._link.order(commands.SayFrame(text, number, allow_interruptions))
         return handle
 
     def send_message(self, text: str, *, interrupt: bool = True) -> SpeechHandle:
         """The user's turn, typed. The handle is of its answer. ``interrupt``: the bot is cut for it, or it waits."""
         number, handle = self._link.handle()
-        self._link.order(orders.MessageFrame(text, number, interrupt))
+        self._link.order(commands.MessageFrame(text, number, interrupt))
         return handle
 
     def interrupt(self, reason: str = "interrupted") -> None:
         """Cut what the bot says, and drop what waits to be said."""
-        self._link.order(orders.InterruptOrderFrame(reason))
+        self._link.order(commands.InterruptOrderFrame(reason))
 
     def pause(self) -> None:
         """Both sides wait: the bot is silent at once, and the user is not listened to."""
-        self._link.order(orders.PauseFrame())
+        self._link.order(commands.PauseFrame())
 
     def resume(self) -> None:
         """Go on after `pause`, where the bot was silenced."""
-        self._link.order(orders.ResumeFrame())
+        self._link.order(commands.ResumeFrame())
 
     def start_listening(self) -> None:
         """Listen to the microphone."""
-        self._link.order(orders.ListenOrderFrame(True))
+        self._link.order(commands.ListenOrderFrame(True))
 
     def stop_listening(self) -> None:
         """Do not. Text, buttons and code go on."""
-        self._link.order(orders.ListenOrderFrame(False))
+        self._link.order(commands.ListenOrderFrame(False))
 
     def press_to_talk(self, *, pressed: bool = True) -> None:
         """The user's button: `PushToTalk` hears of it."""
-        self._link.order(orders.ButtonFrame(pressed))
+        self._link.order(commands.ButtonFrame(pressed))
 
     def touch(self) -> None:
         """Something happened that the pipeline cannot see: the session is not idle."""
-        self._link.order(orders.TouchFrame())
+        self._link.order(commands.TouchFrame())
 
     def update(self, **fields: Any) -> SessionSettings:
         """Change settings; returns all of them. Limits count from where they counted before.
@@ -161,14 +161,14 @@ class Session:
         Raises `SettingsError`.
         """
         settings = self._asked = (self._asked or self.data.settings).changed(**fields)
-        self._link.order(orders.SettingsFrame(settings.model_dump_json()))
+        self._link.order(commands.SettingsFrame(settings.model_dump_json()))
         return settings
 
     def close(self, reason: str = "closed", *, goodbye: str | None = None, now: bool = False) -> None:
         """End the session: what is being said and what waits is played, then ``goodbye`` (None: what the settings
         have for the reason), and the pipeline ends. ``now``: without all that.
         """
-        self._link.order(orders.CloseFrame(reason, goodbye, now))
+        self._link.order(commands.CloseFrame(reason, goodbye, now))
 
     # --- being told ---------------------------------------------------------------------------------------------------
 

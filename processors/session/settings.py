@@ -20,7 +20,7 @@ from typing import Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...pipeline.errors import MissingExtraError, SettingsError
-from .recordings import check_recording
+from .apology_audio import check_recording
 
 ENVIRONMENT = "VOXLINE_SESSION_"
 """What the names of variables begin with; two underscores lead into a section: ``..._INTERRUPTION__MIN_WORDS``."""

@@ -12,7 +12,7 @@ from ...pipeline.clock import NS_PER_MS
 from ...pipeline.errors import SessionError
 from . import limits
 from .data import Counts, Interruption, SessionData, Turn
-from .pauses import Pauses
+from .pause_estimator import Pauses
 from .settings import SessionSettings
 
 VERSION = 1

@@ -1,8 +1,8 @@
 """What a session does about what happens: `step`, a pure function.
 
-Events are frames, which state facts, and the orders of `orders.py`. The rules stand beside it: `barge_in.py` for what
-the user says, `turns.py` for their turns, `bot.py` for responses, `limits.py` for what is due, `life.py` for beginning
-and end. Each writes down facts. What follows from these is decided in one place, at the end of every step: `_next`.
+Events are frames (facts) and the commands of `commands.py`. The rules are in files of their own: `interruptions.py` for
+the user's speech, `turns.py` for the user's turns, `responses.py`, `limits.py` for deadlines, `lifecycle.py` for the
+beginning and the end. Each rule writes facts. `_next` decides once, at the end of every step, what follows from them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import singledispatch
 from ...pipeline import client_frames, frames
 from ...pipeline.errors import ProcessorError
 from ...pipeline.frames import Frame
-from . import barge_in, bot, life, limits, orders, turns
+from . import commands, interruptions, lifecycle, limits, responses, turns
 from .data import InterruptionKind, SessionData, Speech, SpeechKind, SpeechOutcome, Turn, TurnKind
 from .events import SessionClosed, ToolCalled, ToolReturned
-from .gates import words_of
 from .settings import SessionSettings
+from .speech_intent import words_of
 from .states import OVER
-from .stepping import Button, Effect, Step
+from .transition import Button, Effect, Step
 
 MOST = 100
 """Decisions in one step: more are a circle, which would be a mistake in this package."""
@@ -56,12 +56,12 @@ def _next(st: Step) -> bool:
     s = st.s
     if s.closed_ns is not None or not s.connected or s.paused_ns is not None:
         if s.ending is not None and s.closed_ns is None and s.free:
-            life.finish(st)
+            lifecycle.finish(st)
             return True
         return False
     guessing = s.guessed is not None
     if s.pieces and (s.response is None or guessing):
-        barge_in.take_pieces(st)
+        interruptions.take_pieces(st)
         return True
     if not s.free and not guessing:
         return False
@@ -82,14 +82,14 @@ def _next(st: Step) -> bool:
     if s.queue:
         speech, *rest = s.queue
         s.queue = tuple(rest)
-        bot.say(st, speech)
+        responses.say(st, speech)
         return True
     if s.ending is not None:
         _end(st)
         return True
     limit = s.settings.max_messages
     if limit is not None and s.counts.messages >= limit:
-        life.close(st, "messages")
+        lifecycle.close(st, "messages")
         return True
     return False
 
@@ -101,15 +101,15 @@ def _end(st: Step) -> None:
     words = s.ending.goodbye
     if words:
         s.ending = replace(s.ending, goodbye="")
-        bot.say(st, Speech(SpeechKind.GOODBYE, words, interruptible=False))
+        responses.say(st, Speech(SpeechKind.GOODBYE, words, interruptible=False))
     else:
-        life.finish(st)
+        lifecycle.finish(st)
 
 
 def _after_the_end(st: Step, event: Frame) -> None:
     """Nothing changes any more; but nobody waits in vain."""
     match event:
-        case orders.SayFrame() | orders.MessageFrame():
+        case commands.SayFrame() | commands.MessageFrame():
             st.resolve((event.handle,), SpeechOutcome.DROPPED)
         case _:
             pass
@@ -126,22 +126,22 @@ def happened(event: Frame, st: Step) -> None:
 
 @happened.register
 def _(event: frames.UserStartedSpeakingFrame, st: Step) -> None:
-    barge_in.speech_began(st, event.onset_ms)
+    interruptions.speech_began(st, event.onset_ms)
 
 
 @happened.register
 def _(event: frames.UserStoppedSpeakingFrame, st: Step) -> None:
-    barge_in.speech_ended(st, event.silence_ms)
+    interruptions.speech_ended(st, event.silence_ms)
 
 
 @happened.register
 def _(event: frames.InterimTranscriptionFrame, st: Step) -> None:
-    barge_in.interim(st, event.text)
+    interruptions.interim(st, event.text)
 
 
 @happened.register
 def _(event: frames.TranscriptionFrame, st: Step) -> None:
-    counts = barge_in.transcript(st, event.text, event.audio_ms, more=event.more)
+    counts = interruptions.transcript(st, event.text, event.audio_ms, more=event.more)
     if event.failed:
         turns.lost(st, counts=counts)
 
@@ -162,11 +162,11 @@ def _(event: frames.InputTextFrame, st: Step) -> None:
 def _(event: client_frames.InterruptRequestFrame, st: Step) -> None:
     st.active()
     st.s.idle_step = 0
-    barge_in.button(st, event.reason)
+    interruptions.button(st, event.reason)
 
 
 @happened.register
-def _(event: orders.MessageFrame, st: Step) -> None:
+def _(event: commands.MessageFrame, st: Step) -> None:
     _typed(st, event.text, event.handle, interrupt=event.interrupt)
 
 
@@ -179,7 +179,7 @@ def _typed(st: Step, text: str, handle: int, *, interrupt: bool) -> None:
     st.active()
     s.idle_step = 0
     if interrupt and s.response is not None and s.response.interruptible:
-        barge_in.button(st, "the user typed")
+        interruptions.button(st, "the user typed")
     turns.add(st, text, typed=True, handle=handle)
 
 
@@ -191,33 +191,33 @@ def _(event: frames.InputEndedFrame, st: Step) -> None:
 @happened.register
 def _(event: frames.ClientConnectedFrame, st: Step) -> None:
     st.s.announced = True
-    life.connect(st)
+    lifecycle.connect(st)
 
 
 @happened.register
 def _(event: frames.ClientDisconnectedFrame, st: Step) -> None:
-    life.disconnect(st, event.reason)
+    lifecycle.disconnect(st, event.reason)
 
 
 @happened.register
 def _(event: frames.BotStartedSpeakingFrame, st: Step) -> None:
-    bot.started(st, event.response)
+    responses.started(st, event.response)
 
 
 @happened.register
 def _(event: frames.BotStoppedSpeakingFrame, st: Step) -> None:
-    bot.stopped(st, event.response)
+    responses.stopped(st, event.response)
 
 
 @happened.register
 def _(event: frames.ResponsePlayedFrame, st: Step) -> None:
     s = st.s
     response = s.response
-    bot.played(st, event.response, event.heard_ms, event.heard_text)
+    responses.played(st, event.response, event.heard_ms, event.heard_text)
     if s.response is not None or response is None or response.number != event.response or s.ending is not None:
         return
     if response.speech is None and _said_farewell(s):
-        life.close(st, "user", "")
+        lifecycle.close(st, "user", "")
 
 
 def _said_farewell(s: SessionData) -> bool:
@@ -230,19 +230,19 @@ def _said_farewell(s: SessionData) -> bool:
 def _(event: frames.ResponseCutFrame, st: Step) -> None:
     s = st.s
     if s.response is not None and s.response.number == event.response:
-        bot.cut_elsewhere(st, event.response, event.reason)
-    bot.cut_recorded(st, event.response, event.heard_ms, event.heard_text)
+        responses.cut_elsewhere(st, event.response, event.reason)
+    responses.cut_recorded(st, event.response, event.heard_ms, event.heard_text)
 
 
 @happened.register
 def _(event: frames.CancelFrame, st: Step) -> None:
-    bot.cut_elsewhere(st, event.response, event.reason)
+    responses.cut_elsewhere(st, event.response, event.reason)
 
 
 @happened.register
-def _(event: orders.FailedFrame, st: Step) -> None:
+def _(event: commands.FailedFrame, st: Step) -> None:
     st.error(event.message, event.source)
-    bot.failed(st, event.response)
+    responses.failed(st, event.response)
 
 
 @happened.register
@@ -285,22 +285,22 @@ def _(event: frames.ToolResultFrame, st: Step) -> None:
 
 
 @happened.register
-def _(event: orders.StartFrame, st: Step) -> None:
-    life.start(st, event.created_ns)
+def _(event: commands.StartFrame, st: Step) -> None:
+    lifecycle.start(st, event.created_ns)
 
 
 @happened.register
-def _(event: orders.TimeFrame, st: Step) -> None:
+def _(event: commands.TimeFrame, st: Step) -> None:
     limits.run_due(st)
 
 
 @happened.register
-def _(event: orders.OpenedFrame, st: Step) -> None:
-    bot.opened(st, event.response)
+def _(event: commands.OpenedFrame, st: Step) -> None:
+    responses.opened(st, event.response)
 
 
 @happened.register
-def _(event: orders.SayFrame, st: Step) -> None:
+def _(event: commands.SayFrame, st: Step) -> None:
     s = st.s
     if s.ending is not None or not event.text.strip():
         st.resolve((event.handle,), SpeechOutcome.DROPPED)
@@ -309,55 +309,55 @@ def _(event: orders.SayFrame, st: Step) -> None:
 
 
 @happened.register
-def _(event: orders.InterruptOrderFrame, st: Step) -> None:
+def _(event: commands.InterruptOrderFrame, st: Step) -> None:
     s = st.s
     if not event.handle:
-        barge_in.button(st, event.reason)
+        interruptions.button(st, event.reason)
     elif s.response is not None and event.handle in s.response.handles:
         # That, and nothing else: what waits is said.
-        bot.cut(st, InterruptionKind.MANUAL, event.reason, alone=True)
+        responses.cut(st, InterruptionKind.MANUAL, event.reason, alone=True)
     else:
         st.resolve([one.handle for one in s.queue if one.handle == event.handle], SpeechOutcome.DROPPED)
         s.queue = tuple(one for one in s.queue if one.handle != event.handle)
 
 
 @happened.register
-def _(event: orders.PauseFrame, st: Step) -> None:
-    life.pause(st)
+def _(event: commands.PauseFrame, st: Step) -> None:
+    lifecycle.pause(st)
 
 
 @happened.register
-def _(event: orders.ResumeFrame, st: Step) -> None:
-    life.resume(st)
+def _(event: commands.ResumeFrame, st: Step) -> None:
+    lifecycle.resume(st)
 
 
 @happened.register
-def _(event: orders.ListenOrderFrame, st: Step) -> None:
-    life.listen(st, on=event.on)
+def _(event: commands.ListenOrderFrame, st: Step) -> None:
+    lifecycle.listen(st, on=event.on)
 
 
 @happened.register
-def _(event: orders.ButtonFrame, st: Step) -> None:
+def _(event: commands.ButtonFrame, st: Step) -> None:
     st.do(Button(event.pressed))
 
 
 @happened.register
-def _(event: orders.TouchFrame, st: Step) -> None:
+def _(event: commands.TouchFrame, st: Step) -> None:
     st.active()
     st.quiet()
     st.s.idle_step = 0
 
 
 @happened.register
-def _(event: orders.SettingsFrame, st: Step) -> None:
+def _(event: commands.SettingsFrame, st: Step) -> None:
     st.s.settings = SessionSettings.model_validate_json(event.settings)
 
 
 @happened.register
-def _(event: orders.CloseFrame, st: Step) -> None:
-    life.close(st, event.reason, event.goodbye, now=event.now, failed=event.failed)
+def _(event: commands.CloseFrame, st: Step) -> None:
+    lifecycle.close(st, event.reason, event.goodbye, now=event.now, failed=event.failed)
 
 
 @happened.register
-def _(event: orders.StopFrame, st: Step) -> None:
-    life.stop(st, event.reason, failed=event.failed)
+def _(event: commands.StopFrame, st: Step) -> None:
+    lifecycle.stop(st, event.reason, failed=event.failed)

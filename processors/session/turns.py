@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import bot
+from . import responses
 from .data import Counts, Fate, InterruptionKind, OpenTurn, Response, SessionData, SpeechKind, Turn, TurnKind
 from .endpointing import STRATEGIES, Evidence
 from .events import UserSaid
-from .gates import agreement
-from .stepping import Cancel, Commit, Step
+from .speech_intent import agreement
+from .transition import Cancel, Commit, Step
 
 FORGET = "not what was said after all"
 
@@ -66,7 +66,7 @@ def lost(st: Step, *, counts: bool) -> None:
     st.error("What the user said is lost: no speech recogniser could be asked.", "STT")
     if not counts or s.turn.text or s.muted or not s.hears:
         return
-    bot.apologise(st)
+    responses.apologise(st)
     if s.turn and not s.user_speaking and any(speech.kind is SpeechKind.APOLOGY for speech in s.queue):
         # It is answered with that, and the model is not asked about nothing.
         forget(st)
@@ -109,7 +109,7 @@ def join(st: Step, text: str) -> None:
     response = s.answer
     # Where tools have run for it already, they would run again.
     if response is not None and response.begun_ns is None and not response.tools and reopen(st, response):
-        bot.cut(st, InterruptionKind.SPEECH, "the turn went on", text)
+        responses.cut(st, InterruptionKind.SPEECH, "the turn went on", text)
         add(st, text)
         return
     for n in range(len(s.turns) - 1, -1, -1):
@@ -176,7 +176,7 @@ def end(st: Step) -> None:
             _commit(st, turn.handles, asked_ns)
             return
         drop_guess(st)
-    bot.ask(st, handles=turn.handles, asked_ns=asked_ns)
+    responses.ask(st, handles=turn.handles, asked_ns=asked_ns)
 
 
 # --- guesses ---------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def guess(st: Step) -> None:
         return
     s.turn = replace(s.turn, tries=s.turn.tries + 1)
     s.counts = replace(s.counts, guesses=s.counts.guesses + 1)
-    bot.ask(st, guess=text)
+    responses.ask(st, guess=text)
 
 
 def check_guess(st: Step) -> None:

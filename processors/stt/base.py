@@ -35,7 +35,7 @@ from ...pipeline.frames import (
 )
 from ...pipeline.jobs import Stream
 from ...pipeline.processor import AudioFormat, streams
-from ..service import Asking, Limits, Service, ServiceSettings, yielding
+from ..service.base import Asking, Limits, Service, ServiceSettings, yielding
 from .utterance import Before, Transcript, Utterance
 
 MAX_ONSET_MS = 1_500

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Unpack
 from pydantic import Field, field_validator
 
 from ...pipeline.frames import HeardWord, Samples
-from ..child import require_package
-from ..service import settings_of
+from ..service.base import settings_of
+from ..subprocess.parent import require_package
 from .base import STT, STTLimits, STTSettings
-from .hearing import hear
 from .jsgf import check_grammar
+from .piecewise import hear
 from .sphinx import SAMPLE_RATE, SphinxProcess
 from .utterance import Transcript
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ..child_host import ChildHost, Refused, Request
-from ..model_files import OnnxHead, first_line, read_head, refuse_other, require_file, require_folder
+from ..subprocess.child import ChildHost, Refused, Request
+from ..subprocess.model_files import OnnxHead, first_line, read_head, refuse_other, require_file, require_folder
 
 SAMPLE_RATE = 16_000
 FOLDER = "tokens.txt and a streaming model for sherpa-onnx: encoder, decoder and joiner, or one CTC model (.onnx)"

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...pipeline.errors import ServiceError
-from ..child import ChildProcess, Sleep, require_package
-from ..child_wire import Message
+from ..subprocess.parent import ChildProcess, Sleep, require_package
+from ..subprocess.wire import Message
 from .jsgf import GrammarError, Word, check_grammar
-from .likeness import is_believed, likeness
+from .phone_similarity import is_believed, likeness
 
 SAMPLE_RATE = 16_000
 

@@ -10,7 +10,7 @@ import resource
 from collections.abc import Mapping
 from typing import Protocol, cast
 
-from ..child_host import ChildHost, Refused, Request
+from ..subprocess.child import ChildHost, Refused, Request
 from .denoise import Denoiser
 
 _BYTES_PER_MS = 32

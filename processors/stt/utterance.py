@@ -19,7 +19,7 @@ from ...pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from ...pipeline.jobs import Stream
-from ..service import Asking
+from ..service.base import Asking
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from typing import ClassVar, Literal, Unpack
 from pydantic import ConfigDict, Field
 
 from ...pipeline.frames import Samples
-from ..child import require_package
-from ..child_model import ModelProcess, OwnsModel, path_of
-from ..service import settings_of
+from ..service.base import settings_of
+from ..subprocess.model_process import ModelProcess, OwnsModel, path_of
+from ..subprocess.parent import require_package
 from .base import STT, STTLimits, STTSettings
-from .hearing import ModelRecogniser, hear
+from .piecewise import ModelRecogniser, hear
 from .utterance import Transcript
 
 SAMPLE_RATE = 16_000

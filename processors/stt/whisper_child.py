@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..child_host import ChildHost, Refused, Request
-from ..model_files import first_line, read_json, refuse_other, require_binary, require_file, require_folder
+from ..subprocess.child import ChildHost, Refused, Request
+from ..subprocess.model_files import first_line, read_json, refuse_other, require_binary, require_file, require_folder
 
 SAMPLE_RATE = 16_000
 FOLDER = "a Whisper model for CTranslate2 (model.bin, config.json, tokenizer.json and a vocabulary)"

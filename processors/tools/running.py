@@ -24,7 +24,6 @@ from types import MappingProxyType
 from typing import Any
 
 from ...pipeline.clock import NS_PER_MS, NS_PER_S, Clock, TimerHandle, Wait
-from ...pipeline.deadline import Deadline
 from ...pipeline.errors import QueueOverflowError
 from ...pipeline.frames import (
     DOWNSTREAM,
@@ -39,8 +38,8 @@ from ...pipeline.frames import (
 )
 from ...pipeline.jobs import current_job
 from ...pipeline.processor import handles
-from ...pipeline.threads import THREADS
-from ..commitment import AwaitsCommitment
+from ...pipeline.tasks import THREADS, Deadline
+from ..service.commitment import AwaitsCommitment
 from .ledger import Call, CallLedger, Outcome
 from .tool import Tool, ToolContext, ToolError, ToolLike, as_tools
 

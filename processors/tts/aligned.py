@@ -18,13 +18,12 @@ from contextlib import aclosing, suppress
 import numpy as np
 
 from ...pipeline.clock import NS_PER_MS, NS_PER_S, Clock
-from ...pipeline.crew import spawn
-from ...pipeline.deadline import Deadline
 from ...pipeline.errors import MissingExtraError, ServiceError, ServiceTimeout
 from ...pipeline.frames import Samples
+from ...pipeline.tasks import Deadline, spawn
 from .align import Aligner, Features, Flags, Floats, Reference
-from .espeak import SAMPLE_RATE, EspeakProcess
-from .script import SpeechChunk, WordStart, tokens
+from .espeak_process import SAMPLE_RATE, EspeakProcess
+from .word_timing import SpeechChunk, WordStart, tokens
 
 PIECE_MS = 100
 """Longer chunks are cut: so much sound is compared at a time, and held by the output as a whole."""

@@ -21,11 +21,11 @@ from ...pipeline.clock import NS_PER_MS
 from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import Frame, OutputAudioFrame, TextFrame
 from ...pipeline.processor import AudioFormat, handles
-from ..service import Asking, S, Service, yielding
+from ..service.base import Asking, S, Service, yielding
 from ..text.sentences import SentenceCutter
 from ..text.speakable import Spoken, speakable
 from .aligned import Aligned, ReferenceVoice
-from .script import Script, SpeechChunk
+from .word_timing import Script, SpeechChunk
 
 
 class TTS(Service[S]):

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, cast
 
-from ..child_host import ChildHost, Refused, Request
+from ..subprocess.child import ChildHost, Refused, Request
 
 _SYNCHRONOUS = 2
 """AUDIO_OUTPUT_SYNCHRONOUS: espeak_Synth returns when all is said. RETRIEVAL calls back in another thread."""

@@ -11,11 +11,11 @@ from pydantic import ConfigDict, Field
 
 from ...pipeline.frames import Frame, OutputAudioFrame
 from ...pipeline.processor import AudioFormat
-from ..child import require_package
-from ..child_model import ModelProcess, OwnsModel, path_of
-from ..service import Limits, ServiceSettings, settings_of
+from ..service.base import Limits, ServiceSettings, settings_of
+from ..subprocess.model_process import ModelProcess, OwnsModel, path_of
+from ..subprocess.parent import require_package
 from .base import TTS
-from .script import SpeechChunk
+from .word_timing import SpeechChunk
 
 
 class PiperSettings(ServiceSettings):

@@ -15,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..child_host import ChildHost, Refused, Request
-from ..model_files import first_line, read_head, read_json, refuse_other
+from ..subprocess.child import ChildHost, Refused, Request
+from ..subprocess.model_files import first_line, read_head, read_json, refuse_other
 
 MODEL = "the .onnx file of a Piper voice"
 CONFIG = "the .onnx.json file that belongs to a Piper voice"

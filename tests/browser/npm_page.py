@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from voxline.tests.places import ROOT
 
 SOURCE = Path(__file__).parent / "npm_client"
-BUILD = Path(__file__).parents[2] / "build" / "npm_client"
+BUILD = ROOT / "build" / "npm_client"
 """Kept between runs; not a part of the repository."""
 INDEX = '<!doctype html><html lang="en"><title>npm</title><link rel="icon" href="icon.svg"><script type="module" '
 POLICY = "default-src 'self'; script-src 'self' blob:; connect-src 'self'; media-src 'self' blob:"

@@ -16,13 +16,13 @@ from voxline.processors import EnergyVAD, ScriptedLLM, ScriptedSTT, ScriptedTool
 from voxline.tests.browser.chromium import Page
 from voxline.tests.browser.conftest import Browser
 from voxline.tests.browser.npm_page import POLICY, npm_page
+from voxline.tests.places import CALLER
 from voxline.tests.test_examples import load
 from voxline.transports.base import Transport
 from voxline.transports.server import Server, ServerSettings
 
 pytestmark = pytest.mark.realtime
 
-CALLER = Path(__file__).parents[2] / "examples" / "audio" / "caller.wav"
 ICE = "client._transport.pc?.iceConnectionState"
 OFFER = "{webrtcRequestParams: {endpoint: location.origin + '/api/offer'}}"
 

@@ -16,6 +16,7 @@ from voxline.pipeline import Pipeline
 from voxline.tests.browser.chromium import Page
 from voxline.tests.browser.conftest import Browser
 from voxline.tests.browser.page_stand import CONNECT, NOTICES, STATE, names
+from voxline.tests.places import ROOT
 from voxline.transports.base import Transport
 from voxline.transports.server.server import Server
 from voxline.transports.server.settings import ServerSettings
@@ -23,7 +24,6 @@ from voxline.transports.webrtc.transport import WebRTCTransport
 
 pytestmark = pytest.mark.realtime
 
-ROOT = Path(__file__).parents[2]
 CALLER = ROOT / "examples" / "audio" / "caller.wav"
 WORDS = "[...document.querySelectorAll('#transcript li p')].map((item) => item.textContent)"
 PLACE = "document.querySelector('#map-text').textContent"

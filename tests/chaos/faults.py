@@ -31,12 +31,12 @@ from voxline.pipeline.errors import (
 from voxline.pipeline.frames import Frame, Message, OutputAudioFrame, Samples, ToolCall
 from voxline.pipeline.processor import AudioFormat
 from voxline.processors.llm.base import LLM, LLMSettings, Piece, ToolSpec, Usage
-from voxline.processors.service import Service, ServiceSettings
+from voxline.processors.service.base import Service, ServiceSettings
 from voxline.processors.stt.base import STT, STTSettings
 from voxline.processors.stt.utterance import Transcript
 from voxline.processors.tools.tool import Tool, ToolError
 from voxline.processors.tts.base import TTS
-from voxline.processors.tts.script import SpeechChunk, WordStart
+from voxline.processors.tts.word_timing import SpeechChunk, WordStart
 
 RATE = 8_000
 """Of the bot's audio, in Hz."""

@@ -17,7 +17,6 @@ import wave
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,22 +36,23 @@ from voxline.pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from voxline.pipeline.graph import Pipeline
-from voxline.pipeline.host import Hop
+from voxline.pipeline.processor import Hop
 from voxline.pipeline.taps import Tap
 from voxline.pipeline.worker import PipelineWorker
-from voxline.processors.fallback import Fallback
-from voxline.processors.health import Health
+from voxline.processors.fallback.fallback import Fallback
 from voxline.processors.llm.base import LLM, LLMSettings, Piece, ToolSpec
 from voxline.processors.openai import OpenAILLM, OpenAISTT, OpenAITTS
+from voxline.processors.service.health import Health
 from voxline.processors.session import limits
 from voxline.processors.session.controller import SessionController
 from voxline.processors.session.data import Turn, TurnKind
 from voxline.processors.session.limits import Due
 from voxline.processors.session.settings import SessionSettings
 from voxline.processors.stt.pocketsphinx import PocketSphinxSTT
-from voxline.processors.tts.espeak_ng import EspeakTTS
+from voxline.processors.tts.espeak_tts import EspeakTTS
 from voxline.tests.chaos.promise import Load, promised_s
 from voxline.tests.chaos.talk import APOLOGY, apology_file
+from voxline.tests.places import CALLER
 from voxline.tests.processors.openai.server import (
     CHAT,
     MODELS,
@@ -64,7 +64,6 @@ from voxline.tests.processors.openai.server import (
 )
 from voxline.transports.memory import MemoryTransport
 
-CALLER = Path(__file__).parents[2] / "examples" / "audio" / "caller.wav"
 MIC_RATE = 16_000
 QUICK: dict[str, Any] = {
     "connect_timeout_s": 0.5, "first_timeout_s": 0.2, "between_timeout_s": 0.2, "backoff_s": 0.05, "backoff_max_s": 0.1,

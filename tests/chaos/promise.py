@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from voxline.pipeline.deadline import AGAIN_S
-from voxline.processors.service import CLOSING_S, ServiceSettings
+from voxline.pipeline.tasks import AGAIN_S
+from voxline.processors.service.base import CLOSING_S, ServiceSettings
 from voxline.processors.session.settings import SessionSettings
 
 CHUNK_S = 0.02

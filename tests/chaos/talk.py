@@ -33,12 +33,12 @@ from voxline.pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from voxline.pipeline.graph import Pipeline
-from voxline.pipeline.host import Hop
+from voxline.pipeline.processor import Hop
 from voxline.pipeline.taps import Tap
 from voxline.pipeline.worker import PipelineWorker
-from voxline.processors.fallback import Fallback
+from voxline.processors.fallback.fallback import Fallback
 from voxline.processors.llm.base import LLMSettings
-from voxline.processors.service import Service, ServiceSettings
+from voxline.processors.service.base import Service, ServiceSettings
 from voxline.processors.session import limits
 from voxline.processors.session.controller import SessionController
 from voxline.processors.session.data import TurnKind

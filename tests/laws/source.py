@@ -6,9 +6,9 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from voxline.tests.places import ROOT
+
 FOLDERS = ("pipeline", "processors", "transports")
 
 

@@ -2,7 +2,7 @@
 
 Checked mechanically: where a ``deque`` or a queue of asyncio or of threads is made, it has a ``maxlen`` or a size
 there, or a comment ``# bound: ...`` on that line or the one above it that says how many, and what happens then. (Lists
-that serve as queues are not found.) `tests/pipeline/test_engine_bounds.py` overflows each of the engine's.
+that serve as queues are not found.) `tests/pipeline/engine/test_bounds.py` overflows each of the engine's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import tomllib
 from voxline.tests.laws.source import ROOT, modules, uses
 
 CLOCK = "pipeline/clock.py"
-CREW = "pipeline/crew.py"
+ENGINE = ("pipeline/engine/job_runner.py", "pipeline/tasks.py")
 TIME = re.compile(
     r"time\.\w+|datetime\.datetime\.(now|utcnow|today)|datetime\.date\.today|"
     r"asyncio\.(sleep|wait_for|timeout|timeout_at|tasks\.sleep)|(threading|sched)\.(Timer|scheduler)|select\.\w+|"
@@ -20,9 +20,9 @@ TASKS = re.compile(
     r".*\.(create_task|run_in_executor|set_default_executor)|threading\.(Thread|Timer)|_thread\.start_new_thread|"
     r"concurrent\.futures\.\w+|multiprocessing(\.\w+)*"
 )
-CHILD = "processors/child_host.py"
+CHILD = "processors/subprocess/child.py"
 """Runs in a process of its own, that has no event loop: it reads its pipe in a thread."""
-THREADS = "pipeline/threads.py"
+THREADS = "pipeline/tasks.py"
 """Runs the user's ordinary functions, which may block and cannot be made to yield: a bounded pool, and the only one."""
 ENTRANCE = "cli.py"
 """Runs the event loop."""
@@ -46,13 +46,13 @@ def test_the_lint_rule_bans_the_same() -> None:
     assert {"asyncio.create_task", "asyncio.gather", "threading.Thread"} <= set(banned)
 
 
-def test_nobody_but_the_crew_makes_tasks_or_threads() -> None:
+def test_nobody_but_the_engine_makes_tasks_or_threads() -> None:
     broken = [
-        f"{module.line(node)} uses {name}: yield in a handler (a job), or ask pipeline/crew.py"
+        f"{module.line(node)} uses {name}: yield in a handler (a job), or ask pipeline/tasks.py"
         for module in modules().values()
         for name, node in uses(module)
         if TASKS.fullmatch(name)
-        and module.path != CREW
+        and module.path not in ENGINE
         and not (module.path in (CHILD, THREADS) and name == "threading.Thread")
         and not (module.path == ENTRANCE and name == "asyncio.run")
     ]
@@ -67,4 +67,4 @@ def test_the_scan_finds_what_it_is_for() -> None:
         assert TASKS.fullmatch(name), name
     clock = modules()["voxline.pipeline.clock"]
     assert any(TIME.fullmatch(name) for name, _ in uses(clock))
-    assert any(TASKS.fullmatch(name) for name, _ in uses(modules()["voxline.pipeline.crew"]))
+    assert any(TASKS.fullmatch(name) for name, _ in uses(modules()["voxline.pipeline.engine.job_runner"]))

@@ -3,11 +3,11 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import voxline.processors as processors
+from voxline.tests.places import ROOT
 
-STUB = Path(__file__).parents[2] / "processors" / "__init__.pyi"
+STUB = ROOT / "processors" / "__init__.pyi"
 
 
 def test_the_stub_says_what_is_exported_and_from_where() -> None:

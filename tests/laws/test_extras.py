@@ -67,7 +67,7 @@ MISSING = {
         "openai",
     ),
     "demo, the picture": (
-        "from voxline.pipeline.picture import require_matplotlib; require_matplotlib()",
+        "from voxline.pipeline.timeline.plot import require_matplotlib; require_matplotlib()",
         ("matplotlib", "matplotlib.pyplot"),
         "demo",
     ),

@@ -13,17 +13,18 @@ import re
 import sys
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from voxline.tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 SURFACE = ROOT / "docs" / "reference" / "surface.txt"
 PUBLIC = [
     "voxline.pipeline",
+    "voxline.pipeline.recording",
     "voxline.pipeline.testing",
+    "voxline.pipeline.timeline",
     "voxline.processors",
     "voxline.processors.contracts",
     "voxline.processors.session",

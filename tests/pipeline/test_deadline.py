@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from voxline.pipeline import Frame, FrameProcessor, TextFrame, handles
 from voxline.pipeline.clock import Clock, Wait
-from voxline.pipeline.deadline import Deadline
+from voxline.pipeline.tasks import Deadline
 from voxline.pipeline.testing import Bench, Harness
 
 

@@ -31,8 +31,7 @@ from voxline.pipeline import (
     handles,
     source,
 )
-from voxline.pipeline.recording import Recorder, Recording
-from voxline.pipeline.replay import replay
+from voxline.pipeline.recording import Recorder, Recording, replay
 from voxline.transports.memory import Heard, MemoryTransport
 from voxline.transports.output import OutputTransport
 

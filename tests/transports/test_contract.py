@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from voxline.pipeline import Frame, InputAudioFrame, Samples, TransportError
 from voxline.pipeline.clock import Wait
-from voxline.pipeline.crew import spawn
+from voxline.pipeline.tasks import spawn
 from voxline.tests.transports.peers import CallbackPeer, FilePeer, MemoryPeer
 from voxline.transports.base import Transport
 from voxline.transports.contracts import ContractFailure, Heard, Peer, check_transport

@@ -26,7 +26,7 @@ from voxline.pipeline import (
     TransportError,
     VirtualClock,
 )
-from voxline.pipeline.crew import spawn
+from voxline.pipeline.tasks import spawn
 from voxline.tests.transports.peers import Ears
 from voxline.tests.transports.stage import RATE, audio, joined, ramp, times
 from voxline.transports.memory import BOUND_S, Heard, MemoryTransport

@@ -29,7 +29,7 @@ from voxline.pipeline import (
     handles,
     source,
 )
-from voxline.tests.pipeline.rig import Rig
+from voxline.tests.pipeline.engine.rig import Rig
 from voxline.tests.transports.stage import (
     MS,
     NS_PER_MS,

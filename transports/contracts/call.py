@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from ...pipeline.clock import NS_PER_MS, NS_PER_S, Clock, SystemClock, TimerHandle, VirtualClock, Wait
-from ...pipeline.crew import spawn
 from ...pipeline.errors import LifecycleError, TransportError
 from ...pipeline.frames import (
     UPSTREAM,
@@ -33,9 +32,10 @@ from ...pipeline.frames import (
 )
 from ...pipeline.graph import Pipeline
 from ...pipeline.processor import AudioFormat, FrameProcessor, handles
+from ...pipeline.tasks import spawn
 from ...pipeline.worker import Outcome, PipelineWorker
 from ..base import Transport
-from ..verbs import CHUNK_MS
+from ..transport_api import CHUNK_MS
 from .peer import Peer
 from .sound import TONE_MS, Take
 

@@ -19,7 +19,7 @@ from ...pipeline.frames import (
     ResponsePlayedFrame,
     Samples,
 )
-from ..verbs import CHUNK_MS, CHUNK_NS
+from ..transport_api import CHUNK_MS, CHUNK_NS
 from .call import Broken, Call, expect
 from .sound import TONE_MS, Take, pitches_in, tones
 

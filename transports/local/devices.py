@@ -18,7 +18,7 @@ from ...pipeline.audio import mono
 from ...pipeline.clock import NS_PER_MS, Clock
 from ...pipeline.errors import MissingExtraError, TransportError
 from ...pipeline.frames import Samples
-from ..verbs import CHUNK_MS
+from ..transport_api import CHUNK_MS
 
 LOST_MS = 3_000
 """A sound card that has not called for so long has gone. (PulseAudio may take 2 s from the first call to the next.)"""

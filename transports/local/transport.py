@@ -12,9 +12,9 @@ from ...pipeline.audio import StreamResampler
 from ...pipeline.clock import NS_PER_MS, NS_PER_S, Clock, TimerHandle
 from ...pipeline.errors import TransportError
 from ...pipeline.frames import ClientDisconnectedFrame, InputAudioFrame, Samples
-from ...pipeline.threads import THREADS
+from ...pipeline.tasks import THREADS
 from ..base import Transport
-from ..verbs import CHUNK_NS, samples_in_chunk
+from ..transport_api import CHUNK_NS, samples_in_chunk
 from .devices import Device, Stream, devices, portaudio
 from .echo import EchoCanceller, EchoGate, EchoModel, installed
 from .ring import PlayoutRing

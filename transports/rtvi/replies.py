@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...pipeline.clock import NS_PER_MS
-from ...pipeline.talk import STEPS
+from ...pipeline.timeline.collect import STEPS
 from .spoken import Progress, Segment, Spoken
 
 HELD = 2_000

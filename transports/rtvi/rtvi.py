@@ -17,11 +17,11 @@ from typing import Any, Literal, Protocol
 from ...pipeline.client_frames import ClientMessageFrame, ServerMessageFrame
 from ...pipeline.clock import wall_s
 from ...pipeline.frames import Direction, Frame, InputAudioFrame, OutputAudioFrame
-from ...pipeline.host import Hop
+from ...pipeline.processor import Hop
 from ...pipeline.taps import Run, Tap
 from ...pipeline.worker import PipelineWorker
 from .channel import Channel
-from .facts import Facts, Sight
+from .event_mapper import Facts, Sight
 from .requests import Line, Requests
 
 ToolDetails = Literal["none", "name", "full"]

@@ -8,7 +8,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from ...pipeline.clock import Clock
-from ...pipeline.deadline import Deadline
+from ...pipeline.tasks import Deadline
 from .refusals import Refusal
 from .settings import ServerSettings
 

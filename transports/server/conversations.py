@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ...pipeline.clock import NS_PER_S, Clock, Wait
-from ...pipeline.crew import spawn
-from ...pipeline.deadline import Deadline
 from ...pipeline.errors import VoxlineError
 from ...pipeline.graph import Pipeline
+from ...pipeline.tasks import Deadline, spawn
 from ...pipeline.worker import PipelineWorker
 from ..base import Transport
 from .caller import Caller

@@ -20,7 +20,6 @@ from aiohttp import web
 from ...pipeline.clock import NS_PER_S, Clock
 from ...pipeline.worker import PipelineWorker
 from ..rtvi.rtvi import attach_rtvi
-from ..webrtc.signaling import Answer, Candidate, Signaling, SignalingError
 from ..webrtc.transport import WebRTCTransport
 from .bodies import Bodies
 from .caller import Caller, current
@@ -29,6 +28,7 @@ from .credentials import Grant
 from .guard import Guard
 from .refusals import Refusal, busy, too_many
 from .settings import ServerSettings, described
+from .signaling import Answer, Candidate, Signaling, SignalingError
 
 MakeTransport = Callable[[], WebRTCTransport]
 JSON_OBJECT = dict[str, Any]

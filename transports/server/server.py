@@ -21,8 +21,8 @@ from typing import Any
 from aiohttp import web
 
 from ...pipeline.clock import Clock, SystemClock, wall_s
-from ...pipeline.crew import spawn
 from ...pipeline.errors import TransportError
+from ...pipeline.tasks import spawn
 from .bodies import Bodies
 from .conversations import Conversation, Conversations, MakePipeline, OnWorker
 from .credentials import Gate

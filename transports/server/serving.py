@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ...pipeline.crew import spawn
 from ...pipeline.runner import frozen_garbage, on_signals
+from ...pipeline.tasks import spawn
 from .conversations import MakePipeline, OnWorker
 from .server import Server
 from .settings import ServerSettings

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...pipeline.clock import NS_PER_S, Clock, TimerHandle
-from ...pipeline.crew import spawn
 from ...pipeline.errors import SettingsError
 from ...pipeline.frames import Samples
+from ...pipeline.tasks import spawn
+from .aiortc_adapter import IceConnection, IceServer, Wire
 from .opus import RATES, Encoder
 from .receiver import VoiceReceiver
 from .rtp import Bye, ReportBlock, SenderReport, parse_rtcp, parse_rtp
 from .sdp import Ice, Offer, Ours, SDPError, check_ice, direction_of_answer, write_answer
-from .seams import IceConnection, IceServer, Wire
 from .sender import VoiceSender
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...pipeline.clock import NS_PER_S, Clock, TimerHandle
 from ...pipeline.frames import Samples
-from ..quiet import Quiet
+from ..silence_watch import Quiet
 from .jitter import JitterBuffer, Piece
 from .opus import CLOCK_RATE, FRAME_TICKS, Decoder, packet_ticks
 from .rtp import RtpPacket, SenderReport, block

@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 
 from ...pipeline.client_frames import ServerMessageFrame
 from ...pipeline.clock import NS_PER_S, Clock, SystemClock, TimerHandle
-from ...pipeline.crew import spawn
 from ...pipeline.errors import TransportError
 from ...pipeline.frames import ClientConnectedFrame, ClientDisconnectedFrame, Frame, InputAudioFrame, Samples
+from ...pipeline.tasks import spawn
 from ..base import Transport
+from .aiortc_adapter import IceServer
 from .peer import Peer, PeerSettings
 from .sdp import parse_offer
-from .seams import IceServer
 
 
 class WebRTCTransport(Transport):

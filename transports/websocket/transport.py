@@ -12,14 +12,14 @@ from aiohttp import web
 
 from ...pipeline.client_frames import ServerMessageFrame
 from ...pipeline.clock import NS_PER_MS, NS_PER_S, TimerHandle, Wait
-from ...pipeline.crew import spawn
 from ...pipeline.errors import QueueOverflowError, TransportError
 from ...pipeline.frames import ClientConnectedFrame, ClientDisconnectedFrame, Frame, InputAudioFrame, Samples
+from ...pipeline.tasks import spawn
 from ..base import Transport
-from ..quiet import SILENT_S, Quiet
-from ..verbs import CHUNK_MS, CHUNK_NS
-from .line import CLOSE_S, Line, Socket
+from ..silence_watch import SILENT_S, Quiet
+from ..transport_api import CHUNK_MS, CHUNK_NS
 from .serializers import POLICY, Decoded, ForeignMessage, MarkPlayed, MessageError, RawSerializer, Serializer
+from .socket import CLOSE_S, Line, Socket
 
 log = logging.getLogger("voxline")
 

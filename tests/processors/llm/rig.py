@@ -9,7 +9,7 @@ from voxline.pipeline.clock import Wait
 from voxline.pipeline.frames import Frame, LLMRequestFrame, Message, TextFrame, ToolCallFrame, ToolResultFrame
 from voxline.pipeline.testing import Bench
 from voxline.processors.llm.base import LLM, LLMLimits, LLMSettings, Piece, ToolSpec
-from voxline.processors.service import settings_of
+from voxline.processors.service.base import settings_of
 
 Step = Piece | Exception | float
 """Of an answer: a piece, something that is raised, or ms that pass; a negative number hangs."""

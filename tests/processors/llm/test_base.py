@@ -21,7 +21,7 @@ from voxline.pipeline.frames import (
     UsageFrame,
 )
 from voxline.pipeline.testing import Harness
-from voxline.processors.fallback import Fallback
+from voxline.processors.fallback.fallback import Fallback
 from voxline.processors.llm.base import LLM, Piece, ToolSpec, Usage
 from voxline.processors.tools import Tool, ToolContext, ToolError, tool
 from voxline.tests.processors.llm.rig import Model, ask, calls, kinds, results, texts

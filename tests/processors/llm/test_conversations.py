@@ -7,7 +7,7 @@ from typing import Any
 from voxline.pipeline.frames import Message, ToolCall
 from voxline.processors import ScriptedLLM
 from voxline.processors.session import State, ToolCalled, ToolReturned, TurnKind
-from voxline.processors.testing import SessionBench
+from voxline.processors.testing.session_bench import SessionBench
 from voxline.processors.tools import Tool, ToolContext
 
 BOOK = ToolCall("b1", "book", '{"table": 4}')

@@ -25,10 +25,9 @@ from voxline.pipeline.frames import (
     ToolResultFrame,
 )
 from voxline.pipeline.processor import FrameProcessor, handles
-from voxline.pipeline.recording import Recording
-from voxline.pipeline.replay import replay
+from voxline.pipeline.recording import Recording, replay
+from voxline.pipeline.tasks import THREADS
 from voxline.pipeline.testing import Bench, Harness
-from voxline.pipeline.threads import THREADS
 from voxline.processors.tools import Tool, ToolContext
 from voxline.processors.tools.ledger import Outcome
 from voxline.processors.tools.running import MOST_RUNS

@@ -20,7 +20,7 @@ from voxline.pipeline import (
     TextFrame,
     handles,
 )
-from voxline.processors.service import Limits
+from voxline.processors.service.base import Limits
 
 PATIENCE_S = 20.0
 """After which a test that hangs fails."""

@@ -15,7 +15,7 @@ from voxline.pipeline.testing.material import join
 from voxline.processors.openai import OpenAITTS
 from voxline.processors.openai.errors import Asked
 from voxline.processors.openai.tts import _PCM
-from voxline.processors.tts.script import SpeechChunk
+from voxline.processors.tts.word_timing import SpeechChunk
 from voxline.tests.processors.openai.live import IMPATIENT, Live
 from voxline.tests.processors.openai.server import MODELS, SPEECH, FakeOpenAI, Reply, cut_into, speech
 

@@ -17,11 +17,11 @@ from voxline.pipeline.frames import (
     ResponsePlayedFrame,
 )
 from voxline.processors.session import limits
+from voxline.processors.session.commands import OpenedFrame, StartFrame, TimeFrame
 from voxline.processors.session.data import SessionData, SpeechOutcome
-from voxline.processors.session.orders import OpenedFrame, StartFrame, TimeFrame
 from voxline.processors.session.settings import SessionSettings
 from voxline.processors.session.step import step
-from voxline.processors.session.stepping import Ask, Cancel, Effect, Pause, Resolve, Say
+from voxline.processors.session.transition import Ask, Cancel, Effect, Pause, Resolve, Say
 
 NAMES = tuple(field.name for field in fields(SessionData))
 FACTS = operator.attrgetter(*NAMES)

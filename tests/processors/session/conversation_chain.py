@@ -31,14 +31,13 @@ from voxline.pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from voxline.pipeline.graph import Pipeline
-from voxline.pipeline.host import Hop
-from voxline.pipeline.processor import AudioFormat, FrameProcessor, handles
+from voxline.pipeline.processor import AudioFormat, FrameProcessor, Hop, handles
 from voxline.pipeline.taps import Tap
 from voxline.pipeline.worker import ErrorPolicy, PipelineWorker
 from voxline.processors.session.controller import SessionController
 from voxline.processors.session.data import TurnKind
 from voxline.processors.session.events import Interrupted, SessionEvent
-from voxline.processors.session.speech import SpeechHandle
+from voxline.processors.session.speech_handle import SpeechHandle
 from voxline.processors.session.states import OVER
 from voxline.transports.memory import MemoryTransport
 

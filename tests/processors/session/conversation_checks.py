@@ -7,21 +7,12 @@ from typing import Any
 
 from voxline.pipeline.frames import Frame, TranscriptionFrame
 from voxline.processors.session import limits
+from voxline.processors.session.commands import CloseFrame, MessageFrame, SayFrame, StopFrame
 from voxline.processors.session.data import SessionData, TurnKind
 from voxline.processors.session.events import BotSaid, Interrupted, SessionClosed, SpeechIgnored, StateChanged, UserSaid
 from voxline.processors.session.limits import Due
-from voxline.processors.session.orders import CloseFrame, MessageFrame, SayFrame, StopFrame
 from voxline.processors.session.states import ALLOWED, OVER, State
-from voxline.processors.session.stepping import (
-    Ask,
-    Cancel,
-    Commit,
-    Effect,
-    End,
-    Resolve,
-    Tell,
-    _state,  # pyright: ignore[reportPrivateUsage]
-)
+from voxline.processors.session.transition import Ask, Cancel, Commit, Effect, End, Resolve, Tell, _state
 from voxline.tests.processors.session.conversation import Driven
 
 CUTS = ("the user spoke", "the user asked for it", "the turn went on", "the user typed", "button", "elsewhere")

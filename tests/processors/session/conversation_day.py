@@ -14,9 +14,9 @@ from voxline.pipeline.frames import (
 )
 from voxline.pipeline.graph import Pipeline
 from voxline.pipeline.worker import PipelineWorker
-from voxline.processors.scripted import ScriptedLLM
 from voxline.processors.session.controller import SessionController
-from voxline.processors.testing import ScriptedPlayout
+from voxline.processors.testing.scripted import ScriptedLLM
+from voxline.processors.testing.session_bench import ScriptedPlayout
 
 ANSWER = "There are two trains this evening, one at six and one at eight."
 

@@ -10,12 +10,12 @@ import pytest
 from voxline.pipeline import client_frames, frames
 from voxline.pipeline.clock import NS_PER_MS
 from voxline.pipeline.frames import Frame
-from voxline.processors.session import limits, orders
+from voxline.processors.session import commands, limits
 from voxline.processors.session.data import SessionData, SpeechOutcome, TurnKind
 from voxline.processors.session.events import SpeechIgnored
 from voxline.processors.session.states import ALLOWED, OVER, State
 from voxline.processors.session.step import happened, step
-from voxline.processors.session.stepping import Ask, Effect, Pause, Resolve, Tell
+from voxline.processors.session.transition import Ask, Effect, Pause, Resolve, Tell
 from voxline.tests.processors.session.conversation import Driven
 
 # --- the states, and how a session comes to stand in them ------------------------------------------------------------
@@ -69,13 +69,13 @@ def guessing() -> Driven:
 
 def waiting() -> Driven:
     session = listening()
-    session.happens(orders.ListenOrderFrame(False))
+    session.happens(commands.ListenOrderFrame(False))
     return session
 
 
 def processing() -> Driven:
     session = listening()
-    session.happens(orders.MessageFrame("tell me a story", handle=1))
+    session.happens(commands.MessageFrame("tell me a story", handle=1))
     session.passes(300)
     return session
 
@@ -99,7 +99,7 @@ def cut() -> Driven:
     """INTERRUPTED: cut, and the output has not said what was heard."""
     session = speaking()
     session.answers = False
-    session.happens(orders.InterruptOrderFrame())
+    session.happens(commands.InterruptOrderFrame())
     return session
 
 
@@ -114,32 +114,32 @@ def barged_in() -> Driven:
 def paused() -> Driven:
     """PAUSED while nobody said anything."""
     session = listening()
-    session.happens(orders.PauseFrame())
+    session.happens(commands.PauseFrame())
     return session
 
 
 def paused_bot() -> Driven:
     """PAUSED in the middle of an answer."""
     session = speaking()
-    session.happens(orders.PauseFrame())
+    session.happens(commands.PauseFrame())
     return session
 
 
 def closing() -> Driven:
     session = speaking()
-    session.happens(orders.CloseFrame("user", goodbye="Goodbye."))
+    session.happens(commands.CloseFrame("user", goodbye="Goodbye."))
     return session
 
 
 def closed() -> Driven:
     session = listening()
-    session.happens(orders.CloseFrame("user"))
+    session.happens(commands.CloseFrame("user"))
     return session
 
 
 def failed() -> Driven:
     session = listening()
-    session.happens(orders.CloseFrame("error", failed=True))
+    session.happens(commands.CloseFrame("error", failed=True))
     return session
 
 
@@ -187,24 +187,24 @@ EVENTS: dict[type[Frame], Callable[[Driven], Frame]] = {
     frames.ResponsePlayedFrame: lambda session: frames.ResponsePlayedFrame(_number(session), 1_000, "once upon"),
     frames.ResponseCutFrame: lambda session: frames.ResponseCutFrame(_number(session), 1_000, "once upon"),
     frames.CancelFrame: lambda session: frames.CancelFrame(_number(session)),
-    orders.FailedFrame: lambda session: orders.FailedFrame("it does not work", "TTS", _number(session)),
+    commands.FailedFrame: lambda session: commands.FailedFrame("it does not work", "TTS", _number(session)),
     frames.UsageFrame: lambda _: frames.UsageFrame(10, 20),
     frames.ToolCallFrame: lambda _: frames.ToolCallFrame("1", "weather"),
     frames.ToolResultFrame: lambda _: frames.ToolResultFrame("1", "rain"),
-    orders.StartFrame: lambda _: orders.StartFrame(0),
-    orders.TimeFrame: lambda _: orders.TimeFrame(),
-    orders.SayFrame: lambda _: orders.SayFrame("Your taxi is here.", handle=2),
-    orders.MessageFrame: lambda _: orders.MessageFrame("hello", handle=2),
-    orders.InterruptOrderFrame: lambda _: orders.InterruptOrderFrame(),
+    commands.StartFrame: lambda _: commands.StartFrame(0),
+    commands.TimeFrame: lambda _: commands.TimeFrame(),
+    commands.SayFrame: lambda _: commands.SayFrame("Your taxi is here.", handle=2),
+    commands.MessageFrame: lambda _: commands.MessageFrame("hello", handle=2),
+    commands.InterruptOrderFrame: lambda _: commands.InterruptOrderFrame(),
     client_frames.InterruptRequestFrame: lambda _: client_frames.InterruptRequestFrame(),
-    orders.PauseFrame: lambda _: orders.PauseFrame(),
-    orders.ResumeFrame: lambda _: orders.ResumeFrame(),
-    orders.ListenOrderFrame: lambda session: orders.ListenOrderFrame(not session.data.listening),
-    orders.ButtonFrame: lambda _: orders.ButtonFrame(True),
-    orders.TouchFrame: lambda _: orders.TouchFrame(),
-    orders.SettingsFrame: lambda _: orders.SettingsFrame(Driven(idle_timeout_s=5).data.settings.model_dump_json()),
-    orders.CloseFrame: lambda _: orders.CloseFrame("user", goodbye="Goodbye."),
-    orders.StopFrame: lambda _: orders.StopFrame("ended"),
+    commands.PauseFrame: lambda _: commands.PauseFrame(),
+    commands.ResumeFrame: lambda _: commands.ResumeFrame(),
+    commands.ListenOrderFrame: lambda session: commands.ListenOrderFrame(not session.data.listening),
+    commands.ButtonFrame: lambda _: commands.ButtonFrame(True),
+    commands.TouchFrame: lambda _: commands.TouchFrame(),
+    commands.SettingsFrame: lambda _: commands.SettingsFrame(Driven(idle_timeout_s=5).data.settings.model_dump_json()),
+    commands.CloseFrame: lambda _: commands.CloseFrame("user", goodbye="Goodbye."),
+    commands.StopFrame: lambda _: commands.StopFrame("ended"),
 }
 """One of each; `TimeFrame` when the first of what can be due is."""
 
@@ -215,7 +215,7 @@ def registered() -> set[type[Frame]]:
 
 def test_no_event_is_left_out():
     # `OpenedFrame` is the second half of the step that asked for a response: it has no state to come in.
-    assert set(EVENTS) == registered() - {orders.OpenedFrame}
+    assert set(EVENTS) == registered() - {commands.OpenedFrame}
     assert {state for state, _ in SITUATIONS.values()} == set(State)
     assert list(FOLLOWS) == list(SITUATIONS)
     named = {name for events in FOLLOWS.values() for names in events.values() for name in names.split()}
@@ -353,7 +353,7 @@ def prepared(situation: str, event: type[Frame]) -> tuple[Driven, Frame]:
     state, make = SITUATIONS[situation]
     session = make()
     assert session.data.state is state
-    if event is orders.TimeFrame:
+    if event is commands.TimeFrame:
         session.now_ns = max(session.now_ns, limits.next_ns(session.data) or 0)
     else:
         session.now_ns += 20 * NS_PER_MS
@@ -438,7 +438,7 @@ def test_nothing_is_due_twice(situation: str, event: type[Frame]):
             break
         session.now_ns = max(session.now_ns, due_ns)
         session.due()
-    session.happens(orders.StopFrame("ended"))
+    session.happens(commands.StopFrame("ended"))
     assert session.data.state in OVER
     assert all(len(outcomes) == 1 for outcomes in session.outcomes.values())
 
@@ -453,24 +453,24 @@ def test_what_a_session_knows_nothing_of_is_an_error():
 
 def test_a_client_that_is_there_before_the_pipeline_runs():
     session = Driven(start=False, wait_for_client=True)
-    session.happens(frames.ClientConnectedFrame(), orders.StartFrame(0))
+    session.happens(frames.ClientConnectedFrame(), commands.StartFrame(0))
     assert session.data.state is State.LISTENING
 
 
 def test_a_client_that_came_and_went_before_the_pipeline_runs():
     session = Driven(start=False, wait_for_client=True)
-    session.happens(frames.ClientConnectedFrame(), frames.ClientDisconnectedFrame(), orders.StartFrame(0))
+    session.happens(frames.ClientConnectedFrame(), frames.ClientDisconnectedFrame(), commands.StartFrame(0))
     assert session.data.state is State.CONNECTING
 
 
 def test_to_interrupt_one_speech_leaves_the_next():
     session = listening()
-    session.happens(orders.SayFrame("one", 1), orders.SayFrame("two", 2), orders.SayFrame("three", 3))
+    session.happens(commands.SayFrame("one", 1), commands.SayFrame("two", 2), commands.SayFrame("three", 3))
     session.plays()
     session.passes(100)
-    session.happens(orders.InterruptOrderFrame(handle=1))
+    session.happens(commands.InterruptOrderFrame(handle=1))
     assert session.outcomes == {1: [SpeechOutcome.INTERRUPTED]}
-    session.happens(orders.InterruptOrderFrame(handle=3))
+    session.happens(commands.InterruptOrderFrame(handle=3))
     assert session.outcomes == {1: [SpeechOutcome.INTERRUPTED], 3: [SpeechOutcome.DROPPED]}
     session.plays()
     session.passes(100)
@@ -481,9 +481,9 @@ def test_to_interrupt_one_speech_leaves_the_next():
 def test_what_was_typed_in_a_pause_did_not_come_after_it():
     session = paused()
     session.passes(1_000)
-    session.happens(orders.MessageFrame("hello", handle=1))
+    session.happens(commands.MessageFrame("hello", handle=1))
     session.passes(3_000)
-    session.happens(orders.ResumeFrame())
+    session.happens(commands.ResumeFrame())
     assert session.data.turns[-1].start_ns <= session.now_ns
 
 
@@ -493,7 +493,7 @@ def test_an_interim_that_no_words_follow_does_not_keep_the_bot_silent():
     session.passes(1_000)
     assert session.paused
     assert session.data.response is not None
-    session.happens(orders.SayFrame("hello", 1))
+    session.happens(commands.SayFrame("hello", 1))
     session.passes(3_000)
     assert not session.paused
     assert session.data.response.speech is None or session.data.state is State.PROCESSING
@@ -504,7 +504,7 @@ def test_a_turn_that_is_over_when_its_guess_is_due_is_not_guessed():
     session.happens(frames.UserStartedSpeakingFrame(200), frames.UserStoppedSpeakingFrame(300))
     session.happens(frames.TranscriptionFrame("tell me a story"), frames.InterimTranscriptionFrame("and more of it"))
     session.now_ns += 900 * NS_PER_MS
-    session.happens(orders.TimeFrame())
+    session.happens(commands.TimeFrame())
     assert session.data.state is State.PROCESSING
     asked = [effect for effect in session.effects if isinstance(effect, Ask)]
     assert [one.speculative for one in asked] == [True, False]
@@ -512,8 +512,8 @@ def test_a_turn_that_is_over_when_its_guess_is_due_is_not_guessed():
 
 def test_an_output_that_says_late_that_it_is_silent():
     session = speaking()
-    after, _ = step(session.data, orders.PauseFrame(), session.now_ns)
-    after, _ = step(after, orders.ResumeFrame(), session.now_ns)
+    after, _ = step(session.data, commands.PauseFrame(), session.now_ns)
+    after, _ = step(after, commands.ResumeFrame(), session.now_ns)
     assert after.state is State.SPEAKING
     after, _ = step(after, frames.BotStoppedSpeakingFrame(1), session.now_ns)
     after, _ = step(after, frames.BotStartedSpeakingFrame(1), session.now_ns)
@@ -523,7 +523,7 @@ def test_an_output_that_says_late_that_it_is_silent():
 @pytest.mark.parametrize("cuts", [True, False])
 def test_the_first_piece_of_what_is_said_over_the_bot_is_not_lost(cuts: bool):
     session = Driven(interruption={"min_words": 3})
-    session.happens(orders.MessageFrame("hello", handle=1))
+    session.happens(commands.MessageFrame("hello", handle=1))
     session.plays()
     session.passes(1_000)
     session.happens(frames.UserStartedSpeakingFrame(200))
@@ -546,7 +546,7 @@ def _ignored(effect: Effect) -> TypeGuard[Any]:
 def test_the_output_is_not_told_to_go_on_before_it_has_answered_a_cut():
     """Its answer comes first, and may lead to a guess, which must not be heard."""
     session = tentative()
-    after, effects = step(session.data, orders.InterruptOrderFrame(), session.now_ns)
+    after, effects = step(session.data, commands.InterruptOrderFrame(), session.now_ns)
     assert after.cut is not None
     assert not any(isinstance(effect, Pause) for effect in effects)
     after, effects = step(after, frames.ResponseCutFrame(1, 1_000, "once upon"), session.now_ns)

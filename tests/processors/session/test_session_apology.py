@@ -20,9 +20,9 @@ from voxline.pipeline import (
 from voxline.processors import ScriptedLLM, SessionController, SessionSettings, SpeechOutcome
 from voxline.processors.llm.base import LLM, Piece, ToolSpec
 from voxline.processors.session.events import SessionErrorTold
-from voxline.processors.testing import SessionBench
+from voxline.processors.testing.session_bench import SessionBench
 from voxline.processors.tts.base import TTS
-from voxline.processors.tts.script import SpeechChunk
+from voxline.processors.tts.word_timing import SpeechChunk
 from voxline.transports.memory import MemoryTransport
 
 SORRY = "Sorry, once more please."

@@ -18,7 +18,7 @@ from voxline.pipeline.frames import (
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import ScriptedLLM, SessionController, SpeechOutcome, State
 from voxline.processors.session import TurnKind
-from voxline.processors.testing import SessionBench
+from voxline.processors.testing.session_bench import SessionBench
 
 GUESS: dict[str, Any] = {"enabled": True, "stable_ms": 200}
 

@@ -34,8 +34,8 @@ from voxline.processors.session import (
     TurnKind,
     step,
 )
-from voxline.processors.session.orders import OpenedFrame, StartFrame
-from voxline.processors.testing import SessionBench
+from voxline.processors.session.commands import OpenedFrame, StartFrame
+from voxline.processors.testing.session_bench import SessionBench
 
 STORY = "Once upon a time there was a rover far away on Mars."
 """Twelve words: 3.6 s."""

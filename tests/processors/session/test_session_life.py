@@ -28,8 +28,7 @@ from voxline.pipeline.frames import (
     ListenFrame,
     UsageFrame,
 )
-from voxline.pipeline.recording import Recorder, Recording
-from voxline.pipeline.replay import Trace, replay
+from voxline.pipeline.recording import Recorder, Recording, Trace, replay
 from voxline.pipeline.testing import Harness
 from voxline.processors import ScriptedLLM, SessionController, SpeechOutcome, State
 from voxline.processors.session import (

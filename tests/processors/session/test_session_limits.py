@@ -28,7 +28,7 @@ from voxline.pipeline.frames import (
 from voxline.pipeline.testing import Harness
 from voxline.processors import SessionController, SpeechOutcome, State
 from voxline.processors.session import SessionClosed, SessionErrorTold, TurnKind, limits
-from voxline.processors.testing import SessionBench
+from voxline.processors.testing.session_bench import SessionBench
 
 STORY = "Once upon a time there was a rover far away on Mars."
 

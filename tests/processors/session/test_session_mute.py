@@ -7,7 +7,7 @@ from voxline.pipeline import ToolCallFrame, ToolResultFrame, TranscriptionFrame
 from voxline.pipeline.frames import ClientConnectedFrame, InterimTranscriptionFrame
 from voxline.processors import State
 from voxline.processors.session import SessionData, SpeechIgnored
-from voxline.processors.testing import SessionBench
+from voxline.processors.testing.session_bench import SessionBench
 
 STORY = "Once upon a time there was a rover far away on Mars."
 

@@ -23,11 +23,11 @@ from voxline.pipeline import (
     VirtualClock,
     handles,
 )
-from voxline.pipeline.crew import spawn
 from voxline.pipeline.frames import ClientConnectedFrame, ClientDisconnectedFrame
+from voxline.pipeline.tasks import spawn
 from voxline.processors import ScriptedLLM, ScriptedTTS, SessionController, SpeechHandle, SpeechOutcome, State
 from voxline.processors.session import InterruptionKind, Session
-from voxline.processors.testing import ScriptedPlayout, SessionBench
+from voxline.processors.testing.session_bench import ScriptedPlayout, SessionBench
 from voxline.transports.memory import MemoryTransport
 
 STORY = "Once upon a time there was a rover far away on Mars."

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import client_frames, frames
-from voxline.processors.session import limits, orders
+from voxline.processors.session import commands, limits
 from voxline.processors.session.states import OVER
 from voxline.tests.processors.session.conversation_checks import Checked
 
@@ -82,16 +82,16 @@ def _utterance(talk: Talk, n: int) -> None:
 
 
 def _message(talk: Talk, n: int) -> None:
-    talk.happens(orders.MessageFrame(TEXTS[n % len(TEXTS)], talk.handle(), n % 2 == 0))
+    talk.happens(commands.MessageFrame(TEXTS[n % len(TEXTS)], talk.handle(), n % 2 == 0))
 
 
 def _say(talk: Talk, n: int) -> None:
-    talk.happens(orders.SayFrame(["Hello there.", "Your taxi is here.", " "][n % 3], talk.handle(), n % 4 != 0))
+    talk.happens(commands.SayFrame(["Hello there.", "Your taxi is here.", " "][n % 3], talk.handle(), n % 4 != 0))
 
 
 def _interrupt(talk: Talk, n: int) -> None:
     handle = 0 if n % 2 else n % (talk.number + 1)
-    talk.happens(orders.InterruptOrderFrame("button", handle))
+    talk.happens(commands.InterruptOrderFrame("button", handle))
 
 
 def _elsewhere(talk: Talk, n: int) -> None:
@@ -134,7 +134,7 @@ def _client(talk: Talk, n: int) -> None:
 def _close(talk: Talk, n: int) -> None:
     if n % 5 == 0:
         talk.gone = True
-        talk.happens(orders.CloseFrame("enough", ["Goodbye.", None, ""][n % 3], now=n % 2 == 0, failed=n % 7 == 0))
+        talk.happens(commands.CloseFrame("enough", ["Goodbye.", None, ""][n % 3], now=n % 2 == 0, failed=n % 7 == 0))
 
 
 def _settings(talk: Talk, n: int) -> None:
@@ -149,7 +149,7 @@ def _settings(talk: Talk, n: int) -> None:
         {"response_timeout_s": 1},
     ]
     changed = talk.data.settings.changed(**changes[n % len(changes)])
-    talk.happens(orders.SettingsFrame(changed.model_dump_json()))
+    talk.happens(commands.SettingsFrame(changed.model_dump_json()))
 
 
 def _due(talk: Talk, n: int) -> None:
@@ -185,9 +185,9 @@ MOVES: dict[str, Callable[[Talk, int], None]] = {
     "say": _say,
     "interrupt": _interrupt,
     "elsewhere": _elsewhere,
-    "pause": _event(orders.PauseFrame(), orders.ResumeFrame()),
-    "resume": _event(orders.ResumeFrame()),
-    "listen": _event(orders.ListenOrderFrame(True), orders.ListenOrderFrame(False)),
+    "pause": _event(commands.PauseFrame(), commands.ResumeFrame()),
+    "resume": _event(commands.ResumeFrame()),
+    "listen": _event(commands.ListenOrderFrame(True), commands.ListenOrderFrame(False)),
     "plays": lambda talk, n: talk.plays(),
     "plays for a while": lambda talk, n: (talk.plays(), talk.passes(100 * (n % 12)))[0],
     "stalls": lambda talk, n: talk.stalls(),
@@ -195,11 +195,11 @@ MOVES: dict[str, Callable[[Talk, int], None]] = {
     "nonsense": _nonsense,
     "tool": _tool,
     "client": _client,
-    "error": _event(orders.FailedFrame("it does not work", "tts", 1), frames.UsageFrame(1, 2)),
-    "touch": _event(orders.TouchFrame(), orders.ButtonFrame(True), frames.InputEndedFrame()),
+    "error": _event(commands.FailedFrame("it does not work", "tts", 1), frames.UsageFrame(1, 2)),
+    "touch": _event(commands.TouchFrame(), commands.ButtonFrame(True), frames.InputEndedFrame()),
     "settings": _settings,
     "close": _close,
-    "start": _event(orders.StartFrame(0)),
+    "start": _event(commands.StartFrame(0)),
 }
 
 moves = st.lists(st.tuples(st.sampled_from([*MOVES]), st.integers(0, 23)), min_size=20, max_size=60)
@@ -258,7 +258,7 @@ def converse(given_settings: dict[str, Any], happens: list[Move], *, user_stops:
     talk = Talk(**given_settings)
     talk.moves(happens)
     if user_stops:
-        talk.happens(orders.ResumeFrame(), frames.UserStoppedSpeakingFrame(0))
+        talk.happens(commands.ResumeFrame(), frames.UserStoppedSpeakingFrame(0))
     elif talk.data.settings.endpointing.turn_timeout_s is None:
         talk.happens(frames.UserStoppedSpeakingFrame(0))
     talk.comes_to_rest()

@@ -20,11 +20,11 @@ from voxline.pipeline import (
 from voxline.pipeline.frames import InputEndedFrame, InterimTranscriptionFrame, TurnProbabilityFrame, UsageFrame
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import ScriptedLLM, SessionController, State
-from voxline.processors.push_to_talk import PushToTalk
 from voxline.processors.session import SessionErrorTold, TurnKind, UserSaid
 from voxline.processors.session.endpointing import Evidence
 from voxline.processors.session.settings import EndpointingSettings
-from voxline.processors.testing import ScriptedPlayout, SessionBench
+from voxline.processors.testing.session_bench import ScriptedPlayout, SessionBench
+from voxline.processors.turn_detection.push_to_talk import PushToTalk
 
 STARTED, STOPPED = UserStartedSpeakingFrame(200), UserStoppedSpeakingFrame(500)
 

@@ -19,7 +19,7 @@ from voxline.pipeline import (
     handles,
 )
 from voxline.processors import AwaitsCommitment, State
-from voxline.processors.testing import SessionBench
+from voxline.processors.testing.session_bench import SessionBench
 
 LONG = "one two three four five six seven eight nine ten"
 STARTED, STOPPED = UserStartedSpeakingFrame(200), UserStoppedSpeakingFrame(500)

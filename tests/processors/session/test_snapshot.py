@@ -4,7 +4,7 @@ import pytest
 from voxline.pipeline import LLMRequestFrame, Message, SessionError
 from voxline.processors import ScriptedLLM
 from voxline.processors.session import SessionSnapshot
-from voxline.processors.testing import SessionBench
+from voxline.processors.testing.session_bench import SessionBench
 
 
 async def test_another_session_goes_on_with_the_history():

@@ -1,13 +1,12 @@
 """The table of states: what may follow what, and the picture of it in the documentation."""
 
-from pathlib import Path
-
 import pytest
 from voxline.pipeline import ProcessorError
 from voxline.processors.session import ALLOWED, State, diagram
 from voxline.processors.session.states import ACTIVE, OPEN, OVER, check_transition
+from voxline.tests.places import ROOT
 
-PAGE = Path(__file__).parents[3] / "docs" / "design" / "session.md"
+PAGE = ROOT / "docs" / "design" / "session.md"
 
 
 def test_the_diagram_in_the_documentation_is_the_table():

@@ -20,10 +20,10 @@ from voxline.pipeline.clock import Wait
 from voxline.pipeline.errors import AuthenticationError, BadAnswerError, ServiceDownError
 from voxline.pipeline.frames import HeardWord, Samples, ServiceMetricsFrame
 from voxline.pipeline.testing import Bench, Harness
-from voxline.processors.scripted import ScriptedSTT
-from voxline.processors.service import settings_of
+from voxline.processors.service.base import settings_of
 from voxline.processors.stt.base import STT, STTLimits, STTSettings
 from voxline.processors.stt.utterance import Transcript
+from voxline.processors.testing.scripted import ScriptedSTT
 
 HANG = "(hangs)"
 FINAL = "(says what it has heard)"

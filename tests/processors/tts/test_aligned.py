@@ -15,12 +15,12 @@ from voxline.pipeline.clock import SystemClock
 from voxline.pipeline.errors import ServiceDownError, ServiceError
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import EspeakTTS, Fallback, PiperTTS, ScriptedTTS
-from voxline.processors.service import ServiceSettings
+from voxline.processors.service.base import ServiceSettings
 from voxline.processors.tts import aligned, base
 from voxline.processors.tts.align import Features, Reference
 from voxline.processors.tts.aligned import LATE_MS, PIECE_MS, ReferenceVoice
 from voxline.processors.tts.base import TTS
-from voxline.processors.tts.script import SpeechChunk, WordStart
+from voxline.processors.tts.word_timing import SpeechChunk, WordStart
 
 from .sounds import RATE, say
 

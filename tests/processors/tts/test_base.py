@@ -10,9 +10,9 @@ from voxline.pipeline.clock import Wait
 from voxline.pipeline.errors import BadAnswerError, BadRequestError, ServiceDownError
 from voxline.pipeline.frames import ServiceMetricsFrame
 from voxline.pipeline.testing import Bench, Harness
-from voxline.processors.service import Limits, ServiceSettings, settings_of
+from voxline.processors.service.base import Limits, ServiceSettings, settings_of
 from voxline.processors.tts.base import TTS
-from voxline.processors.tts.script import SpeechChunk, WordStart
+from voxline.processors.tts.word_timing import SpeechChunk, WordStart
 
 RATE = 1_000
 """One sample is one ms."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -29,12 +28,12 @@ from voxline.pipeline import (
 )
 from voxline.pipeline.testing import material
 from voxline.processors import SileroVAD
+from voxline.tests.places import CALLER
 from voxline.tests.transports.local.card import Crystal, plug_in
 from voxline.tests.transports.local.room import Room
 from voxline.transports.local import LocalTransport
 from voxline.transports.local.echo import EchoCanceller, EchoGate, EchoModel
 
-CALLER = Path(__file__).parents[3] / "examples" / "audio" / "caller.wav"
 ANSWERS = 8
 STOP_MS = (26_600, 700)
 """Where the caller says "stop"."""

@@ -20,11 +20,11 @@ import pytest
 from voxline.pipeline import Samples
 from voxline.pipeline.audio import StreamResampler
 from voxline.pipeline.testing import material
+from voxline.tests.places import CALLER
 from voxline.tests.transports.local.pulse import PATIENCE_S, RATE, Pulse, missing, recording
 
 pytestmark = pytest.mark.realtime
 
-CALLER = Path(__file__).parents[3] / "examples" / "audio" / "caller.wav"
 LONG = (
     "I am a bot at a desk, and I hear myself when I speak. That is why I take my own voice out of what I hear, "
     "and only what somebody else says is left. So I can talk for as long as I like, and nobody stops me but you."

@@ -12,11 +12,10 @@ from typing import Any
 import psutil
 import pytest
 from voxline.pipeline import Frame, FrameProcessor, InputAudioFrame, Pipeline, VirtualClock, handles
+from voxline.tests.places import ROOT
 from voxline.tests.transports.server.rig import Browser, Client, Mirror, mirror, served, until
 from voxline.transports.base import Transport
 from voxline.transports.server import Server, ServerSettings
-
-ROOT = Path(__file__).parents[3]
 
 
 class Stubborn(FrameProcessor):

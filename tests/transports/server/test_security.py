@@ -375,7 +375,7 @@ async def test_no_token_reaches_a_log_or_an_answer(caplog: pytest.LogCaptureFixt
 async def test_an_exception_in_the_server_itself_is_a_500_without_a_word_of_it(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from voxline.transports.webrtc.signaling import Signaling
+    from voxline.transports.server.signaling import Signaling
 
     def offer(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("at /etc/secrets")

@@ -17,7 +17,7 @@ from voxline.transports.server.guard import Guard
 from voxline.transports.server.limits import key_of
 from voxline.transports.server.origins import Origins
 from voxline.transports.server.settings import PAGE
-from voxline.transports.webrtc.signaling import Signaling
+from voxline.transports.server.signaling import Signaling
 from voxline.transports.webrtc.transport import WebRTCTransport
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
 from voxline.pipeline import SettingsError
+from voxline.tests.places import ROOT
 from voxline.transports.server import ServerSettings
 
-GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "serving.md"
+GUIDE = ROOT / "docs" / "guide" / "serving.md"
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from voxline.tests.transports.webrtc.test_opus import packets, tone
 from voxline.tests.transports.webrtc.test_receiver import Ear
 from voxline.tests.transports.webrtc.test_transport import Restarter
 from voxline.transports.webrtc import WebRTCTransport
+from voxline.transports.webrtc.aiortc_adapter import IceConnection, Wire
 from voxline.transports.webrtc.receiver import MAX_AHEAD_NS
 from voxline.transports.webrtc.sdp import parse_offer
-from voxline.transports.webrtc.seams import IceConnection, Wire
 
 pytestmark = pytest.mark.realtime
 

@@ -27,9 +27,9 @@ from voxline.pipeline import (
     handles,
 )
 from voxline.tests.transports.webrtc.client import Client, Listener, running, until
+from voxline.tests.transports.webrtc.test_aiortc_adapter import End
 from voxline.tests.transports.webrtc.test_opus import peak_hz, rms, tone
 from voxline.tests.transports.webrtc.test_sdp import AUDIO, DATA, FINGERPRINT, HEAD, crlf
-from voxline.tests.transports.webrtc.test_seams import End
 from voxline.transports.webrtc import WebRTCTransport
 from voxline.transports.webrtc.sdp import Ice, sections_of
 

@@ -13,12 +13,13 @@ import soundfile
 from aiohttp import web
 from voxline.pipeline import InterruptRequestFrame, OutputAudioFrame, Pipeline, PipelineWorker
 from voxline.tests.browser.chromium import chromium, chromium_path
+from voxline.tests.places import ROOT
 from voxline.tests.transports.websocket.peers import Notes, converse, loud, tone
 from voxline.transports.websocket import WebSocketTransport
 
 pytestmark = pytest.mark.realtime
 
-GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "websocket.md"
+GUIDE = ROOT / "docs" / "guide" / "websocket.md"
 SPY = """
 window.started = []; window.stopped = 0;
 const start = AudioBufferSourceNode.prototype.start, stop = AudioBufferSourceNode.prototype.stop;

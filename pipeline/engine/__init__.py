@@ -1,0 +1,1 @@
+"""The engine: the kernel and its parts. Private; `voxline.pipeline` exports what users need."""

@@ -1,0 +1,1 @@
+"""Processors that change audio: resampling, gain, noise suppression."""

@@ -1,0 +1,1 @@
+"""Fall-backs: the next service takes over where one fails."""

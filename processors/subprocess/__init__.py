@@ -1,0 +1,1 @@
+"""Services that run in a process of their own."""

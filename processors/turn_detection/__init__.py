@@ -1,0 +1,1 @@
+"""Turn detection: is the user done?"""
