@@ -1,7 +1,7 @@
 """Pipelines: processors in order, branches side by side, and who comes next for a class of frames.
 
 `Pipeline` nests and `ParallelPipeline` forks; both are only descriptions. `Graph` is the flattened whole: a chain of
-spots, where a question like "who is the next to name TextFrame, downstream of here?" is answered once per class and
+nodes, where a question like "who is the next to name TextFrame, downstream of here?" is answered once per class and
 place, and then remembered by the kernel.
 """
 
@@ -14,9 +14,7 @@ from typing import Any
 
 from .errors import FormatError, PipelineError
 from .frames import DOWNSTREAM, Direction, Frame, Lane, OutputAudioFrame
-from .processor import AudioFormat, FrameProcessor, Kind, Part
-
-Element = "FrameProcessor | Pipeline | ParallelPipeline"
+from .processor import AudioFormat, FrameProcessor, Part, PartKind
 
 
 class Pipeline:
@@ -116,7 +114,7 @@ def _check_used_once(processors: list[FrameProcessor]) -> None:
                 f"make a second {type(processor).__name__}(...)."
             )
     inputs = [
-        processor for processor in processors if any(part.kind is Kind.SOURCE for part in processor._parts)
+        processor for processor in processors if any(part.kind is PartKind.SOURCE for part in processor._parts)
         and getattr(processor, "is_transport_input", False)
     ]  # fmt: skip
     if len(inputs) > 1:
@@ -129,28 +127,28 @@ def _check_used_once(processors: list[FrameProcessor]) -> None:
 # --- the flattened whole ---------------------------------------------------------------------------------------------
 
 
-class Spot:
+class GraphNode:
     """A place in the flattened pipeline, with its neighbours."""
 
     __slots__ = ("down", "path", "up")
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.up: Spot | None = None
-        self.down: Spot | None = None
+        self.up: GraphNode | None = None
+        self.down: GraphNode | None = None
 
-    def beside(self, direction: Direction) -> Spot | None:
+    def beside(self, direction: Direction) -> GraphNode | None:
         """The neighbour in a direction."""
         return self.down if direction is DOWNSTREAM else self.up
 
 
-class End(Spot):
+class PipelineEnd(GraphNode):
     """The head (upstream) or the tail (downstream) of the whole."""
 
     __slots__ = ()
 
 
-class Fork(Spot):
+class Fork(GraphNode):
     """Where branches stand side by side."""
 
     __slots__ = ("branches",)
@@ -160,7 +158,7 @@ class Fork(Spot):
         self.branches: list[tuple[Edge, Edge]] = []
 
 
-class Edge(Spot):
+class Edge(GraphNode):
     """The beginning or the end of a branch: beyond it, the branches of its fork are joined."""
 
     __slots__ = ("fork",)
@@ -178,14 +176,14 @@ class Interest:
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self.taken: dict[Direction, dict[type[Frame], Part]] = {}
         self.job_lanes: set[tuple[Direction, Lane]] = set()
-        self.streams = [part for part in parts if part.kind is Kind.STREAM]
-        self.sources = [part for part in parts if part.kind is Kind.SOURCE]
+        self.streams = [part for part in parts if part.kind is PartKind.STREAM]
+        self.sources = [part for part in parts if part.kind is PartKind.SOURCE]
         for part in parts:
-            if part.kind in (Kind.PLAIN, Kind.JOB):
+            if part.kind in (PartKind.PLAIN, PartKind.JOB):
                 table = self.taken.setdefault(part.direction, {})
                 for declared in part.types:
                     table.setdefault(declared, part)
-                    if part.kind is Kind.JOB:
+                    if part.kind is PartKind.JOB:
                         self.job_lanes.add((part.direction, declared.lane))
 
 
@@ -194,7 +192,7 @@ def _interest(cls: type[FrameProcessor]) -> Interest:
     return Interest(cls._parts)
 
 
-class ProcessorSpot(Spot):
+class ProcessorNode(GraphNode):
     """A processor at its place, and what it names."""
 
     __slots__ = ("_interest", "processor")
@@ -248,28 +246,30 @@ class ProcessorSpot(Spot):
 
 
 class Graph:
-    """A pipeline, flattened into spots from `head` to `tail`."""
+    """A pipeline, flattened into nodes from `head` to `tail`."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.head = End("(head)")
-        self.tail = End("(tail)")
-        self.spots: list[ProcessorSpot] = []
+        self.head = PipelineEnd("(head)")
+        self.tail = PipelineEnd("(tail)")
+        self.nodes: list[ProcessorNode] = []
         self._names: Counter[str] = Counter()
         last = self._chain(pipeline.elements, pipeline.name, self.head)
         _link(last, self.tail)
 
-    def _chain(self, elements: Sequence[FrameProcessor | Pipeline | ParallelPipeline], prefix: str, last: Spot) -> Spot:
+    def _chain(
+        self, elements: Sequence[FrameProcessor | Pipeline | ParallelPipeline], prefix: str, last: GraphNode
+    ) -> GraphNode:
         for element in elements:
             if isinstance(element, FrameProcessor):
-                spot: Spot = ProcessorSpot(self._path(prefix, element.name or type(element).__name__), element)
-                self.spots.append(spot)  # type: ignore[arg-type]
+                node: GraphNode = ProcessorNode(self._path(prefix, element.name or type(element).__name__), element)
+                self.nodes.append(node)  # type: ignore[arg-type]
             elif isinstance(element, Pipeline):
                 last = self._chain(element.elements, _join_path(prefix, element.name), last)
                 continue
             else:
-                spot = self._fork(element, prefix)
-            _link(last, spot)
-            last = spot
+                node = self._fork(element, prefix)
+            _link(last, node)
+            last = node
         return last
 
     def _fork(self, parallel: ParallelPipeline, prefix: str) -> Fork:
@@ -285,35 +285,35 @@ class Graph:
         self._names[path] += 1
         return path if self._names[path] == 1 else f"{path}#{self._names[path]}"
 
-    def targets(self, spot: Spot, frame_type: type[Frame], direction: Direction) -> list[Spot]:
-        """Who gets a frame of this class that leaves ``spot``: processors, forks (to be joined there), or the end."""
-        beside = spot.beside(direction)
+    def targets(self, node: GraphNode, frame_type: type[Frame], direction: Direction) -> list[GraphNode]:
+        """Who gets a frame of this class that leaves ``node``: processors, forks (to be joined there), or the end."""
+        beside = node.beside(direction)
         return _targets(beside, frame_type, direction)
 
 
-def entered(spot: Spot | None, frame_type: type[Frame], direction: Direction) -> list[Fork]:
-    """The forks, nested ones too, whose branches a frame of this class comes into next, from ``spot`` on."""
-    while spot is not None and not isinstance(spot, End | Edge):
-        if isinstance(spot, ProcessorSpot):
-            if spot.names(frame_type, direction):
+def entered(node: GraphNode | None, frame_type: type[Frame], direction: Direction) -> list[Fork]:
+    """The forks, nested ones too, whose branches a frame of this class comes into next, from ``node`` on."""
+    while node is not None and not isinstance(node, PipelineEnd | Edge):
+        if isinstance(node, ProcessorNode):
+            if node.names(frame_type, direction):
                 return []
-        elif isinstance(spot, Fork):
-            starts = [(first if direction is DOWNSTREAM else end).beside(direction) for first, end in spot.branches]
-            if any(_targets(start, frame_type, direction) != [spot] for start in starts):
-                return [spot, *(fork for start in starts for fork in entered(start, frame_type, direction))]
-        spot = spot.beside(direction)
+        elif isinstance(node, Fork):
+            starts = [(first if direction is DOWNSTREAM else end).beside(direction) for first, end in node.branches]
+            if any(_targets(start, frame_type, direction) != [node] for start in starts):
+                return [node, *(fork for start in starts for fork in entered(start, frame_type, direction))]
+        node = node.beside(direction)
     return []
 
 
-def _targets(spot: Spot | None, frame_type: type[Frame], direction: Direction) -> list[Spot]:
-    while spot is not None:
-        if isinstance(spot, ProcessorSpot):
-            if spot.names(frame_type, direction):
-                return [spot]
-        elif isinstance(spot, Edge):
-            return [spot.fork]
-        elif isinstance(spot, Fork):
-            fork = spot
+def _targets(node: GraphNode | None, frame_type: type[Frame], direction: Direction) -> list[GraphNode]:
+    while node is not None:
+        if isinstance(node, ProcessorNode):
+            if node.names(frame_type, direction):
+                return [node]
+        elif isinstance(node, Edge):
+            return [node.fork]
+        elif isinstance(node, Fork):
+            fork = node
             found = [
                 _targets((first if direction is DOWNSTREAM else end).beside(direction), frame_type, direction)
                 for first, end in fork.branches
@@ -323,12 +323,12 @@ def _targets(spot: Spot | None, frame_type: type[Frame], direction: Direction) -
                 # In the order of the branches; the join once, where the first branch lets the frame through.
                 return list(dict.fromkeys(target for targets in found for target in targets))
         else:
-            return [spot]
-        spot = spot.beside(direction)
-    raise AssertionError("a chain of spots ends at its ends")  # pragma: no cover
+            return [node]
+        node = node.beside(direction)
+    raise AssertionError("a chain of nodes ends at its ends")  # pragma: no cover
 
 
-def _link(upper: Spot, lower: Spot) -> None:
+def _link(upper: GraphNode, lower: GraphNode) -> None:
     upper.down = lower
     lower.up = upper
 
@@ -405,11 +405,11 @@ class _Walk:
             if issubclass(frame_type, OutputAudioFrame):
                 self.unheard = processor
         self.seen.append(processor)
-        self.closed_head = self.closed_head or any(part.kind is Kind.SOURCE for part in processor._parts)
+        self.closed_head = self.closed_head or any(part.kind is PartKind.SOURCE for part in processor._parts)
 
     def judge_end(self) -> None:
         if self.closed_head and self.unheard is not None:
             raise FormatError(
                 f"{self.unheard.path} makes audio and nothing after it takes any: the pipeline has no sink. "
-                "End it with transport.output()."
+                "PipelineEnd it with transport.output()."
             )

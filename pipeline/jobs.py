@@ -1,4 +1,4 @@
-"""Jobs, streams and timers: what runs beside the kernel, and comes back through its inbox."""
+"""Jobs, streams and timers: they run beside the kernel, and their frames come back through its inbox."""
 
 from __future__ import annotations
 
@@ -12,53 +12,60 @@ from .clock import Activity, Clock, TimerHandle, Wait
 from .frames import AtBound, Frame, Lane, OutputFrame
 
 CLOSING_S = 1.0
-"""How long a job that is being closed may take for it."""
+"""Seconds that a job may take to close."""
 
 OUTSIDE = -1
-"""The number of what is no job of the pipeline's: somebody outside who sends, and can be made to wait."""
+"""The job number of a sender outside of the pipeline, who can be made to wait like a job."""
 
 current_job: ContextVar[Job | None] = ContextVar("voxline_job", default=None)
 F = TypeVar("F", bound=Frame)
 
 
 class Origin:
-    """Who put an entry into the inbox, where that matters: a job or a timer."""
+    """The maker of an entry of the inbox, where the kernel has to know it: a job or a timer."""
 
     dead = False
-    """Its entries are dropped when they are taken."""
+    """True to have its entries dropped when they are taken."""
+
+
+FROM_OUTSIDE = Origin()
+"""The origin of numbered frames that are posted from outside: the kernel notes a new response when it takes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobEndedFrame(OutputFrame):
-    """The kernel's own: a job of a processor has ended. It is an entry of the inbox like any other, so it replays.
+    """A job of a processor has ended. Only the kernel makes it; an entry of the inbox like any other, so it replays.
 
-    In the last of the lanes, so that it comes after whatever the job has made.
+    It travels in the output lane, the last one, and so comes after all frames of the job.
     """
 
     survives: ClassVar[bool] = True
 
     job: int
     error: str = ""
-    """The class name of the exception, where it failed."""
+    """The class name of the exception; empty where the job did not fail."""
     message: str = ""
 
 
 class Job(Origin):
-    """A generator at work. What most jobs never need stands on the class: a job is made for every sentence."""
+    """A running generator of a processor.
+
+    Defaults that most jobs never change stand on the class: a job is made for every sentence.
+    """
 
     survives = False
-    """Whether an interruption leaves it alone."""
+    """True to have an interruption leave it alone."""
     closing = False
     abandoned = False
     undelivered = 0
-    """How many of its frames are in the inbox."""
+    """The number of its frames in the inbox."""
     stream: Stream[Frame] | None = None
     activity: Activity | None = None
     cancel: Callable[[], None] | None = None
     """Cancels it at its own wait. None in a replay, where no job runs, and once it has ended."""
     overdue: TimerHandle | None = None
     waiting: list[Wait] | None = None
-    """Its pushes that wait; more than one where it has tasks of its own."""
+    """Its pushes that wait; several where it has tasks of its own."""
     held_by: set[Hold] | None = None
     """The full places downstream that it waits for."""
 
@@ -69,18 +76,23 @@ class Job(Origin):
         self.path = path
         self.method = method
         self.frame = frame
-        """The class name of the frame that began it; empty for a stream or a source."""
+        """The class name of the frame that started it; empty for a stream or a source."""
         self.lane = lane
         self.response = response
         self.since_ns = since_ns
 
     @property
+    def current_response(self) -> int:
+        """The response that its next frame belongs to: for a stream, that of the frame read last."""
+        return self.response if self.stream is None else self.stream.response
+
+    @property
     def free(self) -> bool:
-        """Whether it may put one more frame into the inbox."""
+        """True where it may put one more frame into the inbox."""
         return self.undelivered == 0 and not self.held_by
 
     async def ready(self) -> None:
-        """Wait until it may."""
+        """Wait until it is `free`."""
         while not self.free:
             waiting = Wait()
             if self.waiting is None:
@@ -88,21 +100,21 @@ class Job(Origin):
             self.waiting.append(waiting)
             await waiting
 
-    def nudge(self) -> None:
-        """Something that it may wait for has changed."""
+    def wake_if_free(self) -> None:
+        """Wake its waiting pushes, where it has become free."""
         if self.waiting is not None and self.free:
             waiting, self.waiting = self.waiting, None
             for one in waiting:
                 one.wake()
 
-    def give_up(self) -> None:
-        """Nobody will take its frames any more: whoever waits goes on."""
+    def stop_waiting(self) -> None:
+        """End its waits: no frame of it is taken any more."""
         self.undelivered = 0
         self.held_by = None
-        self.nudge()
+        self.wake_if_free()
 
     def close(self) -> None:
-        """Cancel it at its own next wait; nothing that it still makes is taken."""
+        """Cancel it at its own next wait; no further frame of it is taken."""
         self.dead = True
         if not self.closing:
             self.closing = True
@@ -113,25 +125,25 @@ class Job(Origin):
                 self.cancel()
 
     def doing(self, now_ns: int) -> str:
-        """What it does and for how long, for an error."""
-        what = f"{self.method}({self.frame})" if self.frame else f"{self.method}()"
-        return f"{self.path}: {what}, for {(now_ns - self.since_ns) / 1e9:.1f} s"
+        """Describe its work for an error: the method, the frame, and for how long."""
+        call = f"{self.method}({self.frame})" if self.frame else f"{self.method}()"
+        return f"{self.path}: {call}, for {(now_ns - self.since_ns) / 1e9:.1f} s"
 
 
 class Hold:
-    """A place that is full, and the jobs that wait for room in it."""
+    """A full place, and the jobs that wait for room in it."""
 
     __slots__ = ("_jobs",)
 
     def __init__(self) -> None:
         self._jobs: dict[Job, None] | None = None
-        # A dict for its order: they go on in the order in which they were held, in every run.
+        # A dict for its order: jobs go on in the order in which they were held, in every run.
 
     def __bool__(self) -> bool:
         return bool(self._jobs)
 
     def add(self, job: Job) -> None:
-        """It has to wait."""
+        """Make a job wait."""
         if self._jobs is None:
             self._jobs = {}
         self._jobs[job] = None
@@ -139,27 +151,27 @@ class Hold:
             job.held_by = set()
         job.held_by.add(self)
 
-    def let_go(self) -> None:
-        """There is room again."""
+    def release(self) -> None:
+        """Let all jobs go on: there is room again."""
         jobs, self._jobs = self._jobs, None
         for job in jobs or ():
             if job.held_by is not None:
                 job.held_by.discard(self)
-            job.nudge()
+            job.wake_if_free()
 
 
 class Timer(Origin):
-    """A frame that is due. `cancel` holds until the frame is taken."""
+    """A frame that enters the inbox at a time. `cancel` works until the frame is taken."""
 
     handle: TimerHandle | None = None
-    book: set[Timer] | None = None
-    """Where it is written down while it is not due."""
+    pending: set[Timer] | None = None
+    """The kernel's set of timers that have not fired."""
 
     def cancel(self) -> None:
-        """Forget it."""
+        """Drop the frame."""
         self.dead = True
-        if self.book is not None:
-            self.book.discard(self)
+        if self.pending is not None:
+            self.pending.discard(self)
         if self.handle is not None:
             self.handle.cancel()
 
@@ -168,7 +180,7 @@ class Stream(Generic[F]):
     """The frames that a long-lived job reads: ``async for frame in frames``. Ends when the pipeline drains."""
 
     kept_factor: ClassVar[int] = 4
-    """What is not a microphone's may stand up to this many times the bound in the queue."""
+    """Frames that are not a microphone's are queued up to this factor of the bound."""
 
     def __init__(self, clock: Clock, bound: int) -> None:
         self._clock = clock
@@ -180,13 +192,13 @@ class Stream(Generic[F]):
         self.response = 0
         """The response that the frame read last belongs to."""
         self.dropped = 0
-        """How many frames were lost because the reader was too far behind."""
+        """The number of frames lost because the reader was too far behind."""
 
     def __len__(self) -> int:
         return len(self._queue)
 
     def put(self, frame: F, response: int) -> bool:
-        """Add a frame. False where the stream is full: then the oldest that may be dropped was, or this one."""
+        """Add a frame. False where a frame was lost: the oldest that may be dropped, or this one."""
         whole = True
         if len(self._queue) >= self._bound:
             whole = self._make_room(frame)
@@ -206,7 +218,7 @@ class Stream(Generic[F]):
         return len(self._queue) < self._bound * self.kept_factor
 
     def drop(self, through: int) -> int:
-        """Forget the queued frames of responses up to ``through``. Returns how many."""
+        """Drop the queued frames of responses up to ``through``. Returns their number."""
         kept = [
             (frame, response)
             for frame, response in self._queue
@@ -217,7 +229,7 @@ class Stream(Generic[F]):
         return dropped
 
     def close(self) -> None:
-        """No more frames; the reader gets what is queued and then its end."""
+        """Accept no more frames: the reader gets the queued ones, then its end."""
         self.closed = True
         self._wake()
 

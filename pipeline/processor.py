@@ -86,22 +86,23 @@ class Hop:
 
 
 class Host(ABC):
-    """The kernel, as a processor sees it. `next`, `next_frame` and `done` are the quick way of a push."""
+    """The kernel, as a processor sees it. `next_hop`, `next_frame` and `completed` make the usual push quick."""
 
-    __slots__ = ("clock", "done", "ending", "next", "next_frame")
+    __slots__ = ("clock", "completed", "ending", "next_frame", "next_hop")
 
     clock: Clock
-    next: Hop | None
-    """Where the frame that the running handler pushed goes; not None also where a push must take the slow way."""
+    next_hop: Hop | None
+    """The hop of the frame that the running handler pushed; also set where a push must go the general way."""
     next_frame: Frame
-    done: Awaitable[None]
+    """The frame that the running handler pushed."""
+    completed: Awaitable[None]
     """Awaited, it returns at once."""
     ending: str
-    """Why the run ends, as the worker's `Outcome` will say; empty while it runs."""
+    """The reason for which the run ends, as in the worker's `Outcome`; empty while it runs."""
 
     @abstractmethod
-    def route(self, who: object, frame_type: type[Frame]) -> Hop | None:
-        """Where frames of a class go, downstream of ``who``; None where they leave the pipeline unseen."""
+    def route(self, processor: object, frame_type: type[Frame]) -> Hop | None:
+        """Return the hop for frames that a processor pushes downstream; None where they leave the pipeline unseen."""
 
     @property
     @abstractmethod
@@ -109,23 +110,23 @@ class Host(ABC):
         """The worker's random numbers, seeded."""
 
     @abstractmethod
-    def push(self, who: object, frame: Frame, direction: Direction, response: int | None) -> Awaitable[None]:
-        """The slow way of a push: upstream, a second one, another response, from a job."""
+    def push(self, processor: object, frame: Frame, direction: Direction, response: int | None) -> Awaitable[None]:
+        """Push a frame the general way: upstream, a second one, for another response, from a job."""
 
     @abstractmethod
-    def post(self, who: object, frame: Frame, response: int | None) -> None:
-        """Put a frame into the inbox, to be handled by ``who`` itself."""
+    def post(self, processor: object, frame: Frame, response: int | None) -> None:
+        """Put a frame into the inbox, to be handled by the processor itself."""
 
     @abstractmethod
-    def post_threadsafe(self, who: object, frame: Frame, response: int | None) -> None:
-        """The same from another thread."""
+    def post_threadsafe(self, processor: object, frame: Frame, response: int | None) -> None:
+        """`post` from another thread."""
 
     @abstractmethod
-    def post_at(self, who: object, when_ns: int, frame: Frame) -> TimerHandle:
-        """The same at a time."""
+    def post_at(self, processor: object, when_ns: int, frame: Frame) -> TimerHandle:
+        """`post` at a time."""
 
     @abstractmethod
-    def interrupt(self, who: object, reason: str, response: int | None) -> bool:
+    def interrupt(self, processor: object, reason: str, response: int | None) -> bool:
         """Cut all responses up to ``response``."""
 
     @abstractmethod
@@ -134,30 +135,30 @@ class Host(ABC):
 
     @abstractmethod
     def current_response(self) -> int:
-        """The response that is being worked for, or 0."""
+        """Return the number of the current response, or 0."""
 
     @abstractmethod
     def open_response(self) -> int:
-        """The same; where there is none, the newest that is not cut, or a new one."""
+        """Return the current response; without one, the newest that is not cut, or a new one."""
 
     @abstractmethod
     def now_ns(self) -> int:
-        """The moment at which the frame under way was taken."""
+        """Return the moment at which the current frame was taken."""
 
     @abstractmethod
-    def hold(self, who: object) -> bool:
-        """Make the job that fills ``who`` wait."""
+    def hold(self, processor: object) -> bool:
+        """Make the job that fills a processor wait."""
 
     @abstractmethod
-    def release(self, who: object) -> None:
-        """Let those go on that were held for ``who``."""
+    def release(self, processor: object) -> None:
+        """Release the jobs that were held for a processor."""
 
     @abstractmethod
-    def path(self, who: object) -> str:
-        """The path of ``who`` in the running pipeline."""
+    def path(self, processor: object) -> str:
+        """Return the path of a processor in the running pipeline."""
 
     @abstractmethod
-    def end(self, who: object, reason: str) -> None:
+    def end(self, processor: object, reason: str) -> None:
         """Ask the worker to drain and end."""
 
 
@@ -165,7 +166,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 _MARK = "__voxline_takes__"
 
 
-class Kind(Enum):
+class PartKind(Enum):
     """How a method takes part."""
 
     PLAIN = "plain handler"
@@ -179,7 +180,7 @@ class Part:
     """One method's part, as its decorator wrote it down."""
 
     method: str
-    kind: Kind
+    kind: PartKind
     types: tuple[type[Frame], ...]
     direction: Direction
     bound: int = 0
@@ -226,16 +227,16 @@ def streams(
     oldest of a microphone's frames (counted, and reported as an error); other frames are kept up to four times the
     bound.
     """
-    return _mark(types, direction, Kind.STREAM, bound_frames)
+    return _mark(types, direction, PartKind.STREAM, bound_frames)
 
 
 def source(method: _Method) -> _Method:
     """Declare a job that makes frames of its own, from the start of the pipeline to its end."""
-    return _mark((), DOWNSTREAM, Kind.SOURCE, 0)(method)
+    return _mark((), DOWNSTREAM, PartKind.SOURCE, 0)(method)
 
 
 def _mark(
-    types: tuple[type[Frame], ...], direction: Direction, kind: Kind | None, bound: int
+    types: tuple[type[Frame], ...], direction: Direction, kind: PartKind | None, bound: int
 ) -> Callable[[_Method], _Method]:
     for declared in types:
         if not (isinstance(declared, type) and issubclass(declared, Frame)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -244,19 +245,23 @@ def _mark(
     def mark(method: _Method) -> _Method:
         name = method.__name__
         if inspect.isasyncgenfunction(method):
-            part = Part(name, kind or Kind.JOB, types, direction, bound)
+            part = Part(name, kind or PartKind.JOB, types, direction, bound)
         elif kind is None and inspect.iscoroutinefunction(method):
-            part = Part(name, Kind.PLAIN, types, direction)
+            part = Part(name, PartKind.PLAIN, types, direction)
         else:
             need = "async def" if kind is None else "async def with yield"
             raise ProcessorError(f"{method.__qualname__}: a method that takes frames is `{need}`.")
-        needed = 1 if part.kind is Kind.SOURCE else 2
+        needed = 1 if part.kind is PartKind.SOURCE else 2
         if len(inspect.signature(method).parameters) != needed:
             takes = (
-                "self" if needed == 1 else "self and the frame" if part.kind is not Kind.STREAM else "self and frames"
+                "self"
+                if needed == 1
+                else "self and the frame"
+                if part.kind is not PartKind.STREAM
+                else "self and frames"
             )
             raise ProcessorError(f"{method.__qualname__}: it is called with {takes}, so write it with just these.")
-        if not types and part.kind is not Kind.SOURCE:
+        if not types and part.kind is not PartKind.SOURCE:
             raise ProcessorError(
                 f"{method.__qualname__}: name at least one class of frames, as in @handles(TextFrame)."
             )
@@ -308,7 +313,7 @@ class FrameProcessor:
                 )
         seen: dict[tuple[type[Frame], Direction], str] = {}
         for part in own:
-            if part.kind is Kind.STREAM:
+            if part.kind is PartKind.STREAM:
                 continue
             for declared in part.types:
                 other = seen.setdefault((declared, part.direction), part.method)
@@ -335,8 +340,8 @@ class FrameProcessor:
         """A method that is overridden without a decorator keeps its part, so it has to be of the same kind."""
         method = getattr(cls, part.method, None)
         generator = inspect.isasyncgenfunction(method)
-        if generator != (part.kind is not Kind.PLAIN) or not (generator or inspect.iscoroutinefunction(method)):
-            need = "`async def` without `yield`" if part.kind is Kind.PLAIN else "`async def` with `yield`"
+        if generator != (part.kind is not PartKind.PLAIN) or not (generator or inspect.iscoroutinefunction(method)):
+            need = "`async def` without `yield`" if part.kind is PartKind.PLAIN else "`async def` with `yield`"
             raise ProcessorError(
                 f"{cls.__name__}.{part.method} overrides a {part.kind.value}, which is {need}. "
                 "Write it so, or declare it anew with @handles."
@@ -375,13 +380,13 @@ class FrameProcessor:
         belongs to the response that is being worked for, unless ``response`` names another.
         """
         host = self._host
-        if host.next is None and direction is DOWNSTREAM and response is None:
+        if host.next_hop is None and direction is DOWNSTREAM and response is None:
             try:
-                host.next = self._down[type(frame)]
+                host.next_hop = self._down[type(frame)]
             except KeyError:
-                host.next = self._down[type(frame)] = host.route(self, type(frame))
+                host.next_hop = self._down[type(frame)] = host.route(self, type(frame))
             host.next_frame = frame
-            return host.done
+            return host.completed
         return host.push(self, frame, direction, response)
 
     def post(self, frame: Frame, *, response: int | None = None) -> None:
@@ -470,24 +475,69 @@ class FrameProcessor:
 
 
 class _NotRunning(Host):
-    """The host of a processor whose pipeline does not run."""
+    """The host of a processor whose pipeline does not run: all calls but `path` raise `ProcessorError`."""
 
     __slots__ = ()
 
     def __init__(self) -> None:
-        self.next = Hop("", _Nowhere(), DOWNSTREAM, _nowhere)
+        self.next_hop = Hop("", _Nowhere(), DOWNSTREAM, _nowhere)
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("next", "path"):
-            return object.__getattribute__(self, name)
-        raise ProcessorError(
-            f"FrameProcessor.{name} works only while the pipeline runs. In start() it does; in __init__() it does "
-            "not yet; in a test, use the `harness` fixture."
-        )
+    def __getattr__(self, name: str) -> Any:
+        """Called for attributes that only a kernel sets, such as `clock`."""
+        raise _not_running(name)
 
-    def path(self, who: object) -> str:
-        """The name of a processor that has no place yet."""
-        return getattr(who, "name", "") or type(who).__name__
+    def route(self, processor: object, frame_type: type[Frame]) -> Hop | None:
+        raise _not_running("push")
+
+    @property
+    def random(self) -> random.Random:
+        raise _not_running("random")
+
+    def push(self, processor: object, frame: Frame, direction: Direction, response: int | None) -> Awaitable[None]:
+        raise _not_running("push")
+
+    def post(self, processor: object, frame: Frame, response: int | None) -> None:
+        raise _not_running("post")
+
+    def post_threadsafe(self, processor: object, frame: Frame, response: int | None) -> None:
+        raise _not_running("post_threadsafe")
+
+    def post_at(self, processor: object, when_ns: int, frame: Frame) -> TimerHandle:
+        raise _not_running("post_at")
+
+    def interrupt(self, processor: object, reason: str, response: int | None) -> bool:
+        raise _not_running("interrupt")
+
+    def new_response(self) -> int:
+        raise _not_running("new_response")
+
+    def current_response(self) -> int:
+        raise _not_running("response")
+
+    def open_response(self) -> int:
+        raise _not_running("open_response")
+
+    def now_ns(self) -> int:
+        raise _not_running("now_ns")
+
+    def hold(self, processor: object) -> bool:
+        raise _not_running("hold")
+
+    def release(self, processor: object) -> None:
+        raise _not_running("release")
+
+    def path(self, processor: object) -> str:
+        return getattr(processor, "name", "") or type(processor).__name__
+
+    def end(self, processor: object, reason: str) -> None:
+        raise _not_running("end")
+
+
+def _not_running(name: str) -> ProcessorError:
+    return ProcessorError(
+        f"FrameProcessor.{name} works only while the pipeline runs. In start() it does; in __init__() it does "
+        "not yet; in a test, use the `harness` fixture."
+    )
 
 
 class _Nowhere:
@@ -498,6 +548,4 @@ async def _nowhere(frame: Frame) -> None:
     pass
 
 
-# All that a host can do is made by `__getattribute__`, to one effect.
-_NotRunning.__abstractmethods__ = frozenset()
-NOT_RUNNING: Host = _NotRunning()  # pyright: ignore[reportAbstractUsage]
+NOT_RUNNING: Host = _NotRunning()

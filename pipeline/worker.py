@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from .clock import NS_PER_MS, Activity, Clock, SystemClock, TimerHandle, Wait, current_activity
 from .engine.hooks import Hook, HookRun, run_hooks, wait_for_tasks
 from .engine.kernel import Kernel
-from .engine.loop import Drive
-from .engine.node import Station
+from .engine.loop import KernelLoop
+from .engine.node import Node
 from .errors import LifecycleError, PipelineError, QueueOverflowError
 from .frames import DOWNSTREAM, Direction, Frame
 from .graph import Graph, Pipeline
-from .jobs import OUTSIDE, Job, Origin
+from .jobs import FROM_OUTSIDE, OUTSIDE, Job
 from .processor import FrameProcessor
 from .taps import Run, Tap
 
@@ -44,7 +44,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Ending:
+class _PendingOutcome:
     reason: str = ""
     errors: list[str] = field(default_factory=list)
 
@@ -84,8 +84,8 @@ class PipelineWorker:
         self._replaying = replaying
         self._graph = Graph(pipeline)
         self._kernel: Kernel | None = None
-        self._drive: Drive | None = None
-        self._ending = _Ending()
+        self._kernel_loop: KernelLoop | None = None
+        self._ending = _PendingOutcome()
         self._draining = False
         self._drain_reason = "ended"
         self._stop_asked = False
@@ -134,19 +134,21 @@ class PipelineWorker:
         )
         kernel.on_failure, kernel.on_end = self._on_failure, self._on_end
         kernel.on_sources_ended = self._on_sources_ended
-        self._drive = Drive(kernel, slow_ms=self._slow_ms, timeout_ms=self._timeout_ms, on_quiet=self._on_quiet)
+        self._kernel_loop = KernelLoop(
+            kernel, slow_ms=self._slow_ms, timeout_ms=self._timeout_ms, on_idle=self._on_idle
+        )
         try:
             for call in self._early:
                 call()
             await self._start()
             if not self._ending.reason:
-                kernel.crew.begin_sources([*kernel.stations.values()])
+                kernel.job_runner.begin_sources([*kernel.nodes.values()])
                 if self._draining:
                     self._begin_drain(kernel)
                 self._running = self._began = True
                 self._wake(self._beginning)
-                self._drive.draining = self._drive.draining or self._feed is not None
-                await self._drive.run()
+                self._kernel_loop.draining = self._kernel_loop.draining or self._feed is not None
+                await self._kernel_loop.run()
         except asyncio.CancelledError:
             self._ending.reason = "cancelled"
             raise
@@ -225,8 +227,8 @@ class PipelineWorker:
             return
         kernel = self._kernel
         routes = kernel.head_routes if direction is DOWNSTREAM else kernel.tail_routes
-        # The origin makes the kernel learn of a new response when the frame is taken, and not before.
-        kernel.put(routes[type(frame)], frame, response, Origin() if response else None)
+        # With the origin, the kernel notes a new response when it takes the frame, and not before.
+        kernel.enter_inbox(routes[type(frame)], frame, response, FROM_OUTSIDE if response else None)
 
     async def send(self, frame: Frame, direction: Direction = DOWNSTREAM, *, response: int = 0) -> None:
         """`post`, and wait until the frame is delivered, and while a place that it went to is full."""
@@ -235,7 +237,7 @@ class PipelineWorker:
             raise PipelineError(f"{self.name} does not run yet; send() waits for a delivery. Use post() before run().")
         routes = kernel.head_routes if direction is DOWNSTREAM else kernel.tail_routes
         sender = Job(OUTSIDE, "(outside)", "send", type(frame).__name__, frame.lane, response, self.clock.now_ns())
-        kernel.put(routes[type(frame)], frame, response, sender)
+        kernel.enter_inbox(routes[type(frame)], frame, response, sender)
         self._senders.add(sender)
         try:
             await sender.ready()
@@ -264,14 +266,23 @@ class PipelineWorker:
             self._early.append(attach)
             return remove
         kernel = self._kernel
-        paths = tuple(station.path for station in self._stations())
-        tap.opened(Run(self.name, self.seed, paths, self.clock.now_ns(), self._running, lambda: kernel.response))
+        tap.opened(Run(self.name, self.seed, self.paths, self.clock.now_ns(), self._running, lambda: kernel.response))
         return kernel.taps.add(tap)
 
     @property
     def running(self) -> bool:
-        """Whether the processors have started and frames flow."""
+        """True while the processors have started and frames flow."""
         return self._running
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of all processors, in order."""
+        return tuple(node.path for node in self._graph.nodes)
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The engine of the run, for recordings and test benches; None before `run`."""
+        return self._kernel
 
     @property
     def responses(self) -> int:
@@ -308,16 +319,16 @@ class PipelineWorker:
     def _hooks(self, which: str) -> list[Hook]:
         return [
             Hook(
-                f"{station.path}.{which}()",
-                getattr(station.processor, which),
-                _timeout(station.processor, which),
+                f"{node.path}.{which}()",
+                getattr(node.processor, which),
+                _timeout(node.processor, which),
             )
-            for station in self._stations()
-            if getattr(type(station.processor), which) is not getattr(FrameProcessor, which)
+            for node in self._nodes()
+            if getattr(type(node.processor), which) is not getattr(FrameProcessor, which)
         ]
 
-    def _stations(self) -> list[Station]:
-        return [] if self._kernel is None else list(self._kernel.stations.values())
+    def _nodes(self) -> list[Node]:
+        return [] if self._kernel is None else list(self._kernel.nodes.values())
 
     def _drain(self, reason: str) -> None:
         """Begin to drain: no more input; the end comes when nothing is left to do, or at the deadline."""
@@ -330,9 +341,9 @@ class PipelineWorker:
                 self._begin_drain(self._kernel)
 
     def _begin_drain(self, kernel: Kernel) -> None:
-        kernel.crew.close_all(self._stations(), only_sources=True)
-        if self._drive is not None:
-            self._drive.draining = True
+        kernel.job_runner.close_all(self._nodes(), only_sources=True)
+        if self._kernel_loop is not None:
+            self._kernel_loop.draining = True
         kernel.wake()
 
     def _limit_drain(self) -> None:
@@ -362,29 +373,31 @@ class PipelineWorker:
             return []
         now = self.clock.now_ns()
         starting = [] if self._starting is None else [f"{what} is not done" for what in self._starting.unfinished]
-        handler = None if self._drive is None else self._drive.doing
-        jobs = [f"{job.doing(now)}" for job in kernel.crew.jobs.values() if job.stream is None or job.stream.closed]
-        busy = [f"{s.path} {why}" for s in self._stations() if (why := _busy(s))]
-        waiting = [f"{s.path}: {s.waiting} frames wait behind its job" for s in self._stations() if s.waiting]
-        stuck = [*starting, *([handler] if handler else []), *jobs, *busy, *waiting]
+        handler = [] if kernel.waiting_handler is None else [kernel.waiting_handler.doing(now)]
+        jobs = [
+            f"{job.doing(now)}" for job in kernel.job_runner.jobs.values() if job.stream is None or job.stream.closed
+        ]
+        busy = [f"{s.path} {why}" for s in self._nodes() if (why := _busy(s))]
+        waiting = [f"{s.path}: {s.waiting} frames wait behind its job" for s in self._nodes() if s.waiting]
+        stuck = [*starting, *handler, *jobs, *busy, *waiting]
         return stuck or ["Nothing hangs, but frames kept coming in: something posts without end."]
 
-    def _on_quiet(self) -> None:
+    def _on_idle(self) -> None:
         """Nothing is left to do just now, while draining: see whether that is the end."""
-        kernel, drive = self._kernel, self._drive
+        kernel, kernel_loop = self._kernel, self._kernel_loop
         assert kernel is not None
-        assert drive is not None
+        assert kernel_loop is not None
         if self._feed is not None:
             if not self._feed(kernel):
-                drive.end()
+                kernel_loop.end()
             return
-        stations = self._stations()
-        if any(station.running or _busy(station) for station in stations):
+        nodes = self._nodes()
+        if any(node.running or _busy(node) for node in nodes):
             return
-        if kernel.crew.close_next_stream(stations) or kernel.crew.jobs:
+        if kernel.job_runner.close_next_stream(nodes) or kernel.job_runner.jobs:
             return
         self._ending.reason = self._drain_reason
-        drive.end()
+        kernel_loop.end()
 
     def _on_end(self, reason: str) -> None:
         """A processor asks for the end."""
@@ -396,10 +409,10 @@ class PipelineWorker:
         """Nothing more comes in."""
         self._drain("ended")
 
-    def _on_failure(self, station: Station) -> None:
-        station.failures += 1
-        if station.failures > self.errors.max_in_a_row and not self._replaying:
-            self._ending.errors.append(f"{station.path} failed {station.failures} times in a row.")
+    def _on_failure(self, node: Node) -> None:
+        node.failures += 1
+        if node.failures > self.errors.max_in_a_row and not self._replaying:
+            self._ending.errors.append(f"{node.path} failed {node.failures} times in a row.")
             self._end("failed")
 
     def _end(self, reason: str) -> None:
@@ -407,20 +420,20 @@ class PipelineWorker:
             self._ending.reason = self._ending.reason or reason
             if self._starting is not None:
                 self._starting.wake()
-            if self._drive is not None:
-                self._drive.end()
+            if self._kernel_loop is not None:
+                self._kernel_loop.end()
 
     async def _close(self, kernel: Kernel) -> None:
         """Close the jobs, stop the processors, give everything back; also where the task is cancelled meanwhile."""
         for timer in self._drain_timers:
             timer.cancel()
-        kernel.crew.close_all(self._stations())
+        kernel.job_runner.close_all(self._nodes())
         cancelled: asyncio.CancelledError | None = None
         try:
-            if not await wait_for_tasks(self.clock, kernel.crew.tasks(), 1_000):
+            if not await wait_for_tasks(self.clock, kernel.job_runner.tasks(), 1_000):
                 self._ending.errors += [
                     f"{job.doing(self.clock.now_ns())}: it ignores that it was cancelled, and is left behind."
-                    for job in kernel.crew.jobs.values()
+                    for job in kernel.job_runner.jobs.values()
                     if job.cancel is not None
                 ]
         except asyncio.CancelledError as error:
@@ -435,7 +448,7 @@ class PipelineWorker:
         kernel.taps.closed()
         kernel.dissolve()
         for sender in self._senders:
-            sender.give_up()
+            sender.stop_waiting()
         self._finish()
         if cancelled is not None:
             raise cancelled
@@ -452,10 +465,10 @@ class PipelineWorker:
         waits.clear()
 
 
-def _busy(station: Station) -> str:
+def _busy(node: Node) -> str:
     """Why a processor keeps the worker from ending; empty where it does not."""
     try:
-        return "" if station.processor.idle() else "still has something to do (idle() is False)"
+        return "" if node.processor.idle() else "still has something to do (idle() is False)"
     except Exception as error:
         return f"cannot say whether it is done (idle() raised {type(error).__name__}: {error})"
 

@@ -1,11 +1,14 @@
-"""The crew: the jobs of a running pipeline. The only place where tasks are made."""
+"""The job runner: starts the jobs of a running pipeline, passes on their frames, and sees them end.
+
+Tasks are made here and in `pipeline/tasks.py`, nowhere else. `docs/design/jobs.md` draws the life of a job.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from asyncio import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Iterable
 from contextvars import copy_context
 from types import coroutine
 from typing import Any, Protocol, cast
@@ -15,107 +18,109 @@ from ..errors import ProcessorError, QueueOverflowError
 from ..frames import DOWNSTREAM, Frame, Lane
 from ..jobs import CLOSING_S, Job, JobEndedFrame, Stream, current_job
 from ..processor import Hop, Part
-from .node import Station
+from .node import Node
 
 
-class Boss(Protocol):
-    """What the crew needs of the kernel."""
+class KernelPort(Protocol):
+    """The part of the kernel that the job runner uses."""
 
     clock: Clock
     replaying: bool
     response: int
 
     def now_ns(self) -> int:
-        """The time."""
+        """Return the time."""
         ...
 
-    def put(self, hop: Hop, frame: Frame, response: int = 0, origin: Job | None = None) -> None:
-        """Into the inbox."""
+    def enter_inbox(self, hop: Hop, frame: Frame, response: int = 0, origin: Job | None = None) -> None:
+        """Put an entry into the inbox."""
         ...
 
-    def ended_hop(self, station: Station) -> Hop:
-        """The way of the news that a job has ended."""
+    def ended_hop(self, node: Node) -> Hop:
+        """Return the hop of a node's `JobEndedFrame`s."""
         ...
 
     def sources_ended(self) -> None:
-        """No source is left."""
+        """Note that no source is left."""
         ...
 
-    def raised(self, station: Station, error: BaseException) -> None:
-        """A job raised."""
+    def job_failed(self, node: Node, error: BaseException) -> None:
+        """Log a job's exception."""
         ...
 
-    def overflowed(self, station: Station, frame: Frame, error: QueueOverflowError) -> None:
-        """The inbox is full."""
+    def overflowed(self, node: Node, frame: Frame, error: QueueOverflowError) -> None:
+        """Report that the inbox is full."""
         ...
 
 
-class Hand:
-    """A task that runs jobs one after another, and is kept for the next one when there is nothing to do.
+class WarmTask:
+    """A task that runs jobs one after another, and waits for the next job when it has none.
 
-    Most of a short job's cost would be its task and the turns of the event loop until that runs. So the first part of
-    a job, up to where it first waits, runs at once, with a hand's task as the current one (asyncio's documented calls
-    for that: "Extending", _enter_task and _leave_task) and in its context; only a job that waits is then handed over.
+    Most of a short job's cost would be its task and the turns of the event loop until that task runs. So the first
+    part of a job, up to where it first waits, runs at once in the kernel's step, with the warm task as the current
+    one (asyncio's documented calls for that: "Extending", _enter_task and _leave_task) and in its context. A job that
+    never waits runs to its end there; only a job that waits is handed over to the task.
     """
 
-    __slots__ = ("_cancelled", "_crew", "_loop", "_next", "_parked", "_started", "context", "task")
+    __slots__ = ("_cancelled", "_event_loop", "_job_runner", "_next", "_parked", "_started", "context", "task")
 
-    def __init__(self, crew: Crew, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._crew = crew
+    def __init__(self, job_runner: JobRunner, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._job_runner = job_runner
         self._next: tuple[Coroutine[Any, Any, None], Any] | None = None
+        """A job that was handed over, and the future that it waits for."""
         self._parked: asyncio.Future[None] | None = None
         self._started = False
         self._cancelled = False
         self.context = copy_context()
-        self._loop = loop = asyncio.get_running_loop()
-        self.task = loop.create_task(self._run(work), name=name, context=self.context)
+        self._event_loop = asyncio.get_running_loop()
+        self.task = self._event_loop.create_task(self._run(work), name=name, context=self.context)
 
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._started = True
         await work
-        while self._crew.spare is None and not self._crew.closing:
-            self._crew.spare = self
-            self._parked = asyncio.get_running_loop().create_future()
+        while self._job_runner.spare is None and not self._job_runner.closing:
+            self._job_runner.spare = self
+            self._parked = self._event_loop.create_future()
             try:
                 await self._parked
             except asyncio.CancelledError:
-                # By a time-out of the job's own, before this task had its turn: the job has to hear of it.
+                # A time-out of the job's own, before this task had its turn: the job has to get it.
                 if self._next is None:
                     raise
                 self._cancelled = True
             finally:
-                if self._crew.spare is self:
-                    self._crew.spare = None
+                if self._job_runner.spare is self:
+                    self._job_runner.spare = None
             if self._next is not None:
                 (work, waiting), self._next = self._next, None
                 cancelled, self._cancelled = self._cancelled, False
-                await _go_on(work, waiting, cancelled)
+                await _continue(work, waiting, cancelled)
 
     def cancel(self) -> None:
         """Cancel the job that it runs, at the job's own wait."""
         if self._next is not None:
-            # It was handed over, and this task has not had its turn yet: cancelling the task would lose the job.
+            # The job was handed over, and this task has not had its turn yet: cancelling the task would lose the job.
             self._cancelled = True
         elif self._started:
-            # One that has not begun finds out when it does; a task that is cancelled before would never run it.
+            # A task that is cancelled before it starts would never run its job. Such a job sees `closing` instead.
             self.task.cancel()
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Run a job up to its first wait. True where there was one: then this hand has it, and is no longer spare."""
-        loop, caller = self._loop, self._crew.caller
+    def run_first_part(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run a job up to its first wait. Returns True where it waits: it then belongs to this task."""
+        event_loop, caller = self._event_loop, self._job_runner.caller
         if caller is not None:
-            _leave_task(loop, caller)
-        _enter_task(loop, self.task)
+            _leave_task(event_loop, caller)
+        _enter_task(event_loop, self.task)
         try:
             waiting = self.context.run(work.send, None)
         except StopIteration:
             return False
         finally:
-            _leave_task(loop, self.task)
+            _leave_task(event_loop, self.task)
             if caller is not None:
-                _enter_task(loop, caller)
+                _enter_task(event_loop, caller)
         self._next = (work, waiting)
-        self._crew.spare = None
+        self._job_runner.spare = None
         assert self._parked is not None
         if not self._parked.done():
             self._parked.set_result(None)
@@ -123,8 +128,8 @@ class Hand:
 
 
 @coroutine
-def _go_on(work: Coroutine[Any, Any, None], waiting: Any, cancelled: bool) -> Generator[Any, Any, None]:
-    """Drive a coroutine on that is under way already, and waits for ``waiting``."""
+def _continue(work: Coroutine[Any, Any, None], waiting: Any, cancelled: bool) -> Generator[Any, Any, None]:
+    """Run the rest of a coroutine that has started already, and waits for ``waiting``."""
     while True:
         raised: BaseException | None = None
         try:
@@ -149,7 +154,10 @@ def _turn() -> Generator[None, None, None]:
 
 
 def _begin_untracked(frames: AsyncGenerator[Frame, None]) -> Awaitable[Frame]:
-    """The first step of a generator, spared the book that the event loop keeps of those nobody closes: we do."""
+    """Begin the first step of a generator without the event loop's registration of it.
+
+    The event loop keeps a list of generators that nobody closes. The job runner closes its own.
+    """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
     try:
@@ -158,87 +166,88 @@ def _begin_untracked(frames: AsyncGenerator[Frame, None]) -> Awaitable[Frame]:
         sys.set_asyncgen_hooks(*hooks)
 
 
-class Crew:
-    """Starts jobs, passes on what they yield, and sees them end."""
+class JobRunner:
+    """Starts jobs, passes on the frames that they yield, and sees them end."""
 
-    def __init__(self, boss: Boss) -> None:
-        self._boss = boss
-        self._count = 0
+    def __init__(self, kernel: KernelPort) -> None:
+        self._kernel = kernel
+        self.started = 0
+        """The number of the newest job."""
         self.jobs: dict[int, Job] = {}
-        """All that have not ended."""
-        self.hands: set[Hand] = set()
-        """Whoever runs them, those of jobs that would not end among them."""
+        """All jobs that have not ended."""
+        self.warm_tasks: set[WarmTask] = set()
+        """The tasks of all jobs, also of those that ignore their cancellation."""
         self.caller: asyncio.Task[Any] | None = None
-        """The task of the kernel, in which jobs are begun."""
+        """The kernel's task, in which the first part of a job runs."""
         self.closing = False
-        self.spare: Hand | None = None
-        """Waits for the next job."""
+        self.spare: WarmTask | None = None
+        """The warm task that waits for the next job."""
         self.sources: set[Job] = set()
 
-    # --- beginning --------------------------------------------------------------------------------------------------
+    # --- starting ---------------------------------------------------------------------------------------------------
 
-    def begin(self, station: Station, part: Part, frame: Frame) -> Job:
-        """Start the job with which a processor answers a frame."""
-        response = 0 if frame.lane is Lane.INPUT else self._boss.response
-        job = self._job(station, part, type(frame).__name__, frame.lane, response)
+    def begin(self, node: Node, part: Part, frame: Frame) -> Job:
+        """Start a job that answers a frame."""
+        response = 0 if frame.lane is Lane.INPUT else self._kernel.response
+        job = self._job(node, part, type(frame).__name__, frame.lane, response)
         if frame.survives and frame.lane is not Lane.INPUT:
             job.survives = True
-        station.running.append(job)
-        self._start(job, station, part, frame)
+        node.running.append(job)
+        self._start(job, node, part, frame)
         return job
 
-    def stream(self, station: Station, part: Part) -> Stream[Frame]:
-        """The stream of a processor's long job, which is started where it is not running."""
-        job = station.long_jobs.get(part.method)
+    def stream(self, node: Node, part: Part) -> Stream[Frame]:
+        """Return the stream of a processor's long job; start the job where it does not run."""
+        job = node.long_jobs.get(part.method)
         if job is None:
-            job = self._job(station, part, "", Lane.INPUT, 0)
-            job.stream = Stream(self._boss.clock, part.bound)
-            station.long_jobs = {**station.long_jobs, part.method: job}
-            self._start(job, station, part, job.stream)
+            job = self._job(node, part, "", Lane.INPUT, 0)
+            job.stream = Stream(self._kernel.clock, part.bound)
+            node.long_jobs = {**node.long_jobs, part.method: job}
+            self._start(job, node, part, job.stream)
         assert job.stream is not None
         return job.stream
 
-    def begin_sources(self, stations: list[Station]) -> None:
+    def begin_sources(self, nodes: Iterable[Node]) -> None:
         """Start all sources."""
-        for station in stations:
-            for part in station.spot.sources:
-                job = self._job(station, part, "", Lane.INPUT, 0)
-                station.long_jobs = {**station.long_jobs, part.method: job}
+        for node in nodes:
+            for part in node.graph_node.sources:
+                job = self._job(node, part, "", Lane.INPUT, 0)
+                node.long_jobs = {**node.long_jobs, part.method: job}
                 self.sources.add(job)
-                self._start(job, station, part)
+                self._start(job, node, part)
 
-    def _job(self, station: Station, part: Part, frame: str, lane: Lane, response: int) -> Job:
-        self._count = number = self._count + 1
-        job = Job(number, station.path, part.method, frame, lane, response, self._boss.now_ns())
+    def _job(self, node: Node, part: Part, frame: str, lane: Lane, response: int) -> Job:
+        self.started = number = self.started + 1
+        job = Job(number, node.path, part.method, frame, lane, response, self._kernel.now_ns())
         self.jobs[number] = job
         return job
 
-    def _start(self, job: Job, station: Station, part: Part, *arguments: object) -> None:
-        frames = getattr(station.processor, part.method)(*arguments)
-        if self._boss.replaying:
+    def _start(self, job: Job, node: Node, part: Part, *arguments: object) -> None:
+        frames = getattr(node.processor, part.method)(*arguments)
+        if self._kernel.replaying:
             return
-        if self._boss.clock.counts:
-            job.activity = Activity(self._boss.clock)
-        work = self._run(job, station, frames)
-        hand = self.spare
-        if hand is None:
-            hand = Hand(self, work, job.path)
-            job.cancel = hand.cancel
-            self.hands.add(hand)
-            hand.task.add_done_callback(lambda _: self.hands.discard(hand))
-        elif hand.begin(work):
-            job.cancel = hand.cancel
+        if self._kernel.clock.counts:
+            job.activity = Activity(self._kernel.clock)
+        work = self._run(job, node, frames)
+        warm_task = self.spare
+        if warm_task is None:
+            warm_task = WarmTask(self, work, job.path)
+            job.cancel = warm_task.cancel
+            self.warm_tasks.add(warm_task)
+            warm_task.task.add_done_callback(lambda _: self.warm_tasks.discard(warm_task))
+        elif warm_task.run_first_part(work):
+            job.cancel = warm_task.cancel
 
     # --- running ----------------------------------------------------------------------------------------------------
 
-    async def _run(self, job: Job, station: Station, frames: AsyncGenerator[Frame, None]) -> None:
+    async def _run(self, job: Job, node: Node, frames: AsyncGenerator[Frame, None]) -> None:
         current_job.set(job)
         current_activity.set(job.activity)
         if job.closing:
-            self._ended(job, station, None)
+            self._ended(job, node, None)
             return
         error: BaseException | None = None
-        routes = station.routes(DOWNSTREAM)
+        routes = node.routes(DOWNSTREAM)
         step = _begin_untracked(frames)
         try:
             while True:
@@ -252,17 +261,17 @@ class Crew:
                     )
                 if job.undelivered or job.held_by:
                     await job.ready()
-                self._put(job, routes[type(frame)], frame)
+                self._enter(job, routes[type(frame)], frame)
                 if not job.undelivered:
-                    # Refused. A job that only its listener paces would never again let anybody else run.
+                    # Refused. A job that never waits otherwise would keep all others from running.
                     await _turn()
                 step = frames.__anext__()
         except StopAsyncIteration:
             if not job.closing:
-                self._ended(job, station, None)
+                self._ended(job, node, None)
                 return
         except asyncio.CancelledError as cancelled:
-            # Closed, which is no error; or what it waited for was cancelled by somebody else, which is one.
+            # An error only where the job was not closed: then somebody else cancelled what it waited for.
             error = None if job.closing or self.closing else cancelled
         except Exception as raised:
             error = raised
@@ -272,65 +281,65 @@ class Crew:
             await frames.aclose()
         except (asyncio.CancelledError, Exception) as raised:
             error = error or (raised if isinstance(raised, Exception) else None)
-        self._ended(job, station, error)
+        self._ended(job, node, error)
 
     async def push(self, job: Job, hop: Hop, frame: Frame, response: int | None) -> None:
-        """A job's push: as a ``yield``, but in either direction."""
+        """Push a frame from a job: like a ``yield``, but in either direction."""
         await job.ready()
-        self._put(job, hop, frame, response)
+        self._enter(job, hop, frame, response)
 
-    def _put(self, job: Job, hop: Hop, frame: Frame, response: int | None = None) -> None:
+    def _enter(self, job: Job, hop: Hop, frame: Frame, response: int | None = None) -> None:
         if response is None:
-            response = job.stream.response if job.stream is not None else job.response
+            response = job.current_response
         if not job.dead or frame.survives:
-            self._boss.put(hop, frame, response, job)
+            self._kernel.enter_inbox(hop, frame, response, job)
 
-    def _ended(self, job: Job, station: Station, error: BaseException | None) -> None:
+    def _ended(self, job: Job, node: Node, error: BaseException | None) -> None:
         job.cancel = None
         if job.overdue is not None:
             job.overdue.cancel()
         if error is not None:
-            self._boss.raised(station, error)
+            self._kernel.job_failed(node, error)
         if not job.abandoned:
-            self._report(job, station, type(error).__name__ if error else "", str(error or ""))
+            self._report_end(job, node, type(error).__name__ if error else "", str(error or ""))
         if job.activity is not None:
             job.activity.finish()
 
-    def _report(self, job: Job, station: Station, error: str, message: str) -> None:
+    def _report_end(self, job: Job, node: Node, error: str, message: str) -> None:
         frame = JobEndedFrame(job.number, error, message or error)
         try:
-            self._boss.put(self._boss.ended_hop(station), frame)
+            self._kernel.enter_inbox(self._kernel.ended_hop(node), frame)
         except QueueOverflowError as overflow:
-            self._boss.overflowed(station, frame, overflow)
+            self._kernel.overflowed(node, frame, overflow)
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
-    def dismiss(self, station: Station, number: int) -> Job | None:
-        """A job has ended, as the inbox says. Returns it."""
+    def dismiss(self, node: Node, number: int) -> Job | None:
+        """Forget a job that has ended, as the inbox says. Returns it."""
         job = self.jobs.pop(number, None)
         if job is not None:
-            if job in station.running:
-                station.running.remove(job)
-            elif station.long_jobs.get(job.method) is job:
-                station.long_jobs = {name: other for name, other in station.long_jobs.items() if other is not job}
+            if job in node.running:
+                node.running.remove(job)
+            elif node.long_jobs.get(job.method) is job:
+                node.long_jobs = {name: other for name, other in node.long_jobs.items() if other is not job}
                 if job in self.sources:
                     self.sources.discard(job)
                     if not self.sources:
-                        self._boss.sources_ended()
+                        self._kernel.sources_ended()
         return job
 
-    def close(self, through: int, stations: dict[Any, Station]) -> None:
-        """Close the jobs of responses up to ``through``, and drop what streams hold of them."""
-        for station in stations.values():
-            for job in station.running:
+    def close(self, through: int, nodes: Iterable[Node]) -> None:
+        """Close the jobs of responses up to ``through``, and drop such frames from streams."""
+        for node in nodes:
+            for job in node.running:
                 if 0 < job.response <= through and not job.survives:
-                    self.close_job(job, station)
-            for job in station.long_jobs.values():
+                    self.close_job(job, node)
+            for job in node.long_jobs.values():
                 if job.stream is not None:
                     job.stream.drop(through)
 
-    def close_job(self, job: Job, station: Station) -> None:
-        """Cancel a job; one that will not end within `CLOSING_S` is abandoned, and said so."""
+    def close_job(self, job: Job, node: Node) -> None:
+        """Cancel a job. One that does not end within `CLOSING_S` is abandoned, and reported."""
         if job.closing:
             return
         job.close()
@@ -340,32 +349,32 @@ class Crew:
         def overdue() -> None:
             if job.cancel is not None:
                 job.abandoned = True
-                what = f"{job.path}.{job.method}"
-                message = f"{what} was closed and did not end within {CLOSING_S:g} s; it is left behind."
-                self._report(job, station, "JobTimeout", message)
+                name = f"{job.path}.{job.method}"
+                message = f"{name} was closed and did not end within {CLOSING_S:g} s; it is left behind."
+                self._report_end(job, node, "JobTimeout", message)
 
-        clock = self._boss.clock
+        clock = self._kernel.clock
         job.overdue = clock.call_at(clock.now_ns() + round(CLOSING_S * NS_PER_S), overdue)
 
-    def close_next_stream(self, stations: list[Station]) -> bool:
-        """End the input of the first stream that is still open, from the head on. False where none is."""
-        for station in stations:
-            for job in station.long_jobs.values():
+    def close_next_stream(self, nodes: Iterable[Node]) -> bool:
+        """End the input of the first open stream, from the head on. Returns False where none is open."""
+        for node in nodes:
+            for job in node.long_jobs.values():
                 if job.stream is not None and not job.stream.closed:
                     job.stream.close()
                     return True
         return False
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """The tasks of all jobs, at the end: none is kept for a next one any more."""
+        """Return the tasks of all jobs, at the end of the run. No task waits for a next job from here on."""
         self.closing = True
         if self.spare is not None:
             self.spare.task.cancel()
-        return [hand.task for hand in self.hands]
+        return [warm_task.task for warm_task in self.warm_tasks]
 
-    def close_all(self, stations: list[Station], *, only_sources: bool = False) -> None:
+    def close_all(self, nodes: Iterable[Node], *, only_sources: bool = False) -> None:
         """Close every job."""
-        for station in stations:
-            for job in [*station.long_jobs.values(), *([] if only_sources else station.running)]:
+        for node in nodes:
+            for job in [*node.long_jobs.values(), *([] if only_sources else node.running)]:
                 if not only_sources or job.stream is None:
-                    self.close_job(job, station)
+                    self.close_job(job, node)

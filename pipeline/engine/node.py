@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ..frames import DOWNSTREAM, AtBound, Direction, Frame, Lane
-from ..graph import ProcessorSpot
-from ..jobs import Hold, Job, Origin
+from ..graph import ProcessorNode
+from ..jobs import Hold, Job
 from ..processor import FrameProcessor, Hop
-
-Entry = tuple[Hop, Frame, int, Origin | None]
-"""What waits anywhere: where it goes, the frame, the response it belongs to, and who put it there."""
-
+from .inbox import Entry, kept_entries
 
 NO_HOPS: frozenset[Hop] = frozenset()
 NO_JOBS: Mapping[str, Job] = {}
@@ -24,63 +21,63 @@ class JobHop(Hop):
     __slots__ = ()
 
 
-class Station:
-    """A processor at its place. The kernel owns it; nothing else changes it."""
+class Node:
+    """A processor at its place in a running pipeline. Only the kernel and its parts change it."""
 
     __slots__ = (
-        "_down", "_up", "_waiting", "ended_hop", "failures", "hold", "long_jobs", "path", "processor", "queue_hold",
-        "release_hop", "running", "spot", "watched",
+        "_down", "_up", "_waiting", "ended_hop", "failures", "graph_node", "hold", "long_jobs", "path", "processor",
+        "queue_hold", "release_hop", "running", "watched",
     )  # fmt: skip
 
-    def __init__(self, spot: ProcessorSpot) -> None:
-        self.spot = spot
+    def __init__(self, graph_node: ProcessorNode) -> None:
+        self.graph_node = graph_node
         self._down: dict[type[Frame], Hop]
         self._up: dict[type[Frame], Hop]
-        self.processor: FrameProcessor = spot.processor
-        self.path = spot.path
+        self.processor: FrameProcessor = graph_node.processor
+        self.path = graph_node.path
         self.running: list[Job] = []
-        """Jobs that a frame began."""
+        """Jobs that were started by a frame."""
         self.long_jobs: Mapping[str, Job] = NO_JOBS
         """Streams and sources, by method."""
         self._waiting: dict[Lane, deque[Entry]] | None = None
         self.hold = Hold()
-        """The jobs that the processor itself holds: its buffer is full."""
+        """Jobs that the processor itself holds: its buffer is full."""
         self.queue_hold = Hold()
-        """The jobs that wait for room in the queue behind its jobs."""
+        """Jobs that wait for room in the queue behind this node's jobs."""
         self.failures = 0
-        """How many errors in a row."""
+        """The number of errors in a row."""
         self.watched: frozenset[Hop] = NO_HOPS
-        """The hops whose next success ends the row of errors."""
+        """Hops that have failed; their next success ends the row of errors."""
         self.ended_hop: Hop | None = None
         self.release_hop: Hop | None = None
 
     def bind(self, down: dict[type[Frame], Hop], up: dict[type[Frame], Hop]) -> None:
-        """Give it its routes."""
+        """Set the routes of frames that leave the node."""
         self._down, self._up = down, up
 
     def routes(self, direction: Direction) -> dict[type[Frame], Hop]:
-        """Where frames that leave it go, by class."""
+        """Return the next hop of frames that leave the node, by class."""
         return self._down if direction is DOWNSTREAM else self._up
 
     def must_wait(self, hop: Hop, lane: Lane) -> bool:
-        """Whether a frame has to wait behind this processor's jobs, or behind others that do."""
+        """Decide whether a frame waits: behind the processor's jobs, or behind frames that do."""
         if self._waiting is not None and self._waiting.get(lane):
             return True
         return bool(self.running) and self._blocked(lane, is_job=isinstance(hop, JobHop))
 
     def wait(self, entry: Entry, lane: Lane) -> None:
-        """Add to the queue behind the jobs."""
+        """Add an entry to the queue behind the jobs."""
         if self._waiting is None:
             self._waiting = {}
-        # bound: the processor's queue_frames, which Kernel.enter sees to: who sends is held, or gets an error
+        # bound: the processor's queue_frames, kept by Kernel.enter_node: the sender is held, or gets an error
         self._waiting.setdefault(lane, deque()).append(entry)
 
     def waiting_in(self, lane: Lane) -> int:
-        """How many frames of a lane wait behind its jobs."""
+        """Count the frames of a lane that wait."""
         return len(self._waiting.get(lane, ())) if self._waiting else 0
 
     def drop_oldest(self, lane: Lane) -> bool:
-        """Forget the oldest frame whose class allows it."""
+        """Drop the oldest waiting frame whose class allows it. Returns False where there is none."""
         queue = None if self._waiting is None else self._waiting.get(lane)
         if queue:
             for index, entry in enumerate(queue):
@@ -90,7 +87,7 @@ class Station:
         return False
 
     def next_waiting(self) -> Entry | None:
-        """The next frame that need not wait any longer, input before output."""
+        """Take out the next entry that need not wait any longer, input before output."""
         if self._waiting is not None:
             for lane in (Lane.INPUT, Lane.OUTPUT):
                 queue = self._waiting.get(lane)
@@ -100,35 +97,25 @@ class Station:
 
     def _blocked(self, lane: Lane, *, is_job: bool) -> bool:
         if is_job:
-            # What urgent frames began has never waited, and nobody waits for it: a tool may run for long.
+            # Jobs of urgent frames have never waited, and no frame waits for them: a tool may run for long.
             return sum(job.lane is not Lane.URGENT for job in self.running) >= self.processor.max_jobs
         return any(job.lane is lane for job in self.running)
 
     @property
+    def has_queue(self) -> bool:
+        """True once a frame had to wait."""
+        return self._waiting is not None
+
+    @property
     def waiting(self) -> int:
-        """How many frames wait behind its jobs."""
+        """The number of frames that wait behind the jobs."""
         return sum(map(len, self._waiting.values())) if self._waiting else 0
 
     def drop(self, through: int) -> list[deque[Entry]]:
-        """Take out the waiting frames of responses up to ``through``. Returns the old queues, with these in them."""
+        """Drop the waiting frames of responses up to ``through``. Returns the old queues, for the caller to free."""
         old: list[deque[Entry]] = []
         for lane, queue in (self._waiting or {}).items():
             if queue and self._waiting is not None:
                 old.append(queue)
-                self._waiting[lane] = kept(queue, through)
+                self._waiting[lane] = kept_entries(queue, through)
         return old
-
-
-def kept(entries: Iterable[Entry], through: int) -> deque[Entry]:
-    """What an interruption of the responses up to ``through`` leaves in a queue.
-
-    What survives belongs to no response from then on. Thousands of frames may wait, and the cancel frame waits for
-    this: hence a comprehension.
-    """
-    return deque(  # bound: never longer than what it is made of
-        [
-            entry if entry[2] > through else (entry[0], entry[1], 0, entry[3])
-            for entry in entries
-            if entry[2] > through or entry[1].survives
-        ]
-    )

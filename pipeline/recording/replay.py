@@ -22,9 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..clock import VirtualClock
-from ..engine.desk import InterruptFrame
 from ..engine.kernel import Kernel
-from ..engine.node import Station
 from ..errors import RecordingError
 from ..frames import DOWNSTREAM, UPSTREAM, Direction, Frame, Samples
 from ..graph import Pipeline
@@ -88,7 +86,7 @@ async def replay(
         name=recording.name,
     )
     if strict:
-        _check_fit(recording, tuple(spot.path for spot in worker._graph.spots))
+        _check_fit(recording, worker.paths)
     exits = _Exits()
     for tap in (exits, *taps):
         worker.add_tap(tap)
@@ -120,7 +118,6 @@ class _Feed:
         self._path = recording.path
         self._prepare = prepare
         self._entries: Iterator[Entry] = iter(recording)
-        self._stations: dict[str, Station] | None = None
         self.count = 0
 
     def next(self, kernel: Kernel) -> bool:
@@ -145,46 +142,29 @@ class _Feed:
 
     def _hop(self, kernel: Kernel, entry: Entry) -> Hop:
         frame_type = type(entry.frame)
-        if entry.origin in (kernel.graph.head.path, kernel.graph.tail.path):
-            if frame_type is InterruptFrame:
-                return kernel._command_hop(None)
-            head = entry.origin == kernel.graph.head.path
-            return (kernel.head_routes if head else kernel.tail_routes)[frame_type]
-        station = self._station(kernel, entry)
-        if not entry.begins_here:
-            return station.routes(entry.direction)[frame_type]
-        if frame_type is InterruptFrame:
-            return kernel._command_hop(station)
-        if frame_type is JobEndedFrame:
-            return kernel.ended_hop(station)
-        hop = kernel.router.at(station.spot, frame_type, DOWNSTREAM)
-        if hop.processor != entry.origin:
+        hop = kernel.recorded_hop(entry.origin, frame_type, entry.direction, begins_here=entry.begins_here)
+        if hop is None:
+            paths = ", ".join(node.path for node in kernel.graph.nodes)
+            raise self._misfit(entry, f"there is no such processor; there are {paths}.")
+        if entry.begins_here and hop.processor != entry.origin:
             raise self._misfit(entry, f"{entry.origin} does not handle {frame_type.__name__}.")
         return hop
-
-    def _station(self, kernel: Kernel, entry: Entry) -> Station:
-        if self._stations is None:
-            self._stations = {station.path: station for station in kernel.stations.values()}
-        station = self._stations.get(entry.origin)
-        if station is None:
-            raise self._misfit(entry, f"there is no such processor; there are {', '.join(self._stations)}.")
-        return station
 
     def _origin(self, kernel: Kernel, entry: Entry) -> Origin:
         frame = entry.frame
         if isinstance(frame, JobEndedFrame):
-            job = kernel.crew.jobs.get(frame.job)
+            job = kernel.jobs.get(frame.job)
             if job is None or job.path != entry.origin:
                 raise self._misfit(entry, f"{entry.origin} has no job {frame.job} under way.")
             return Origin()
         if entry.job == 0:
             return Origin()
-        job = kernel.crew.jobs.get(entry.job)
+        job = kernel.jobs.get(entry.job)
         if job is not None:
             # What it was worth taking is in the recording: whether it has been closed since does not count again.
             job.dead = False
             return job
-        if entry.job > kernel.crew._count:
+        if entry.job > kernel.jobs_started:
             raise self._misfit(entry, f"its job {entry.job} has not begun.")
         where = "(outside)" if entry.job == OUTSIDE else entry.origin
         return Job(entry.job, where, "send", type(frame).__name__, frame.lane, entry.response, entry.t_ns)

@@ -197,10 +197,8 @@ class Box:
 
     def busy(self) -> bool:
         """Whether something is at work, or waits behind it."""
-        kernel = self.worker._kernel
-        return kernel is not None and any(
-            station.running or station.waiting or station.long_jobs for station in kernel.stations.values()
-        )
+        kernel = self.worker.kernel
+        return kernel is not None and kernel.busy
 
     def _at_work(self) -> str:
         """What is at work, line by line."""
@@ -208,10 +206,10 @@ class Box:
         if self._run is not None and self._handler_waits(at_all=True):
             lines.append(f"- the handler {waits_for(self._run.get_coro())}")
         lines += [f"- {self._tasks.describe(task)}" for task in self._tasks.alive() if task is not self._run]
-        kernel = self.worker._kernel
+        kernel = self.worker.kernel
         if kernel is not None:
             now = self.clock.now_ns()
-            lines += [f"- job of {job.doing(now)}" for job in kernel.crew.jobs.values()]
+            lines += [f"- job of {job.doing(now)}" for job in kernel.jobs.values()]
         return "\n".join(lines)
 
     # --- the guard --------------------------------------------------------------------------------------------------
@@ -244,8 +242,9 @@ class Box:
 
     def _handler_waits(self, *, at_all: bool = False) -> bool:
         """Whether a plain handler waits for something that is not this clock, and has for a while."""
-        drive = self.worker._drive
-        return drive is not None and (drive._impatient or (at_all and bool(drive.doing)))
+        kernel = self.worker.kernel
+        handler = None if kernel is None else kernel.waiting_handler
+        return handler is not None and (at_all or handler.patience_lost)
 
     async def _end_of(self, task: asyncio.Task[None]) -> None:
         """Wait for the end of a task, for `_patience_s` at most."""

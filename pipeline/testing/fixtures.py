@@ -23,14 +23,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..clock import NS_PER_MS
 from ..engine.kernel import Kernel
-from ..engine.node import Station
 from ..errors import RecordingError
 from ..frames import DOWNSTREAM, UPSTREAM, CancelFrame, Direction, ErrorFrame, Frame
-from ..graph import Pipeline, ProcessorSpot, Spot
+from ..graph import Pipeline
 from ..processor import Hop
 from ..recording.codec import dumps, from_plain, to_plain
 from ..recording.flac import FlacReader, FlacWriter
@@ -268,21 +267,9 @@ class _Door(Tap):
             self.steps.append(Interrupt(self._at_ms(t_ns), frame.reason, frame.response, t_ns == self._own_ns))
 
     def watch(self, kernel: Kernel) -> None:
-        """Put the door in: before anything runs."""
+        """Observe the processor: before anything runs."""
         self._kernel = kernel
-        station = next(station for station in kernel.stations.values() if station.path == self._path)
-        down, up = (_Watched(self, station, direction) for direction in (DOWNSTREAM, UPSTREAM))
-        station.bind(down, up)
-        cast(Any, station.processor)._down = down
-        router: Any = kernel.router
-        to_processor = router._to_processor
-
-        def watched(origin: str, spot: Spot, frame_type: type[Frame], direction: Direction) -> Hop:
-            hop = to_processor(origin, spot, frame_type, direction)
-            inside = isinstance(spot, ProcessorSpot) and spot is station.spot and origin != self._path
-            return _noting(hop, frame_type, self.comes_in) if inside else hop
-
-        router._to_processor = watched
+        kernel.observe_node(self._path, self.comes_in, self.goes_out)
 
     def comes_in(self, frame: Frame, direction: Direction) -> None:
         """A frame is at the door."""
@@ -296,23 +283,3 @@ class _Door(Tap):
         if isinstance(frame, ErrorFrame):
             frame = replace(frame, processor=_bare(frame.processor))
         self.steps.append(Expect(self._at_ms(self._kernel.step_ns), frame, direction))
-
-
-class _Watched(dict[type[Frame], Hop]):
-    """The routes of a processor, each telling the door."""
-
-    def __init__(self, door: _Door, station: Station, direction: Direction) -> None:
-        super().__init__()
-        self._door, self._routes = door, station.routes(direction)
-
-    def __missing__(self, frame_type: type[Frame]) -> Hop:
-        hop = self[frame_type] = _noting(self._routes[frame_type], frame_type, self._door.goes_out)
-        return hop
-
-
-def _noting(hop: Hop, frame_type: type[Frame], note: Any) -> Hop:
-    async def call(frame: Frame) -> None:
-        note(frame, hop.direction)
-        await hop.call(frame)
-
-    return type(hop)(hop.origin, hop.place, hop.direction, call, shown=hop.shown).of(frame_type)

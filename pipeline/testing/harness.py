@@ -45,7 +45,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..clock import NS_PER_MS
-from ..engine.desk import InterruptFrame
 from ..engine.inbox import MICROPHONE_MS
 from ..frames import DOWNSTREAM, AtBound, CancelFrame, Direction, ErrorFrame, Frame
 from ..processor import FrameProcessor
@@ -252,11 +251,11 @@ class Bench(Box):
         __tracebackhide__ = True
         self._check()
         self.timeline.note(self.clock.now_ns(), f"interrupt: {reason}")
-        kernel = self.worker._kernel
+        kernel = self.worker.kernel
         assert kernel is not None
         if response:
             # Like a controller that has opened it, though nothing of it may have come here.
-            kernel.put(kernel._command_hop(None), InterruptFrame(reason, response))
+            kernel.interrupt_from_outside(reason, response)
         else:
             self.worker.interrupt(reason)
         await self.settle()

@@ -53,7 +53,7 @@ async def test_the_path_names_the_place_also_in_nested_and_parallel_pipelines() 
     head = Seen("head")
     nested = Pipeline([Fails(), Pipeline([Fails()], name="inner")], name="outer")
     async with Rig(head, nested, ParallelPipeline([Fails()], [Fails()], name="fork")) as rig:
-        paths = [station.path for station in rig.worker._stations()]
+        paths = [node.path for node in rig.worker._nodes()]
         assert paths == ["head", "outer/Fails", "outer/inner/Fails", "fork.1/Fails", "fork.2/Fails"]
         await rig.send(Say("bad"))
         assert [error.processor for error in head.errors] == ["outer/Fails"]

@@ -308,4 +308,4 @@ async def test_a_pipeline_runs_with_neither_source_nor_sink() -> None:
 
 async def test_names_that_come_twice_are_numbered() -> None:
     async with Rig(Mark("a"), Mark("b"), Pipeline([Mark("c")], name="Mark")) as rig:
-        assert [station.path for station in rig.worker._stations()] == ["Mark", "Mark#2", "Mark/Mark"]
+        assert [node.path for node in rig.worker._nodes()] == ["Mark", "Mark#2", "Mark/Mark"]

@@ -152,7 +152,7 @@ async def test_a_frame_held_at_a_full_output_is_dropped_and_its_maker_closed() -
     async with Rig(Controller(), talker, full) as rig:
         await rig.send(Hear("new a"))
         assert full.buffer == ["a0", "a1"]
-        assert talker.made == 3, "it stands at its next yield, with one frame in its hand"
+        assert talker.made == 3, "it stands at its next yield, with one frame in its warm_task"
         await rig.send(Hear("cut"))
         assert full.buffer == []
         await rig.send(Hear("new b"))

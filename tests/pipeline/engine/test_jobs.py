@@ -206,7 +206,7 @@ async def test_a_full_queue_behind_a_job_holds_the_generator_that_fills_it() -> 
     slow.queue_frames = 5
     async with Rig(maker, slow, seen) as rig:
         await rig.settle()
-        assert maker.made <= 1 + 5 + 2, "one at work, five behind it, one in the inbox, one in its hand"
+        assert maker.made <= 1 + 5 + 2, "one at work, five behind it, one in the inbox, one in its warm_task"
         await rig.advance(200)
         assert seen.said == [f"{number}!" for number in range(100)]
     assert maker.made == 100

@@ -350,8 +350,8 @@ class Conversation:
             assert self.book.seen[name] == self.book.seen["first"], "each saw each cancel frame"
         kernel = self.worker._kernel
         assert kernel is not None
-        assert kernel.crew.jobs == {}
-        assert all(not station.running and not station.waiting for station in kernel.stations.values())
+        assert kernel.job_runner.jobs == {}
+        assert all(not node.running and not node.waiting for node in kernel.nodes.values())
 
 
 COMMANDS = ["say", "say", "more", "cut", "cut in the middle", "tool", "raise", "wait", ""]

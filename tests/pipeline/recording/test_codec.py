@@ -29,7 +29,7 @@ from voxline.pipeline import (
     TextFrame,
     UserStartedSpeakingFrame,
 )
-from voxline.pipeline.engine.desk import InterruptFrame
+from voxline.pipeline.engine.inbox import InterruptFrame
 from voxline.pipeline.jobs import JobEndedFrame
 from voxline.pipeline.recording.codec import INLINE_SAMPLES, decode, encode, from_plain, to_plain
 from voxline.pipeline.recording.names import forget_names
