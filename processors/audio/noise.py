@@ -16,7 +16,7 @@ from ...pipeline.clock import NS_PER_MS, NS_PER_S
 from ...pipeline.errors import FrameError, ServiceError, SettingsError
 from ...pipeline.frames import UPSTREAM, Frame, InputAudioFrame, InputEndedFrame, Samples
 from ...pipeline.processor import AudioFormat, FrameProcessor, handles
-from ..service.chain import Chain, LateAnswerFrame
+from ..service.chain import LateAnswerFrame, ModelChain
 from .noise_webrtc import WebRTCNoise
 
 WARM_MS = 500
@@ -65,7 +65,7 @@ class NoiseSuppressor(FrameProcessor):
 
     def _set_up(self, models: Sequence[NoiseModel]) -> None:
         self._models = tuple(models)
-        self._chain = Chain([type(model).__name__ for model in models], "The microphone's noise stays in.")
+        self._chain = ModelChain([type(model).__name__ for model in models], "The microphone's noise stays in.")
         self.sample_rate = self._models[0].sample_rate
         for model in models:
             if model.sample_rate != self.sample_rate:
@@ -154,12 +154,12 @@ class NoiseSuppressor(FrameProcessor):
     async def _clean(self, frame: Frame) -> Samples:
         """All that can come out now."""
         out: list[Samples] = []
-        if self._chain.ask(self, lambda index: self._through(index, out)) is None:
+        if self._chain.first_answer(self, lambda index: self._through(index, out)) is None:
             out.append(self._since(self._out))
             self._out = self._in
             self._active = -1
-            if complaint := self._chain.complaint(self, type(frame).__name__):
-                await self.push(complaint, UPSTREAM)
+            if error := self._chain.error_frame(self, type(frame).__name__):
+                await self.push(error, UPSTREAM)
         return out[0] if len(out) == 1 else np.concatenate([np.zeros(0, np.int16), *out])
 
     def _since(self, position: int) -> Samples:

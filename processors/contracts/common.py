@@ -185,7 +185,7 @@ class Suite(Generic[A]):
         self.rule = "disconnect() without connect(), and twice, does nothing"
         adapter = self.fresh()
         async with self.lab(self.make()) as lab:
-            adapter.live_in(lab.probe, 0)
+            adapter.attach(lab.probe, 0)
             for _ in range(2):
                 await lab.do(type(adapter).disconnect, adapter)
             self.rule = "after disconnect(), connect() works again"
@@ -255,7 +255,7 @@ class Suite(Generic[A]):
     def _typed(self, adapter: Service[Any], error: Exception) -> None:
         known = isinstance(error, ServiceError | OSError) or adapter.translate(error) is not None
         self.expect(known, "a ServiceError, an OSError, or what translate() knows", said(error))
-        self._message(str(adapter.typed(error)))
+        self._message(str(adapter.service_error(error)))
 
     def _message(self, message: str) -> None:
         self.expect(0 < len(message) <= LONGEST_MESSAGE and "\n" not in message, "a sentence", repr(message))
@@ -269,7 +269,7 @@ class Suite(Generic[A]):
         if answer.error is not None:
             self.expect(not answered, "an answer", said(answer.error))
             self._typed(answer.adapter, answer.error)
-            await lab.do(type(answer.adapter).ready)
+            await lab.do(type(answer.adapter).ensure_connected)
         self.rule = f"a question that is odd ({what}) has an answer or a typed error, and the next one works"
         self.expect(self.amount(await lab.good(self.sample())) > 0, "an answer with something in it", "nothing")
 
@@ -284,8 +284,8 @@ class Suite(Generic[A]):
 
 
 async def _reconnect(adapter: Service[Any]) -> None:
-    await adapter.leave()
-    await adapter.ready()
+    await adapter.close_connection()
+    await adapter.ensure_connected()
 
 
 def _maybe(error: BaseException | None) -> str:

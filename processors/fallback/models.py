@@ -19,7 +19,7 @@ from ...pipeline.errors import ServiceError, SettingsError
 from ...pipeline.frames import UPSTREAM, InputAudioFrame
 from ...pipeline.processor import handles
 from ..audio.noise import NoiseSuppressor
-from ..service.chain import Chain, LateAnswerFrame
+from ..service.chain import LateAnswerFrame, ModelChain
 from ..turn_detection.base import FallbackTurnModel, TurnModel
 from ..vad.base import VAD
 from ..vad.models import Window
@@ -57,7 +57,7 @@ class FallbackVAD(VAD):
         )
         # Kept, because a SileroVAD that is gone has given its model back.
         self._members = tuple(flat)
-        self._chain = Chain([type(member).__name__ for member in flat], "Nobody is heard to speak.")
+        self._chain = ModelChain([type(member).__name__ for member in flat], "No speech is detected.")
         self._active = -1
         """Whose model works; -1: none, and whoever begins has to hear the past first."""
         self._heard: deque[Window] = deque(maxlen=WARM_WINDOWS)
@@ -73,7 +73,7 @@ class FallbackVAD(VAD):
         self._heard.clear()
 
     def _ask(self, window: Window) -> float:
-        probability = self._chain.ask(self, lambda index: self._answer(index, window))
+        probability = self._chain.first_answer(self, lambda index: self._answer(index, window))
         self._heard.append(window.copy())
         if probability is None:
             self._active = -1
@@ -95,8 +95,8 @@ class FallbackVAD(VAD):
 
     async def _judge(self, samples_after: int) -> None:
         await super()._judge(samples_after)
-        if self._active < 0 and (complaint := self._chain.complaint(self, InputAudioFrame.__name__)):
-            await self.push(complaint, UPSTREAM)
+        if self._active < 0 and (error := self._chain.error_frame(self, InputAudioFrame.__name__)):
+            await self.push(error, UPSTREAM)
 
 
 class FallbackNoise(NoiseSuppressor):

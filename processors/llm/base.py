@@ -36,7 +36,7 @@ from ...pipeline.frames import (
 )
 from ...pipeline.processor import handles
 from ...pipeline.tasks import Deadline
-from ..service.base import Asking, Limits, Service, ServiceSettings, yielding
+from ..service.base import Limits, Service, ServiceCall, ServiceSettings, require_generator
 from ..text.sentences import SentenceCutter
 from ..tools.ledger import Call
 from ..tools.running import RunsTools, SayOnce
@@ -174,7 +174,7 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
             # Its tools may run on, but what they say has no place any more.
             self._over_response = self.response
             # Before the end of the response: who hears of that has to know that it has failed.
-            await self.complain(error, LLMRequestFrame.__name__)
+            await self.push_error(error, LLMRequestFrame.__name__)
             yield ResponseEndFrame()
             return
         yield ResponseEndFrame()
@@ -276,7 +276,7 @@ class Answer:
     async def _round(self, *, last: bool) -> AsyncGenerator[str]:
         """Ask once, through all attempts."""
         llm = self._llm
-        asking: Asking[Piece] = Asking(llm, lambda member: self._attempt(member, asking))
+        asking: ServiceCall[Piece] = ServiceCall(llm, lambda member: self._attempt(member, asking))
         chars = 0
         try:
             async with aclosing(asking.answer()) as pieces:
@@ -300,11 +300,11 @@ class Answer:
                 chars += len(text)
                 yield text
         except ServiceError:
-            await llm.tell(asking, chars, self._response)
+            await llm.push_metrics(asking, chars, self._response)
             raise
-        await llm.tell(asking, chars, self._response)
+        await llm.push_metrics(asking, chars, self._response)
 
-    async def _attempt(self, member: LLM[Any], asking: Asking[Piece]) -> AsyncGenerator[Piece]:
+    async def _attempt(self, member: LLM[Any], asking: ServiceCall[Piece]) -> AsyncGenerator[Piece]:
         """Ask one model once: about the conversation, or for the rest of an answer that another one began."""
         self._cutter = SentenceCutter()
         self._asked.clear()
@@ -319,11 +319,11 @@ class Answer:
         if self._given:
             given = Message("assistant", "".join(self._given), cut=True)
             messages += [given, Message("system", self._llm.settings.continue_prompt)]
-        async with aclosing(yielding(member, member.complete(messages, self._specs))) as pieces:
+        async with aclosing(require_generator(member, member.complete(messages, self._specs))) as pieces:
             async for piece in pieces:
                 yield _checked(piece)
 
-    async def _call(self, asking: Asking[Piece], wanted: ToolCall, *, last: bool) -> None:
+    async def _call(self, asking: ServiceCall[Piece], wanted: ToolCall, *, last: bool) -> None:
         """A tool is called."""
         if wanted.call_id and wanted in self._asked:
             return
@@ -331,7 +331,7 @@ class Answer:
         if last:
             rounds = self._llm.settings.max_rounds
             raise BadAnswerError(
-                f"{asking.by} was asked {rounds} times for one answer (max_rounds), and wants tools still: "
+                f"{asking.answered_by} was asked {rounds} times for one answer (max_rounds), and wants tools still: "
                 "do their results tell what is needed?"
             )
         await self._llm.committed(self._request)

@@ -1,1 +1,1 @@
-"""The base of all services: deadlines, retries, fall-backs and health."""
+"""Base of all services: deadlines, retries, fall-backs and health."""

@@ -1,4 +1,4 @@
-"""For whoever does something for a response that cannot be undone: wait until the response is wanted."""
+"""Wait for a speculative response to be committed before doing something that cannot be undone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from ...pipeline.processor import FrameProcessor, handles
 
 
 class AwaitsCommitment(FrameProcessor):
-    """A base for processors in the place of a language model.
+    """Base of processors that answer an `LLMRequestFrame`, as a language model does.
 
-    A request that is ``speculative`` may be answered in words, which are not heard yet. Before anything that is more
-    than words (a tool, a movement), a job writes ``await self.committed(frame)``. Where the response is not wanted
-    after all, the job is closed there.
+    The answer to a ``speculative`` request may contain text at once, because nobody hears it yet. Before any other
+    effect (a tool, a movement), a job calls ``await self.committed(frame)``. If the response is dropped instead, the
+    job is closed there.
     """
 
     _newest_commitment = 0
     _waiting: dict[int, Wait] | None = None
 
     async def start(self) -> None:
-        """The numbers of responses begin anew in each run. Who derives and has a ``start()`` calls this one."""
+        """Forget the last run, because response numbers start again. A subclass with a ``start()`` calls this one."""
         self._newest_commitment = 0
 
     @handles(ResponseCommittedFrame)
     async def commit(self, frame: ResponseCommittedFrame) -> None:
-        """A guess was right."""
+        """Wake the job of the response that was committed."""
         self._newest_commitment = frame.response
         waiting = (self._waiting or {}).pop(frame.response, None)
         if waiting is not None:
@@ -32,7 +32,7 @@ class AwaitsCommitment(FrameProcessor):
         await self.push(frame)
 
     async def committed(self, request: LLMRequestFrame) -> None:
-        """In a job: wait until the response that it works for is wanted."""
+        """Wait, in a job, until its response is committed."""
         response = self.response
         if not request.speculative or response <= self._newest_commitment:
             return

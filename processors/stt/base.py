@@ -35,7 +35,7 @@ from ...pipeline.frames import (
 )
 from ...pipeline.jobs import Stream
 from ...pipeline.processor import AudioFormat, streams
-from ..service.base import Asking, Limits, Service, ServiceSettings, yielding
+from ..service.base import Limits, Service, ServiceCall, ServiceSettings, require_generator
 from .utterance import Before, Transcript, Utterance
 
 MAX_ONSET_MS = 1_500
@@ -116,12 +116,12 @@ class STT(Service[S]):
         async def ask(member: STT[Any]) -> AsyncGenerator[Transcript]:
             async with (
                 aclosing(utterance.audio(asking)) as audio,
-                aclosing(yielding(member, member.transcribe(audio))) as heard,
+                aclosing(require_generator(member, member.transcribe(audio))) as heard,
             ):
                 async for one in heard:
                     yield _checked(one)
 
-        asking = Asking[Transcript](self, ask)
+        asking = ServiceCall[Transcript](self, ask)
         last: TranscriptionFrame | None = None
         failure: ServiceError | None = None
         try:
@@ -140,9 +140,9 @@ class STT(Service[S]):
             failure = error
         # It may have said all that it will while the user still speaks.
         await utterance.rest(asking)
-        await self.tell(asking, utterance.audio_ms)
+        await self.push_metrics(asking, utterance.audio_ms)
         if failure is not None:
-            await self.complain(failure, UserStartedSpeakingFrame.__name__)
+            await self.push_error(failure, UserStartedSpeakingFrame.__name__)
         yield replace(last or utterance.told(Transcript(""), asking), failed=failure is not None)
 
 

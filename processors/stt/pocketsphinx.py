@@ -14,7 +14,7 @@ from ..subprocess.parent import require_package
 from .base import STT, STTLimits, STTSettings
 from .jsgf import check_grammar
 from .piecewise import hear
-from .sphinx import SAMPLE_RATE, SphinxProcess
+from .pocketsphinx_process import SAMPLE_RATE, SphinxProcess
 from .utterance import Transcript
 
 MIN_PIECE_MS = 1_000

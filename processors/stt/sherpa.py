@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from ...pipeline.frames import Samples
 from ..service.base import settings_of
-from ..subprocess.model_process import ModelProcess, OwnsModel, path_of
+from ..subprocess.model_process import ModelProcess, OwnsModelProcess, path_of
 from ..subprocess.parent import require_package
 from .base import STT, STTLimits, STTSettings
 from .piecewise import ModelRecogniser, hear
@@ -34,7 +34,7 @@ class SherpaSettings(STTSettings):
     threads: int = Field(default=1, ge=1, le=64)
 
 
-class SherpaSTT(OwnsModel, STT[SherpaSettings]):
+class SherpaSTT(OwnsModelProcess, STT[SherpaSettings]):
     """Turns what is said between "user started" and "user stopped" into `TranscriptionFrame`, while it is said.
 
     ``model_path``: a folder with ``tokens.txt`` and a *streaming* model as they are published for sherpa-onnx: a

@@ -19,7 +19,7 @@ from ...pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from ...pipeline.jobs import Stream
-from ..service.base import Asking
+from ..service.base import ServiceCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ class Utterance:
         """Its length so far."""
         return self._ms(self._end)
 
-    def audio(self, asking: Asking[Any]) -> AsyncGenerator[Samples]:
+    def audio(self, asking: ServiceCall[Any]) -> AsyncGenerator[Samples]:
         """The audio that no final text has told of, from its beginning to the end of the utterance."""
         # At once, and not when it is first read: a text may come before that.
         self._asked = self._read = self._start
         return self._reading(asking)
 
-    async def _reading(self, asking: Asking[Any]) -> AsyncGenerator[Samples]:
+    async def _reading(self, asking: ServiceCall[Any]) -> AsyncGenerator[Samples]:
         if self._audio:
             self._read = self._end
             yield np.concatenate(self._audio)
@@ -107,13 +107,13 @@ class Utterance:
                 self._read = self._end
                 yield samples
 
-    async def rest(self, asking: Asking[Any]) -> None:
+    async def rest(self, asking: ServiceCall[Any]) -> None:
         """Wait for its end."""
         while not self.ended:
             await self._more(asking)
         self._read = self._end
 
-    async def _more(self, asking: Asking[Any]) -> Samples:
+    async def _more(self, asking: ServiceCall[Any]) -> Samples:
         if asking.deadline is not None:
             # The user may speak as long as they like.
             asking.deadline.pause()
@@ -129,10 +129,10 @@ class Utterance:
             return frame.samples
         if frame is None or isinstance(frame, UserStoppedSpeakingFrame | InputEndedFrame):
             self.ended = True
-            asking.begin()
+            asking.restart_clock()
         return np.zeros(0, np.int16)
 
-    def told(self, heard: Transcript, asking: Asking[Any]) -> TranscriptionFrame:
+    def told(self, heard: Transcript, asking: ServiceCall[Any]) -> TranscriptionFrame:
         """A final text as a frame; the audio that it covers is not needed again."""
         end = self._read if heard.end_ms is None else self._asked + round(heard.end_ms * self._rate / 1000)
         end = min(max(end, self._told), self._end)

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from ...pipeline.frames import Samples
 from ..service.base import settings_of
-from ..subprocess.model_process import ModelProcess, OwnsModel, path_of
+from ..subprocess.model_process import ModelProcess, OwnsModelProcess, path_of
 from ..subprocess.parent import require_package
 from .base import STT, STTLimits, STTSettings
 from .piecewise import ModelRecogniser, hear
@@ -44,7 +44,7 @@ class WhisperSettings(STTSettings):
     threads: int = Field(default=2, ge=1, le=64)
 
 
-class WhisperSTT(OwnsModel, STT[WhisperSettings]):
+class WhisperSTT(OwnsModelProcess, STT[WhisperSettings]):
     """Turns what is said between "user started" and "user stopped" into `TranscriptionFrame`, at its end.
 
     ``model_path``: a folder with a Whisper model converted for CTranslate2 (``model.bin``, ``config.json``,

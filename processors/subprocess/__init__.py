@@ -1,1 +1,1 @@
-"""Services that run in a process of their own."""
+"""A service in a process of its own: parent, pipes, child, protocol and model files."""

@@ -1,11 +1,11 @@
-"""Files of models that users bring: what is wrong with one, in a sentence, before a library sees it.
+"""Check the users' model files before a library loads them, and say in one sentence what is wrong.
 
-Libraries say little of a wrong file, and some end the process. Most wrong files are one of five: a path with a mistake
-in it, a folder in the place of a file, a download that was cut off, the small text that Git LFS leaves in the place of
-a large file, or another model. The first four are found here by looking at the file; for ONNX files, `read_head` reads
-what goes in and out and what its makers wrote into it, without loading a model of hundreds of megabytes.
+Libraries say little about a wrong file, and some end the process. Most wrong files are one of five: a path with a typo,
+a folder instead of a file, a truncated download, the small text that Git LFS leaves instead of a large file, or another
+model. The first four show in the file itself; for ONNX files, `read_head` reads the inputs, the outputs and the
+metadata without loading a model of hundreds of megabytes.
 
-Runs in the model's own process (`Refused` is for whoever asked), and imports little.
+Runs in the model's own process (`Refused` reaches the caller), and imports little.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ from typing import BinaryIO, NamedTuple, NoReturn, cast
 from .child import Refused
 
 _LFS = b"version https://git-lfs"
-_LOOKED_AT = 512
+_SNIFFED_BYTES = 512
 _MAX_JSON = 1 << 24
-"""Bytes of a settings file: the largest that are known (tokenizers) have 4 MB."""
+"""Largest JSON file in bytes; the largest known ones (tokenizers) have 4 MB."""
 _MAX_TEXT = 1 << 20
-"""Bytes of one text in the head of a model."""
+"""Largest string in the head of a model, in bytes."""
 
 
 def require_file(path: Path, expected: str) -> None:
-    """Refuse a file that is missing, a folder, empty, or Git LFS's text. ``expected``: what it should be, in words."""
+    """Refuse a path that is missing, a folder, empty, or a Git LFS pointer. ``expected``: its proper content."""
     if path.is_dir():
-        raise Refused(f"{path} is a folder, and should be {expected}.")
+        raise Refused(f"{path} is a folder; it should be {expected}.")
     if not path.exists():
-        raise Refused(f"there is no file {path}, which should be {expected}; nothing is downloaded, so bring it.")
+        raise Refused(f"there is no file {path}; it should be {expected}. Nothing is downloaded, so put it there.")
     try:
         with path.open("rb") as file:
-            begin = file.read(_LOOKED_AT)
+            begin = file.read(_SNIFFED_BYTES)
     except OSError as error:
         raise Refused(f"{path} cannot be read ({error.strerror}); it should be {expected}.") from None
     if not begin:
-        raise Refused(f"{path} is empty, and should be {expected}; a download may have failed.")
+        raise Refused(f"{path} is empty; it should be {expected}. A download may have failed.")
     if begin.startswith(_LFS):
-        raise Refused(f"{path} is only Git LFS's note of {expected}; get the file itself with: git lfs pull")
+        raise Refused(f"{path} is only the Git LFS pointer to {expected}; get the file itself with: git lfs pull")
 
 
 def require_binary(path: Path, expected: str) -> None:
-    """As `require_file`; refuses text as well."""
+    """Like `require_file`; refuse text files as well."""
     require_file(path, expected)
     with path.open("rb") as file:
-        begin = file.read(_LOOKED_AT)
+        begin = file.read(_SNIFFED_BYTES)
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in begin):
-        kind = "a web page" if begin.lstrip()[:1] == b"<" else "a text"
-        raise Refused(f"{path} is {kind}, and should be {expected}; a download may have gone wrong.")
+        kind = "a web page" if begin.lstrip()[:1] == b"<" else "a text file"
+        raise Refused(f"{path} is {kind}; it should be {expected}. A download may have failed.")
 
 
 def require_folder(path: Path, expected: str) -> None:
-    """Refuse what is no folder. ``expected``: what should be in it, in words."""
+    """Refuse a path that is not a folder. ``expected``: its proper content."""
     if path.is_dir():
         return
     if path.exists():
-        raise Refused(f"{path} is a file, and should be a folder with {expected}.")
-    raise Refused(f"there is no folder {path}, which should hold {expected}; nothing is downloaded, so bring it.")
+        raise Refused(f"{path} is a file; it should be a folder with {expected}.")
+    raise Refused(f"there is no folder {path}; it should hold {expected}. Nothing is downloaded, so put it there.")
 
 
 def read_json(path: Path, expected: str) -> dict[str, object]:
-    """The object in a JSON file. Refuses what is none."""
+    """Read a JSON object. Refuse any other file."""
     require_file(path, expected)
     try:
         if path.stat().st_size > _MAX_JSON:
@@ -71,12 +71,12 @@ def read_json(path: Path, expected: str) -> dict[str, object]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise Refused(f"{path} is no JSON object, and should be {expected}.")
+        raise Refused(f"{path} is not a JSON object; it should be {expected}.")
     return cast(dict[str, object], value)
 
 
 class OnnxHead(NamedTuple):
-    """What an ONNX file says of itself: the names of what goes in and out, and its makers' notes."""
+    """Names of a model's inputs and outputs, and its metadata."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -84,7 +84,7 @@ class OnnxHead(NamedTuple):
 
 
 def read_head(path: Path, expected: str) -> OnnxHead:
-    """The head of an ONNX file. Refuses what is no ONNX file, and what is cut off."""
+    """Read the head of an ONNX file. Refuse other and truncated files."""
     require_binary(path, expected)
     inputs: list[str] = []
     outputs: list[str] = []
@@ -92,7 +92,7 @@ def read_head(path: Path, expected: str) -> OnnxHead:
     graphs = 0
     with path.open("rb") as file:
         try:
-            # The numbers of the fields are those of onnx.proto3: ModelProto, GraphProto, ValueInfoProto.
+            # Field numbers from onnx.proto3: ModelProto, GraphProto, ValueInfoProto.
             for number, begin, end in _fields(file, 0, path.stat().st_size):
                 if number == _GRAPH:
                     graphs += 1
@@ -102,12 +102,12 @@ def read_head(path: Path, expected: str) -> OnnxHead:
                 elif number == _METADATA:
                     entry = _texts(file, begin, end)
                     metadata[entry.get(1, "")] = entry.get(2, "")
-        except _Cut:
+        except _Truncated:
             raise Refused(
-                f"{path} is no ONNX file or is cut off, and should be {expected}; its download may have stopped early."
+                f"{path} is not an ONNX file, or is truncated; it should be {expected}. A download may have stopped."
             ) from None
     if graphs != 1 or not outputs:
-        raise Refused(f"{path} is no ONNX file, and should be {expected}.")
+        raise Refused(f"{path} is not an ONNX file; it should be {expected}.")
     return OnnxHead(tuple(inputs), tuple(outputs), metadata)
 
 
@@ -115,12 +115,12 @@ _GRAPH, _METADATA = 7, 14
 _INPUT, _OUTPUT = 11, 12
 
 
-class _Cut(Exception):
-    """The file ends in the middle of something, or is another kind of file."""
+class _Truncated(Exception):
+    """The file ends inside a field, or is of another format."""
 
 
 def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields of a protobuf message that have a length: number, and where they begin and end. Skips over them."""
+    """Yield the length-delimited fields of a protobuf message: number, first byte, end. Skips their content."""
     at = begin
     while at < end:
         file.seek(at)
@@ -138,13 +138,13 @@ def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[int, int, in
             if at <= end:
                 yield number, start, at
         else:
-            raise _Cut
+            raise _Truncated
     if at != end:
-        raise _Cut
+        raise _Truncated
 
 
 def _varint(file: BinaryIO) -> int:
-    """A number of protobuf: 7 bits a byte, the lowest first."""
+    """Read a protobuf varint: 7 bits per byte, the lowest first."""
     value = 0
     for shift in range(0, 70, 7):
         byte = file.read(1)
@@ -153,11 +153,11 @@ def _varint(file: BinaryIO) -> int:
         value |= (byte[0] & 0x7F) << shift
         if byte[0] < 0x80:
             return value
-    raise _Cut
+    raise _Truncated
 
 
 def _texts(file: BinaryIO, begin: int, end: int) -> dict[int, str]:
-    """The texts of a small message, by number."""
+    """Read the strings of a small message, by field number."""
     found: dict[int, str] = {}
     for number, start, stop in _fields(file, begin, end):
         if stop - start <= _MAX_TEXT:
@@ -167,7 +167,7 @@ def _texts(file: BinaryIO, begin: int, end: int) -> dict[int, str]:
 
 
 def first_line(error: Exception, path: Path | None = None) -> str:
-    """What a library says of a file, in a line and without a full stop; the path is left out: we name it ourselves."""
+    """Shorten a library's error to one line without a full stop. The path becomes "it": our message names it."""
     text = str(error).strip() or type(error).__name__
     if path is not None:
         text = text.replace(str(path), "it")
@@ -175,5 +175,5 @@ def first_line(error: Exception, path: Path | None = None) -> str:
 
 
 def refuse_other(path: Path, why: str, expected: str) -> NoReturn:
-    """Refuse a file that is whole, but another one."""
+    """Refuse a complete file with the wrong content."""
     raise Refused(f"{path} does not fit: {why}; it should be {expected}.")

@@ -1,4 +1,4 @@
-"""The pipes to and from one child process, as the event loop's callbacks see them."""
+"""The pipes of one child process, as callbacks of the event loop."""
 
 import asyncio
 import os
@@ -7,19 +7,19 @@ from collections import deque
 from contextlib import suppress
 from typing import cast
 
-from .wire import Message, MessageReader, WireError
+from .wire import MessageReader, WireError, WireMessage
 
 _UNREAD_LIMIT = 1 << 17
-"""Bytes of answers that may lie here unread; beyond, the child is left to wait on its pipe."""
+"""Bytes of answers that may wait unread. Beyond that the pipe is not read, and the child blocks on it."""
 
 _STDERR_LIMIT = 4096
-"""How much of what the child said last on stderr is kept, in bytes."""
+"""Bytes kept of the end of the child's stderr."""
 
 
-class Link(asyncio.SubprocessProtocol):
-    """What one child process says, and whether it lives.
+class ChildPipes(asyncio.SubprocessProtocol):
+    """stdin, stdout and stderr of one child process, its exit code, and the answers that wait to be read.
 
-    The event loop holds it. It must not hold the ChildProcess, or that would never be forgotten.
+    The event loop holds this object. It must not refer to the `ChildProcess`, which could then never be collected.
     """
 
     def __init__(self) -> None:
@@ -27,10 +27,10 @@ class Link(asyncio.SubprocessProtocol):
         self.exit_code: int | None = None
         self.lost = False
         self.closing = False
-        self.deaf = False
+        self.stdin_closed = False
         self.fault: str | None = None
         self.expected = 0
-        self.replies: deque[Message] = deque()  # bound: _UNREAD_LIMIT bytes, then the pipe is not read any further
+        self.replies: deque[WireMessage] = deque()  # bound: _UNREAD_LIMIT bytes, then the pipe is not read any further
         self.reading: asyncio.Future[None] | None = None
         self.stderr = bytearray()
         self._transport: asyncio.SubprocessTransport | None = None
@@ -40,7 +40,7 @@ class Link(asyncio.SubprocessProtocol):
         self._writable = True
         self._waiters: set[asyncio.Future[None]] = set()
 
-    # What the event loop tells.
+    # Callbacks of the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
@@ -70,18 +70,18 @@ class Link(asyncio.SubprocessProtocol):
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 0:
-            self.deaf = self._writable = True
+            self.stdin_closed = self._writable = True
             self._wake()
 
     def process_exited(self) -> None:
         self.exit_code = self._transport.get_returncode() if self._transport else None
-        self._resume()  # a paused pipe would never be seen to end
+        self._resume()  # the end of a paused pipe would never be seen
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # Called when the process has exited *and* all its pipes have ended, so its last words are complete.
+        # Called once the process has exited *and* all its pipes have ended, so its stderr is complete.
         self.lost = True
         if self._transport is not None:
-            self._transport.close()  # all is over already, but it warns when nobody says so
+            self._transport.close()  # a no-op by now, but without it a ResourceWarning is raised
         self._wake()
 
     def pause_writing(self) -> None:
@@ -91,18 +91,18 @@ class Link(asyncio.SubprocessProtocol):
         self._writable = True
         self._wake()
 
-    # What the ChildProcess asks.
+    # Interface of `ChildProcess`.
 
     def expect(self, number: int) -> None:
-        """From now on take answers to this question alone (0: to none), and forget what is still unread."""
+        """Take only answers to this question from now on (0: none), and drop all unread ones."""
         self.expected = number
         self.replies.clear()
         self._unread = 0
         self._resume()
         self._wake()
 
-    async def next_reply(self, number: int) -> Message | None:
-        """The next answer to question `number`, or None when it is not expected or there will be no more."""
+    async def next_reply(self, number: int) -> WireMessage | None:
+        """Wait for the next answer to question ``number``. None if it is not expected or the process is gone."""
         while self.expected != number or not self.replies:
             if self.lost or self.expected != number:
                 return None
@@ -118,7 +118,7 @@ class Link(asyncio.SubprocessProtocol):
         return message
 
     async def writable(self) -> None:
-        """Wait while more is under way to the child than its pipes hold."""
+        """Wait until the pipe to the child has room."""
         while not self._writable and not self.lost:
             await self._changed(asyncio.get_running_loop().create_future())
 
@@ -128,11 +128,11 @@ class Link(asyncio.SubprocessProtocol):
             await self._changed(asyncio.get_running_loop().create_future())
 
     def write(self, data: bytes) -> None:
-        if not self.lost and not self.deaf:
+        if not self.lost and not self.stdin_closed:
             self._stdin().write(data)
 
     def close_stdin(self) -> None:
-        self.closing = self.deaf = True
+        self.closing = self.stdin_closed = True
         if not self.lost:
             self._stdin().close()
 

@@ -1,12 +1,12 @@
-"""The words that a service in a process of its own speaks with its parent; both sides use this file.
+"""The protocol between a parent and its child process. Both sides use this file.
 
 A message is a fixed head (two little-endian uint32: the header's and the payload's length in bytes), a header
-(a JSON object, UTF-8) and a payload (raw bytes). The file reads and writes no pipe, so it is tested without a
-process, and it imports little, so that a child starts quickly.
+(a JSON object, UTF-8) and a payload (raw bytes). This module does no I/O, so it is tested without a process, and it
+imports little, so that a child starts quickly.
 
-Headers, parent to child: `{"id": 7, "op": "speak", ...}` asks and is answered under the same number; number 0
+Headers, parent to child: `{"id": 7, "op": "speak", ...}` is a question, answered under the same number; number 0
 asks for no answer; `{"cancel": 7}` withdraws every question up to 7. Child to parent: `{"id": 7, ...}`; the
-last answer to a question carries `"end": true`, and `"error": "..."` where the service refused.
+last answer to a question has `"end": true`, and `"error": "..."` if the child refused it.
 """
 
 import json
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 MAX_HEADER = 1 << 20
-"""Longest header in bytes: a grammar or a text to speak fits many times over."""
+"""Longest header in bytes: many times a grammar or a text to speak."""
 
 MAX_PAYLOAD = 1 << 24
 """Longest payload in bytes: 16 MiB, several minutes of audio in one message."""
@@ -24,31 +24,31 @@ _HEAD = struct.Struct("<II")
 
 
 class WireError(Exception):
-    """The bytes are not this protocol's: something else was printed into the pipe, or a length is absurd."""
+    """The bytes are not a message: something printed into the pipe, or a length is absurd."""
 
 
-class Message(NamedTuple):
-    """One message: `header` is what the JSON object said, `payload` the raw bytes after it, if any."""
+class WireMessage(NamedTuple):
+    """One message: ``header`` is the JSON object, ``payload`` the raw bytes after it, or empty."""
 
     header: dict[str, object]
     payload: bytes
 
     def text(self, key: str, default: str = "") -> str:
-        """The string under `key`, or `default` if there is none. Raises WireError if it is something else."""
+        """Return the string under ``key``, or ``default`` if it is missing. Raises `WireError` for another type."""
         value = self.header.get(key, default)
         if not isinstance(value, str):
             raise WireError(f"{key!r} should be a string and is {value!r}")
         return value
 
     def number(self, key: str, default: float = 0.0) -> float:
-        """The number under `key`, or `default` if there is none. Raises WireError if it is something else."""
+        """Return the number under ``key``, or ``default`` if it is missing. Raises `WireError` for another type."""
         value = self.header.get(key, default)
         if not isinstance(value, (int, float)):
             raise WireError(f"{key!r} should be a number and is {value!r}")
         return value
 
     def items(self, key: str) -> list[object]:
-        """The list under `key`; empty if there is none. Raises WireError if it is something else."""
+        """Return the list under ``key``, empty if it is missing. Raises `WireError` for another type."""
         value = self.header.get(key, [])
         if not isinstance(value, list):
             raise WireError(f"{key!r} should be a list and is {value!r}")
@@ -56,7 +56,7 @@ class Message(NamedTuple):
 
 
 def encode(header: Mapping[str, object], payload: bytes | memoryview = b"") -> bytes:
-    """The message as bytes. Raises WireError if it is longer than the other side would accept."""
+    """Encode a message. Raises `WireError` if it is longer than the other side accepts."""
     head = json.dumps(header, separators=(",", ":")).encode()
     if len(head) > MAX_HEADER or len(payload) > MAX_PAYLOAD:
         raise WireError(f"a message of {len(head)} + {len(payload)} bytes is too long")
@@ -64,16 +64,16 @@ def encode(header: Mapping[str, object], payload: bytes | memoryview = b"") -> b
 
 
 class MessageReader:
-    """Cuts a stream of bytes, in pieces of any size, into messages."""
+    """Splits a stream of bytes, in pieces of any size, into messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Message]:
-        """The messages that `data` completes, oldest first. Raises WireError at bytes that are no message."""
+    def feed(self, data: bytes) -> list[WireMessage]:
+        """Return the messages that ``data`` completes, oldest first. Raises `WireError` for other bytes."""
         buffer = self._buffer
         buffer += data
-        messages: list[Message] = []
+        messages: list[WireMessage] = []
         start = 0
         while len(buffer) - start >= _HEAD.size:
             header_length, payload_length = cast(tuple[int, int], _HEAD.unpack_from(buffer, start))
@@ -84,7 +84,7 @@ class MessageReader:
             if len(buffer) < end:
                 break
             header = _parse_header(bytes(buffer[body : body + header_length]))
-            messages.append(Message(header, bytes(buffer[body + header_length : end])))
+            messages.append(WireMessage(header, bytes(buffer[body + header_length : end])))
             start = end
         del buffer[:start]
         return messages

@@ -21,7 +21,7 @@ from ...pipeline.clock import NS_PER_MS
 from ...pipeline.errors import BadAnswerError, ServiceError
 from ...pipeline.frames import Frame, OutputAudioFrame, TextFrame
 from ...pipeline.processor import AudioFormat, handles
-from ..service.base import Asking, S, Service, yielding
+from ..service.base import S, Service, ServiceCall, require_generator
 from ..text.sentences import SentenceCutter
 from ..text.speakable import Spoken, speakable
 from .aligned import Aligned, ReferenceVoice
@@ -98,7 +98,7 @@ class TTS(Service[S]):
         except ServiceError as error:
             # Of an answer with a hole nobody wants the rest, and each sentence would wait for all deadlines again.
             self._lost = self.response
-            await self.complain(error, TextFrame.__name__)
+            await self.push_error(error, TextFrame.__name__)
 
     def _sentences(self, text: str) -> list[Spoken]:
         """What is to be said, sentence by sentence; what cannot be said goes with the sentence before it."""
@@ -126,7 +126,7 @@ class TTS(Service[S]):
                 async for chunk in chunks:
                     yield chunk
 
-        asking = Asking[SpeechChunk](self, ask)
+        asking = ServiceCall[SpeechChunk](self, ask)
         response = self.response
         if response != self._sounding:
             self._sounding, self._over_ns = response, 0
@@ -143,9 +143,9 @@ class TTS(Service[S]):
                 # Words that no chunk told of, in 1 ms of silence: nothing is kept back to take them.
                 yield OutputAudioFrame(np.zeros(max(1, rate // 1000), np.int16), rate, words)
         except ServiceError:
-            await self.tell(asking, script.spoken_chars, response)
+            await self.push_metrics(asking, script.spoken_chars, response)
             raise
-        await self.tell(asking, len(said.text), response)
+        await self.push_metrics(asking, len(said.text), response)
 
     def _left_ms(self) -> float:
         """How much of the sound that was given cannot have been heard yet."""
@@ -160,7 +160,7 @@ async def _spoken(member: TTS[Any], text: str) -> AsyncGenerator[SpeechChunk]:
     """What a voice gives, which has to be speech."""
     # What has no letter ("...") may have no sound.
     missing = any(map(str.isalnum, text))
-    async with aclosing(yielding(member, member.speak(text))) as chunks:
+    async with aclosing(require_generator(member, member.speak(text))) as chunks:
         async for chunk in chunks:
             missing = not len(_checked(chunk).samples) and missing
             yield chunk

@@ -1,8 +1,7 @@
-"""The process that `espeak.EspeakProcess` talks to: eSpeak NG through ctypes, one voice, one utterance at a
-time.
+"""Child process of `espeak_process.EspeakProcess`: eSpeak NG through ctypes, one voice, one utterance at a time.
 
-libespeak-ng has global state (two calls at once crash), and is GPL-3: it lives in this process and nowhere
-else. Layouts and numbers are those of speak_lib.h of eSpeak NG 1.52.
+libespeak-ng has global state (two calls at once crash) and is GPL-3, so it is loaded in this process only. Layouts
+and numbers are those of speak_lib.h of eSpeak NG 1.52.
 """
 
 import ctypes
@@ -13,18 +12,18 @@ from typing import Protocol, cast
 from ..subprocess.child import ChildHost, Refused, Request
 
 _SYNCHRONOUS = 2
-"""AUDIO_OUTPUT_SYNCHRONOUS: espeak_Synth returns when all is said. RETRIEVAL calls back in another thread."""
+"""AUDIO_OUTPUT_SYNCHRONOUS: espeak_Synth returns at the end of the text. RETRIEVAL calls back in another thread."""
 _DONT_EXIT = 0x8000
 _BUFFER_MS = 40
 _CHARS_UTF8 = 1
 _POS_CHARACTER = 1
 _RATE, _PITCH = 1, 3
 _EVENT_END, _EVENT_WORD = 0, 1
-_NEAR = 12
-"""How many voices the error for an unknown one lists."""
+_LISTED_VOICES = 12
+"""Number of voices that the error for an unknown one lists."""
 
 
-class _Event(ctypes.Structure):
+class _EspeakEvent(ctypes.Structure):
     _fields_ = (
         ("type", ctypes.c_int),
         ("unique_identifier", ctypes.c_uint),
@@ -41,7 +40,7 @@ class _Event(ctypes.Structure):
     sample: int
 
 
-class _Voice(ctypes.Structure):
+class _EspeakVoice(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
         ("languages", ctypes.c_char_p),
@@ -56,23 +55,23 @@ class _Voice(ctypes.Structure):
     languages: bytes
 
 
-_EventPointer = ctypes.POINTER(_Event)
+_EventPointer = ctypes.POINTER(_EspeakEvent)
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, _EventPointer)
 
 
 class _Loader(Protocol):
-    """What is used of `espeakng_loader`, which carries no types."""
+    """The used part of `espeakng_loader`, which has no type annotations."""
 
     def get_library_path(self) -> str: ...
     def get_data_path(self) -> str: ...
 
 
 class _Events(Protocol):
-    def __getitem__(self, index: int, /) -> _Event: ...
+    def __getitem__(self, index: int, /) -> _EspeakEvent: ...
 
 
-class _Speaker:
-    """The operations."""
+class _Synthesiser:
+    """The operations of this child."""
 
     def __init__(self) -> None:
         self._library: ctypes.CDLL | None = None
@@ -89,7 +88,7 @@ class _Speaker:
         data = loader.get_data_path()
         rate = cast(int, library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, os.fsencode(data), _DONT_EXIT))
         if rate <= 0:
-            # A path beyond its buffer (160 bytes) is the usual cause: it is cut off without a word.
+            # The usual cause is a path longer than its buffer of 160 bytes, which it truncates silently.
             raise Refused(f"espeak_Initialize failed with {rate}; its data is in {data}")
         library.espeak_SetSynthCallback(self._callback)
         self._set_voice(library, request.message.text("voice"), data)
@@ -101,10 +100,10 @@ class _Speaker:
         library = self._library
         assert library is not None
         self._request, self._text, self._spoken = request, request.message.text("text"), 0
-        # One character for one, so that positions hold: control characters would be commands to eSpeak, and a
-        # lone surrogate is no text.
-        said = "".join(" " if ord(char) < 32 and char != "\n" else char for char in self._text)
-        data = said.encode("utf-8", errors="replace")
+        # Control characters would be commands to eSpeak. They become one blank each, so that offsets stay valid;
+        # a lone surrogate cannot be encoded and becomes a question mark.
+        plain = "".join(" " if ord(char) < 32 and char != "\n" else char for char in self._text)
+        data = plain.encode("utf-8", errors="replace")
         synth = cast(Callable[..., int], library.espeak_Synth)
         error = synth(data, ctypes.c_size_t(len(data) + 1), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
         if error:
@@ -125,16 +124,17 @@ class _Speaker:
     def _set_voice(self, library: ctypes.CDLL, voice: str, data: str) -> None:
         name, plus, variant = voice.partition("+")
         if not name or library.espeak_SetVoiceByName(os.fsencode(name)):
-            raise Refused(f"there is no voice {voice!r}. {_near(name, _voices(library))}")
+            raise Refused(f"there is no voice {voice!r}. {_similar(name, _voices(library))}", unknown_voice=voice)
         if plus:
-            # eSpeak takes any variant and uses none if it does not know it.
+            # eSpeak ignores an unknown variant without an error.
             variants = sorted(os.listdir(os.path.join(data, "voices", "!v")))
             if variant not in variants:
-                raise Refused(f"there is no voice {voice!r}: no variant {variant!r}. {_near(variant, variants)}")
+                near = _similar(variant, variants)
+                raise Refused(f"there is no voice {voice!r}: no variant {variant!r}. {near}", unknown_voice=voice)
             library.espeak_SetVoiceByName(os.fsencode(voice))
 
 
-def _words(events: _Events) -> Iterator[_Event]:
+def _words(events: _Events) -> Iterator[_EspeakEvent]:
     index = 0
     while events[index].type != _EVENT_END:
         if events[index].type == _EVENT_WORD:
@@ -144,32 +144,32 @@ def _words(events: _Events) -> Iterator[_Event]:
 
 def _voices(library: ctypes.CDLL) -> list[str]:
     list_voices = library.espeak_ListVoices
-    list_voices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
+    list_voices.restype = ctypes.POINTER(ctypes.POINTER(_EspeakVoice))
     voices = list_voices(None)
     codes: set[str] = set()
     index = 0
     while voices[index]:
-        # A list of (priority byte, language code, NUL); the first is the voice's own.
+        # Entries of (priority byte, language code, NUL); the first is the voice's own language.
         codes.add(voices[index].contents.languages[1:].decode())
         index += 1
     return sorted(codes)
 
 
-def _near(name: str, known: list[str]) -> str:
+def _similar(name: str, known: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5)
     near += [one for one in known if one[:2] == name[:2].lower() and one not in near]
     near += [one for one in known if one.startswith("en") and one not in near]
-    shown = (near or known)[:_NEAR]
+    shown = (near or known)[:_LISTED_VOICES]
     return f"There are {len(known)}, such as: {', '.join(shown)}"
 
 
 def main() -> None:
-    """Serve until the parent goes away."""
+    """Answer requests until the parent is gone."""
     host = ChildHost()
-    speaker = _Speaker()
-    host.serve({"start": speaker.start, "speak": speaker.speak})
+    synthesiser = _Synthesiser()
+    host.serve({"start": synthesiser.start, "speak": synthesiser.speak})
 
 
 if __name__ == "__main__":

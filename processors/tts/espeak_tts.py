@@ -1,4 +1,4 @@
-"""Text to speech, offline: eSpeak NG in a process of its own."""
+"""Offline text to speech: eSpeak NG in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import ClassVar, Unpack
 
 from pydantic import Field
 
-from ...pipeline.errors import BadRequestError, ServiceError
 from ...pipeline.frames import Frame, OutputAudioFrame
 from ...pipeline.processor import AudioFormat
 from ..service.base import Limits, ServiceSettings, settings_of
@@ -18,7 +17,7 @@ from .word_timing import SpeechChunk, WordStart
 
 
 class EspeakSettings(ServiceSettings):
-    """What eSpeak NG can be told: see `EspeakTTS`."""
+    """Settings of eSpeak NG: see `EspeakTTS`."""
 
     voice: str = "en-us"
     rate_wpm: int = Field(default=175, ge=RATES_WPM[0], le=RATES_WPM[1])
@@ -26,16 +25,16 @@ class EspeakSettings(ServiceSettings):
 
 
 class EspeakTTS(TTS[EspeakSettings]):
-    """Speaks every `TextFrame`: `OutputAudioFrame` of some 60 ms, int16 mono at 22,050 Hz, with the words
-    that begin there.
+    """Speaks every `TextFrame` as `OutputAudioFrame` of some 60 ms, int16 mono at 22,050 Hz, with the words that
+    begin in them.
 
-    ``voice``: a language ("en-us", "de"), with a variant if wanted ("en-us+f3"). ``rate_wpm``: 80 to 450
-    words a minute; ``pitch``: 0 to 99. ``limits``: deadlines and attempts, see `ServiceSettings`.
+    ``voice``: a language ("en-us", "de"), optionally with a variant ("en-us+f3"). ``rate_wpm``: 80 to 450 words per
+    minute; ``pitch``: 0 to 99. ``limits``: deadlines and attempts, see `ServiceSettings`.
 
-    The first audio is there after some ms. It speaks hundreds of times faster than it is heard, and waits
-    while the output is full. An interruption stops it at once, in its process too. If that dies, a new one goes on
-    with the word that was under way. Raises `MissingExtraError` without the package; an unknown voice ends the start
-    of the pipeline, and the error has some that there are.
+    The first audio arrives after a few ms. Synthesis is hundreds of times faster than real time, and waits while the
+    output is full. An interruption stops it at once, in its process too. If the process dies, a new one continues
+    with the current word. Raises `MissingExtraError` without the package. An unknown voice fails the start of the
+    pipeline; the error lists similar ones.
     """
 
     tells_words: ClassVar[bool] = True
@@ -49,7 +48,7 @@ class EspeakTTS(TTS[EspeakSettings]):
         self._espeak: EspeakProcess | None = None
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """22,050 Hz, mono."""
+        """Mono at 22,050 Hz."""
         return {OutputAudioFrame: AudioFormat((SAMPLE_RATE,), (1,))}
 
     async def connect(self) -> None:
@@ -58,12 +57,7 @@ class EspeakTTS(TTS[EspeakSettings]):
         self._espeak = EspeakProcess(
             sleep=self.clock.sleep, voice=wanted.voice, rate_wpm=wanted.rate_wpm, pitch=wanted.pitch
         )
-        try:
-            await self._espeak.start()
-        except ServiceError as error:
-            if "there is no voice" in str(error):
-                raise BadRequestError(str(error)) from None
-            raise
+        await self._espeak.start()
 
     async def disconnect(self) -> None:
         """End the process."""
@@ -71,13 +65,13 @@ class EspeakTTS(TTS[EspeakSettings]):
             await self._espeak.close()
 
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Return False once the process has ended."""
         return self._espeak is not None and self._espeak.pid is not None
 
     async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
-        """Speak a text."""
+        """Yield the speech of a text."""
         assert self._espeak is not None
-        with self._espeak.speak(text) as speech:
-            async for chunk in speech:
+        with self._espeak.speak(text) as utterance:
+            async for chunk in utterance:
                 words = tuple(WordStart(word.char_offset, word.start_ms - chunk.start_ms) for word in chunk.words)
                 yield SpeechChunk(chunk.samples, SAMPLE_RATE, words)

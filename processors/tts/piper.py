@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from ...pipeline.frames import Frame, OutputAudioFrame
 from ...pipeline.processor import AudioFormat
 from ..service.base import Limits, ServiceSettings, settings_of
-from ..subprocess.model_process import ModelProcess, OwnsModel, path_of
+from ..subprocess.model_process import ModelProcess, OwnsModelProcess, path_of
 from ..subprocess.parent import require_package
 from .base import TTS
 from .word_timing import SpeechChunk
@@ -34,7 +34,7 @@ class PiperSettings(ServiceSettings):
     threads: int = Field(default=2, ge=1, le=64)
 
 
-class PiperTTS(OwnsModel, TTS[PiperSettings]):
+class PiperTTS(OwnsModelProcess, TTS[PiperSettings]):
     """Speaks every `TextFrame`: `OutputAudioFrame` of 100 ms, int16 mono at the rate of the voice.
 
     ``model_path``: the ``.onnx`` file of a voice for Piper; ``config_path``: its settings, if they are not in the file

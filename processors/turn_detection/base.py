@@ -28,7 +28,7 @@ from ...pipeline.frames import (
 from ...pipeline.jobs import Stream
 from ...pipeline.processor import AudioFormat, FrameProcessor, handles, streams
 from ...pipeline.tasks import Deadline
-from ..service.chain import Chain
+from ..service.chain import ModelChain
 
 SAMPLE_RATE = 16_000
 HEARD_SAMPLES = 8 * SAMPLE_RATE
@@ -77,7 +77,7 @@ class TurnDetector(FrameProcessor):
         self._models = model.models if isinstance(model, FallbackTurnModel) else (model,)
         self._deadline_ms = deadline_ms
         names = [type(model).__name__ for model in self._models]
-        self._chain = Chain(names, "Nothing is known of whether the user's turn is over.", steady=1)
+        self._chain = ModelChain(names, "Nothing is known of whether the user's turn is over.", steady=1)
         self._last: Frame | None = None
         """The last that the voice detector said."""
         self._answers = 0
@@ -127,12 +127,12 @@ class TurnDetector(FrameProcessor):
                 if not 0 <= probability <= 1:
                     raise ServiceError(f"it gave {probability}, which is no probability.")
             except Exception as error:
-                self._chain.fail(self, index, error, self.clock.now_ns())
+                self._chain.failed(self, index, error, self.clock.now_ns())
             else:
-                self._chain.well(index)
+                self._chain.worked(index)
                 return probability
-        if complaint := self._chain.complaint(self, type(frame).__name__):
-            await self.push(complaint, UPSTREAM)
+        if error := self._chain.error_frame(self, type(frame).__name__):
+            await self.push(error, UPSTREAM)
         return None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voxline.pipeline.tasks import AGAIN_S
-from voxline.processors.service.base import CLOSING_S, ServiceSettings
+from voxline.processors.service.base import CLOSE_TIMEOUT_S, ServiceSettings
 from voxline.processors.session.settings import SessionSettings
 
 CHUNK_S = 0.02
@@ -32,7 +32,7 @@ class Load:
 
 def attempt_s(rules: ServiceSettings, load: Load) -> float:
     """One attempt: a new connection, the first piece, further ones, and the end of an answer that is given up."""
-    waits = rules.connect_timeout_s + rules.first_timeout_s + load.pieces * rules.between_timeout_s + CLOSING_S
+    waits = rules.connect_timeout_s + rules.first_timeout_s + load.pieces * rules.between_timeout_s + CLOSE_TIMEOUT_S
     # In each of these waits it may be told again.
     return waits + 3 * load.stubborn * AGAIN_S
 

@@ -86,11 +86,11 @@ def test_a_fallback_of_what_cannot_be_says_what_it_takes(members: Any, message: 
         Fallback(members)
 
 
-async def test_an_adapter_that_returns_in_the_place_of_yielding_is_told_so(harness: Harness):
+async def test_an_adapter_that_returns_instead_of_yielding_is_an_error(harness: Harness):
     class Returns(TTS):
         async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:  # pyright: ignore[reportIncompatibleMethodOverride]
             return []  # type: ignore[return-value]
 
     bench = await harness(Returns())
     await bench.send(TextFrame("Ten."))
-    bench.expect_error("Returns returns in the place of yielding", error="BadRequestError")
+    bench.expect_error("Returns returns instead of yielding", error="BadRequestError")

@@ -1,4 +1,4 @@
-"""What all services have in common: connections, attempts, deadlines, settings, metrics."""
+"""Base of all services: connections, attempts, deadlines, settings, metrics."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ from voxline.pipeline.errors import (
 from voxline.pipeline.frames import ServiceMetricsFrame
 from voxline.pipeline.recording import Recording, replay
 from voxline.pipeline.testing import Bench, BenchFailure, Harness
-from voxline.processors.service.base import Asking, Limits, Service, ServiceSettings, settings_of
+from voxline.processors.service.base import Limits, Service, ServiceCall, ServiceSettings, settings_of
 
 SECRET = "sk-secret-0123"
 HANG = "(hangs)"
@@ -34,14 +34,14 @@ Step = str | float | Exception
 
 
 class OracleSettings(ServiceSettings):
-    """Of the service of these tests."""
+    """Settings of the service of these tests."""
 
     voice: str = "low"
     speed: float = 1.0
 
 
 class Oracle(Service[OracleSettings]):
-    """Answers by a script: one entry for each attempt. ``connects``: the same for `connect`."""
+    """A scripted service: one entry for each attempt. ``connects``: the same for `connect`."""
 
     kind: ClassVar[str] = "oracle"
     reconnect_for: ClassVar[frozenset[str]] = frozenset({"voice"})
@@ -60,7 +60,7 @@ class Oracle(Service[OracleSettings]):
         self.connects = [*connects]
         self.refuses_to_close_s = refuses_to_close_s
         self.log: list[str] = []
-        self.askings: list[Asking[str]] = []
+        self.calls: list[ServiceCall[str]] = []
         self.lives = True
 
     async def connect(self) -> None:
@@ -97,13 +97,13 @@ class Oracle(Service[OracleSettings]):
 
     @handles(TextFrame)
     async def ask(self, frame: TextFrame) -> AsyncIterator[Frame]:
-        asking = Asking[str](self, lambda member: member.reply(frame.text))
-        self.askings.append(asking)
+        call = ServiceCall[str](self, lambda member: member.reply(frame.text))
+        self.calls.append(call)
         response = self.response
-        async with aclosing(asking.answer()) as answer:
+        async with aclosing(call.answer()) as answer:
             async for piece in answer:
                 yield TextFrame(piece)
-        await self.tell(asking, 1.0, response)
+        await self.push_metrics(call, 1.0, response)
 
 
 def texts(bench: Bench) -> list[str]:
@@ -115,7 +115,7 @@ def metrics(bench: Bench) -> list[ServiceMetricsFrame]:
 
 
 def times(oracle: Oracle) -> list[float]:
-    """When it was asked, in ms."""
+    """Times of the questions, in ms."""
     return [float(line.split()[-1]) for line in oracle.log if line.startswith("ask")]
 
 
@@ -148,7 +148,7 @@ async def failed_start(oracle: Oracle) -> str:
         (KeyError(SECRET), "Oracle failed: its library raised KeyError."),
     ],
 )
-async def test_what_is_wrong_with_a_connection_ends_the_start_and_is_said_in_a_sentence(error: Exception, said: str):
+async def test_a_failed_connection_fails_the_start_with_one_sentence(error: Exception, said: str):
     oracle = Oracle(connects=[error])
     message = await failed_start(oracle)
     assert said in message
@@ -167,7 +167,7 @@ async def test_a_connection_has_a_deadline_and_the_message_names_the_setting():
 
 @pytest.mark.parametrize("timeout_s", [10.0, 60.0])
 async def test_the_deadline_of_the_connection_is_the_one_that_was_set(harness: Harness, timeout_s: float):
-    """And not the one that every start() has."""
+    """The general deadline of start() does not replace it."""
     bench = await harness(Oracle(connects=[timeout_s - 1], connect_timeout_s=timeout_s))
     assert bench.now_ms == (timeout_s - 1) * 1000
     message = await failed_start(Oracle(connects=[HANG], connect_timeout_s=timeout_s))
@@ -175,7 +175,7 @@ async def test_the_deadline_of_the_connection_is_the_one_that_was_set(harness: H
 
 
 @pytest.mark.parametrize("error", [ServiceDownError("Gone."), ServiceTimeout("Slow."), ConnectionResetError()])
-async def test_after_a_failure_that_costs_the_connection_there_is_a_new_one(harness: Harness, error: Exception):
+async def test_a_failure_that_breaks_the_connection_makes_a_new_one(harness: Harness, error: Exception):
     oracle = Oracle([error])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -184,7 +184,7 @@ async def test_after_a_failure_that_costs_the_connection_there_is_a_new_one(harn
     assert [line for line in oracle.log if "connect" in line] == ["connect", "disconnect", "connect"]
 
 
-async def test_after_another_failure_the_connection_stays(harness: Harness):
+async def test_after_other_failures_the_connection_stays(harness: Harness):
     oracle = Oracle([BadAnswerError("What?")], [KeyError()], [RateLimitError("Not so often.")], attempts=4)
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -193,7 +193,7 @@ async def test_after_another_failure_the_connection_stays(harness: Harness):
     assert oracle.log.count("connect") == 1
 
 
-async def test_one_that_is_gone_is_made_again_before_it_is_asked(harness: Harness):
+async def test_a_lost_connection_is_made_again_before_the_question(harness: Harness):
     oracle = Oracle()
     bench = await harness(oracle)
     oracle.lives = False
@@ -210,22 +210,20 @@ async def test_a_connection_that_fails_counts_as_an_attempt(harness: Harness):
     await bench.send(TextFrame("hi"))
     await bench.advance(2_000)
     assert texts(bench) == ["hi!"]
-    assert [str(error) for error in oracle.askings[0].errors] == ["Gone.", "Still gone."]
+    assert [str(error) for error in oracle.calls[0].errors] == ["Gone.", "Still gone."]
     assert metrics(bench)[0].errors == ("ServiceDownError", "ServiceDownError")
     assert oracle.log.count("connect") == oracle.log.count("disconnect") + 1
 
 
 class BadAtLeaving(Oracle):
-    """Its `disconnect` raises, as those of broken connections do."""
+    """A service whose `disconnect` raises, as with a broken connection."""
 
     async def disconnect(self) -> None:
         await super().disconnect()
         raise OSError(SECRET)
 
 
-async def test_a_connection_that_cannot_be_closed_is_replaced_all_the_same(
-    harness: Harness, caplog: pytest.LogCaptureFixture
-):
+async def test_a_connection_that_fails_to_close_is_replaced_anyway(harness: Harness, caplog: pytest.LogCaptureFixture):
     oracle = BadAtLeaving([ServiceDownError("Gone.")])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -239,7 +237,7 @@ async def test_a_connection_that_cannot_be_closed_is_replaced_all_the_same(
 # --- attempts ---------------------------------------------------------------------------------------------------------
 
 
-async def test_it_is_asked_again_and_waits_longer_each_time(harness: Harness):
+async def test_retries_wait_longer_each_time(harness: Harness):
     oracle = Oracle(*[[BadAnswerError("What?")]] * 6, attempts=7, backoff_s=0.4, backoff_max_s=2)
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -252,7 +250,7 @@ async def test_it_is_asked_again_and_waits_longer_each_time(harness: Harness):
     assert len({wait % 50 for wait in waits}) > 1
 
 
-async def test_the_jitter_is_of_the_workers_random_numbers(harness: Harness):
+async def test_the_jitter_comes_from_the_workers_random_numbers(harness: Harness):
     async def asked(seed: int) -> list[float]:
         oracle = Oracle(*[[BadAnswerError("What?")]] * 4, attempts=5)
         bench = await harness(oracle, seed=seed)
@@ -264,20 +262,20 @@ async def test_the_jitter_is_of_the_workers_random_numbers(harness: Harness):
     assert await asked(1) != await asked(2)
 
 
-async def test_when_all_attempts_have_failed_the_last_error_is_told(harness: Harness):
+async def test_when_all_attempts_fail_the_last_error_is_reported(harness: Harness):
     oracle = Oracle([BadAnswerError("One.")], [BadAnswerError("Two.")], [BadAnswerError("Three.")])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
     await bench.advance(5_000)
     assert bench.expect_error(error="BadAnswerError", processor="Oracle").message == "Three."
     assert texts(bench) == []
-    assert oracle.askings[0].by == ""
+    assert oracle.calls[0].answered_by == ""
     await bench.send(TextFrame("ho"))
     assert texts(bench) == ["ho!"]
 
 
 @pytest.mark.parametrize("error", [AuthenticationError("No key."), BadRequestError("No such model.")])
-async def test_what_would_be_in_vain_is_not_tried_again(harness: Harness, error: ServiceError):
+async def test_errors_that_cannot_be_retried_are_not_retried(harness: Harness, error: ServiceError):
     oracle = Oracle([error])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -285,7 +283,7 @@ async def test_what_would_be_in_vain_is_not_tried_again(harness: Harness, error:
     assert times(oracle) == [0]
 
 
-async def test_a_service_that_asks_for_a_pause_gets_it(harness: Harness):
+async def test_a_pause_that_the_service_asks_for_is_kept(harness: Harness):
     oracle = Oracle([RateLimitError("Not so often.", wait_s=1.7)])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -293,7 +291,7 @@ async def test_a_service_that_asks_for_a_pause_gets_it(harness: Harness):
     assert times(oracle) == [0, 1_700]
 
 
-async def test_one_that_asks_for_too_long_a_pause_has_failed(harness: Harness):
+async def test_a_service_that_asks_for_too_long_a_pause_has_failed(harness: Harness):
     oracle = Oracle([RateLimitError("Not so often.", wait_s=2.5)])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -301,7 +299,7 @@ async def test_one_that_asks_for_too_long_a_pause_has_failed(harness: Harness):
     assert times(oracle) == [0]
 
 
-async def test_one_without_a_number_is_asked_again_after_the_usual_pause(harness: Harness):
+async def test_a_service_without_a_pause_is_retried_after_the_usual_one(harness: Harness):
     oracle = Oracle([RateLimitError("Not so often.")])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -327,29 +325,29 @@ async def test_the_first_piece_has_a_deadline_in_each_attempt(harness: Harness):
     await bench.advance(10_000)
     assert texts(bench) == ["in time"]
     assert times(oracle) == [0, 1_350, 2_700]
-    assert [type(error) for error in oracle.askings[0].errors] == [ServiceTimeout] * 2
-    assert "first_timeout_s" in str(oracle.askings[0].errors[0])
+    assert [type(error) for error in oracle.calls[0].errors] == [ServiceTimeout] * 2
+    assert "first_timeout_s" in str(oracle.calls[0].errors[0])
 
 
-async def test_the_next_pieces_have_another(harness: Harness):
+async def test_further_pieces_have_another_deadline(harness: Harness):
     oracle = Oracle(["a", 0.5, "b", 0.5, "c", 2.0, "d"], ["e"], between_timeout_s=0.6, backoff_s=0)
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
     await bench.advance(10_000)
     assert texts(bench) == ["a", "b", "c", "e"]
     assert times(oracle) == [0, 1_600]
-    assert "between_timeout_s" in str(oracle.askings[0].errors[0])
+    assert "between_timeout_s" in str(oracle.calls[0].errors[0])
 
 
-async def test_an_end_that_does_not_come_is_late_too(harness: Harness):
+async def test_a_missing_end_is_late_too(harness: Harness):
     oracle = Oracle(["a", HANG], attempts=1, between_timeout_s=0.6)
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
     await bench.advance(600)
-    bench.expect_error("gave nothing for 0.6 s", error="ServiceTimeout")
+    bench.expect_error("sent nothing for 0.6 s", error="ServiceTimeout")
 
 
-async def test_an_answer_that_will_not_end_is_left_with_its_connection(
+async def test_an_answer_that_does_not_close_is_abandoned_with_its_connection(
     harness: Harness,
 ):
     oracle = Oracle([HANG], ["second"], refuses_to_close_s=30, first_timeout_s=1, backoff_s=0)
@@ -364,7 +362,7 @@ async def test_an_answer_that_will_not_end_is_left_with_its_connection(
     assert bench.errors == []
 
 
-async def test_an_answer_that_is_not_wanted_any_more_is_closed_by_the_interruption(harness: Harness):
+async def test_an_interruption_closes_the_answer(harness: Harness):
     oracle = Oracle(["a", HANG])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"), response=1)
@@ -377,7 +375,7 @@ async def test_an_answer_that_is_not_wanted_any_more_is_closed_by_the_interrupti
     assert oracle.log.count("connect") == 1
 
 
-async def test_an_interruption_while_it_waits_for_the_next_attempt_ends_it(harness: Harness):
+async def test_an_interruption_during_the_backoff_ends_the_call(harness: Harness):
     oracle = Oracle([BadAnswerError("What?")])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"), response=1)
@@ -411,7 +409,7 @@ async def test_an_interruption_while_it_connects_leaves_nothing_half_done(harnes
         (BadAnswerError("Mine."), BadAnswerError, "Mine."),
     ],
 )
-async def test_errors_of_libraries_become_what_they_mean_without_their_words(
+async def test_library_errors_become_service_errors_without_their_text(
     harness: Harness, error: Exception, kind: type[Exception], message: str, caplog: pytest.LogCaptureFixture
 ):
     oracle = Oracle([error], attempts=1)
@@ -424,7 +422,7 @@ async def test_errors_of_libraries_become_what_they_mean_without_their_words(
     assert SECRET not in "".join(record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG)
 
 
-async def test_an_adapter_can_say_what_its_librarys_errors_mean(harness: Harness):
+async def test_an_adapter_can_translate_its_librarys_errors(harness: Harness):
     class Polyglot(Oracle):
         def translate(self, error: Exception) -> ServiceError | None:
             return RateLimitError("Not so often.", 1.0) if isinstance(error, KeyError) else None
@@ -434,10 +432,10 @@ async def test_an_adapter_can_say_what_its_librarys_errors_mean(harness: Harness
     await bench.send(TextFrame("hi"))
     await bench.advance(1_000)
     assert texts(bench) == ["hi!"]
-    assert [str(error) for error in oracle.askings[0].errors] == ["Not so often."]
+    assert [str(error) for error in oracle.calls[0].errors] == ["Not so often."]
 
 
-async def test_it_is_called_by_its_name(harness: Harness):
+async def test_messages_use_the_services_name(harness: Harness):
     bench = await harness(Oracle([OSError()], attempts=1, name="delphi"))
     await bench.send(TextFrame("hi"))
     bench.expect_error("^delphi cannot be reached", processor="delphi")
@@ -466,7 +464,7 @@ async def test_metrics_say_who_answered_when_and_after_which_errors(harness: Har
         ({"pitch": 3}, ["pitch", "attempts"]),
     ],
 )
-def test_a_setting_that_cannot_be_is_said_in_a_sentence(fields: dict[str, Any], said: list[str]):
+def test_an_invalid_setting_is_one_sentence(fields: dict[str, Any], said: list[str]):
     with pytest.raises(SettingsError) as error:
         settings_of("Oracle", OracleSettings, **fields)
     message = str(error.value)
@@ -487,7 +485,7 @@ async def test_an_update_holds_from_the_next_question_on(harness: Harness):
     assert oracle.log.count("connect") == 1
 
 
-async def test_an_update_that_cannot_be_raises_at_the_caller_and_changes_nothing(harness: Harness):
+async def test_an_invalid_update_raises_at_the_caller_and_changes_nothing(harness: Harness):
     oracle = Oracle()
     bench = await harness(oracle)
     before = oracle.settings
@@ -507,7 +505,7 @@ async def test_two_updates_at_once_both_hold(harness: Harness):
     assert (oracle.settings.attempts, oracle.settings.speed) == (2, 3.0)
 
 
-async def test_a_setting_that_the_connection_is_made_with_makes_a_new_one(harness: Harness):
+async def test_a_connection_setting_makes_a_new_connection(harness: Harness):
     oracle = Oracle()
     bench = await harness(oracle)
     oracle.update(voice="high")
@@ -520,7 +518,7 @@ async def test_a_setting_that_the_connection_is_made_with_makes_a_new_one(harnes
     assert oracle.log.count("connect") == 2
 
 
-async def test_an_answer_that_is_under_way_keeps_its_connection(harness: Harness):
+async def test_a_running_answer_keeps_its_connection(harness: Harness):
     oracle = Oracle(["a", 1.0, "b"])
     bench = await harness(oracle)
     await bench.send(TextFrame("hi"))
@@ -546,7 +544,7 @@ async def test_an_update_is_in_the_recording_and_so_in_the_replay(harness: Harne
     assert again.log == []
 
 
-def test_before_it_runs_nothing_can_be_updated_but_what_is_wrong_is_still_said():
+def test_an_update_before_the_run_still_checks_its_values():
     oracle = Oracle()
     with pytest.raises(SettingsError):
         oracle.update(attempts=0)
@@ -576,7 +574,7 @@ def assert_typed(bench: Bench) -> None:
     interrupts=st.lists(st.integers(0, 4), max_size=3),
     step_ms=st.sampled_from([50, 500, 1_000, 20_000]),
 )
-def test_whatever_happens_every_question_ends_and_what_was_opened_is_closed(
+def test_every_question_ends_and_every_connection_closes(
     script: list[list[Step]],
     connects: list[Step],
     interrupts: list[int],
@@ -609,8 +607,8 @@ def test_whatever_happens_every_question_ends_and_what_was_opened_is_closed(
         assert failures == []
         opened = [line for line in oracle.log if "connect" in line]
         assert opened == ["connect", "disconnect"] * (len(opened) // 2)
-        for asking in oracle.askings:
-            assert len(asking.errors) <= oracle.settings.attempts
+        for call in oracle.calls:
+            assert len(call.errors) <= oracle.settings.attempts
 
     asyncio.run(run())
 
@@ -631,7 +629,7 @@ async def test_an_update_while_it_connects_is_not_lost(harness: Harness):
 
 
 class Pair(Oracle):
-    """Several in the place of one."""
+    """A service with two members."""
 
     def __init__(self, *members: Oracle) -> None:
         super().__init__()
@@ -642,20 +640,20 @@ class Pair(Oracle):
 
 
 class Stuck(Oracle):
-    """Its connection cannot be given back."""
+    """A service whose `disconnect` hangs."""
 
     async def disconnect(self) -> None:
         await Wait()
 
 
-async def test_members_that_do_not_disconnect_keep_no_other_from_it(harness: Harness):
+async def test_a_member_that_fails_to_disconnect_does_not_stop_the_others(harness: Harness):
     last = Oracle()
     bench = await harness(Pair(Stuck(), Stuck(), last))
     await bench.close()
     assert last.log == ["connect", "disconnect"]
 
 
-async def test_a_connection_that_cannot_be_made_with_these_settings_costs_one_member_and_not_the_question(
+async def test_settings_that_cannot_connect_fail_one_member_and_not_the_question(
     harness: Harness,
 ):
     first = Oracle(connects=[0.0, SettingsError("There is no voice 'none'.")])
@@ -668,16 +666,16 @@ async def test_a_connection_that_cannot_be_made_with_these_settings_costs_one_me
 async def test_a_member_has_one_place(harness: Harness):
     shared = Oracle()
     bench = await harness(Pair(shared, Oracle()))
-    with pytest.raises(BenchFailure, match=r"Oracle in Pair is part of something else.*make a second"):
+    with pytest.raises(BenchFailure, match=r"Oracle in Pair already runs in another place.*make a second"):
         await harness(Pair(Oracle(), shared))
     await bench.send(TextFrame("hi"))
     assert texts(bench) == ["hi!"]
     assert shared.log.count("disconnect") == 0
 
 
-async def test_a_setting_that_only_members_have_is_not_taken_without_an_effect(harness: Harness):
+async def test_a_setting_that_only_members_have_is_refused(harness: Harness):
     pair = Pair(Oracle(), Oracle())
     await harness(pair)
-    with pytest.raises(SettingsError, match="attempts, first_timeout_s is what each member has"):
+    with pytest.raises(SettingsError, match="each member has its own attempts, first_timeout_s"):
         pair.update(first_timeout_s=1.0, attempts=1)
     pair.update(voice="high")

@@ -1,4 +1,4 @@
-"""Health: who is asked, and when the one that failed is asked again."""
+"""Health: order of the members, and rests after failures."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from voxline.pipeline import SettingsError
-from voxline.processors.service.health import MOST_SAID_S, Health
+from voxline.processors.service.health import MAX_REQUESTED_REST_S, Health
 
 S = 1_000_000_000
 
@@ -15,7 +15,7 @@ def test_all_are_healthy_at_first_in_the_given_order():
     assert Health(3).order(0) == Health(3).healthy(5 * S) == [0, 1, 2]
 
 
-def test_who_failed_is_left_out_for_a_second_and_then_stands_in_its_old_place():
+def test_a_failed_member_rests_for_a_second_and_returns_to_its_place():
     health = Health(3)
     health.failed(0, 10 * S)
     assert health.order(10 * S) == health.order(11 * S - 1) == [1, 2]
@@ -37,7 +37,7 @@ def test_each_failure_in_a_row_doubles_the_rest_up_to_a_minute():
     assert health.order(now + S) == [0, 1]
 
 
-def test_where_none_is_healthy_it_is_the_one_that_recovers_first():
+def test_if_all_rest_the_first_to_recover_is_asked():
     health = Health(3)
     health.failed(2, 1 * S)
     health.failed(1, 0)
@@ -51,9 +51,10 @@ def test_where_none_is_healthy_it_is_the_one_that_recovers_first():
 
 
 @pytest.mark.parametrize(
-    ("said", "rest_s"), [(7.5, 7.5), (0, 0), (-3, 0), (90, 90), (1e9, MOST_SAID_S), (math.nan, 1), (math.inf, 1)]
+    ("said", "rest_s"),
+    [(7.5, 7.5), (0, 0), (-3, 0), (90, 90), (1e9, MAX_REQUESTED_REST_S), (math.nan, 1), (math.inf, 1)],
 )
-def test_a_service_that_says_how_long_is_believed_within_reason(said: float, rest_s: float):
+def test_a_requested_rest_is_kept_up_to_a_bound(said: float, rest_s: float):
     health = Health(2)
     health.failed(0, S, wait_s=said)
     assert health.healthy(S + round(rest_s * S)) == [0, 1]
@@ -63,13 +64,13 @@ def test_a_service_that_says_how_long_is_believed_within_reason(said: float, res
 @pytest.mark.parametrize(
     "settings", [(0, 1, 60), (-1, 1, 60), (1, 0, 60), (1, 61, 60), (1, 1, math.inf), (1, math.nan, 60)]
 )
-def test_settings_that_cannot_be_are_told_at_once(settings: tuple[int, float, float]):
+def test_impossible_settings_raise(settings: tuple[int, float, float]):
     with pytest.raises(SettingsError):
         Health(*settings)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["failed", "worked"]), st.integers(0, 5 * S))))
-def test_somebody_is_always_asked_nobody_twice_and_nobody_rests_longer_than_a_minute(
+def test_one_member_is_always_asked_none_twice_and_none_rests_longer_than_a_minute(
     happened: list[tuple[int, str, int]],
 ):
     health, now = Health(4), 0

@@ -27,7 +27,7 @@ from voxline.pipeline.testing import Bench, Harness
 from voxline.pipeline.testing.material import chunks, join
 from voxline.processors import PocketSphinxSTT
 from voxline.processors.stt.jsgf import GrammarError
-from voxline.processors.stt.sphinx import SphinxProcess
+from voxline.processors.stt.pocketsphinx_process import SphinxProcess
 from voxline.tests.places import AUDIO
 from voxline.transports.memory import MemoryTransport
 

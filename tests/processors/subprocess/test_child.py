@@ -1,4 +1,4 @@
-"""A service in a process of its own, tried with a small one that misbehaves on demand."""
+"""Child processes, tested with a small child that misbehaves on demand."""
 
 import asyncio
 import gc
@@ -70,7 +70,7 @@ MakeChild = Callable[..., ChildProcess]
 
 @pytest.fixture
 async def make_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeChild]:
-    """Makes ChildProcess objects for the module above, and closes them after the test."""
+    """Make `ChildProcess` objects for the module above, and close them after the test."""
     (tmp_path / "odd_child.py").write_text(ODD_CHILD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     children: list[ChildProcess] = []
@@ -105,13 +105,13 @@ async def test_what_a_library_prints_does_not_get_into_the_protocol(child: Child
     assert (await child.request("echo", text="still here")).text("text") == "still here"
 
 
-async def test_a_refusal_is_told_and_the_service_goes_on(child: ChildProcess):
+async def test_a_refusal_raises_and_the_service_continues(child: ChildProcess):
     with pytest.raises(ServiceError, match=r"^Oddity: not today$"):
         await child.request("refuse")
     assert (await child.request("echo", text="on")).text("text") == "on"
 
 
-async def test_a_refusal_without_a_question_is_told_to_the_next_question(child: ChildProcess):
+async def test_a_refusal_of_a_send_raises_at_the_next_question(child: ChildProcess):
     await child.send("refuse")
     with pytest.raises(ServiceError, match="not today"):
         await child.request("echo", text="?")
@@ -119,7 +119,7 @@ async def test_a_refusal_without_a_question_is_told_to_the_next_question(child: 
 
 
 @pytest.mark.parametrize("read", [0, 1, 7])
-async def test_a_question_given_up_midway_leaves_no_answers_for_the_next(child: ChildProcess, read: int):
+async def test_an_abandoned_question_leaves_no_answers_for_the_next(child: ChildProcess, read: int):
     with child.stream("count", to=1e9) as replies:
         for _ in range(read):
             await anext(replies)
@@ -149,13 +149,13 @@ async def test_cancelling_a_reader_at_any_reply_leaves_the_next_question_its_own
 
 
 async def child_turn() -> None:
-    """Let the event loop look at the pipes once."""
+    """Wait until the event loop has read the pipes once."""
     turned = asyncio.Event()
     asyncio.get_running_loop().call_soon(turned.set)
     await turned.wait()
 
 
-async def test_a_new_question_takes_the_place_of_one_that_was_forgotten(child: ChildProcess):
+async def test_a_new_question_replaces_a_forgotten_one(child: ChildProcess):
     forgotten = child.stream("hang")
     await anext(forgotten)
     assert (await child.request("echo", text="mine")).text("text") == "mine"
@@ -166,9 +166,9 @@ async def test_two_tasks_at_once_are_an_error_for_the_second(child: ChildProcess
     await anext(hanging)
     first = asyncio.create_task(hanging.last())
     await child_turn()
-    with pytest.raises(ServiceError, match="by another task: it serves one at a time"):
+    with pytest.raises(ServiceError, match="by another task: it answers one question at a time"):
         child.stream("echo")
-    with pytest.raises(ServiceError, match="by another task: it serves one at a time"):
+    with pytest.raises(ServiceError, match="by another task: it answers one question at a time"):
         await hanging.last()
     assert not first.done()
     hanging.close()
@@ -180,9 +180,9 @@ async def test_a_child_that_nobody_reads_waits_and_can_still_be_stopped(child: C
     counting = child.stream("count", to=1e9)
     for _ in range(200):
         await child_turn()
-    link = child._link
-    assert link is not None
-    assert sum(len(reply.payload) for reply in link.replies) < 1_000_000
+    pipes = child._pipes
+    assert pipes is not None
+    assert sum(len(reply.payload) for reply in pipes.replies) < 1_000_000
     counting.close()
     assert (await child.request("echo", text="free")).text("text") == "free"
 
@@ -210,7 +210,7 @@ async def test_a_crash_tells_the_last_lines_of_stderr(child: ChildProcess):
     assert len(text) < 1000
 
 
-async def test_what_it_says_when_it_has_heard_somebody_is_told_at_debug_only(
+async def test_after_the_first_answer_its_stderr_is_logged_at_debug_only(
     child: ChildProcess, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG, logger="voxline")
@@ -222,23 +222,21 @@ async def test_what_it_says_when_it_has_heard_somebody_is_told_at_debug_only(
     ]
 
 
-async def test_a_module_that_does_not_exist_is_told(make_child: MakeChild):
+async def test_a_missing_module_is_an_error(make_child: MakeChild):
     child = make_child("voxline.no_such_module")
     await child.start()
     with pytest.raises(ServiceCrashed, match=r"No module named voxline\.no_such_module"):
         await child.request("echo")
 
 
-async def test_a_process_that_speaks_something_else_is_ended_and_told(make_child: MakeChild):
+async def test_a_process_with_another_protocol_is_killed(make_child: MakeChild):
     child = make_child("this")
     await child.start()
-    with pytest.raises(
-        ServiceCrashed, match="Oddity was ended because it sent something that is not a message: b'The Zen"
-    ):
+    with pytest.raises(ServiceCrashed, match="Oddity was killed because of its output: not a message: b'The Zen"):
         await child.request("echo")
 
 
-async def test_a_child_that_is_not_started_or_started_twice_is_told(make_child: MakeChild):
+async def test_a_child_that_is_not_started_or_started_twice_is_an_error(make_child: MakeChild):
     child = make_child()
     with pytest.raises(ServiceError, match=r"Oddity is not running: call start\(\) first"):
         await child.request("echo")
@@ -261,7 +259,7 @@ async def test_close_while_a_question_is_open_ends_both(child: ChildProcess):
         await waiting
 
 
-async def test_close_ends_a_child_that_ignores_all_but_the_last_word(make_child: MakeChild):
+async def test_close_kills_a_child_that_ignores_sigterm(make_child: MakeChild):
     naps: list[float] = []
 
     async def nap(seconds: float) -> None:
@@ -271,10 +269,10 @@ async def test_close_ends_a_child_that_ignores_all_but_the_last_word(make_child:
     make_child()
     await stubborn.start()
     await stubborn.request("stay")
-    link = stubborn._link
-    assert link is not None
+    pipes = stubborn._pipes
+    assert pipes is not None
     await stubborn.close()
-    assert link.exit_code == -signal.SIGKILL
+    assert pipes.exit_code == -signal.SIGKILL
     assert sum(naps) == pytest.approx(1.0)
 
 
@@ -305,12 +303,12 @@ async def test_a_forgotten_child_is_killed(make_child: MakeChild):
     make_child()
     child = ChildProcess("Oddity", "odd_child", sleep=SystemClock().sleep)
     await child.start()
-    link = child._link
-    assert link is not None
+    pipes = child._pipes
+    assert pipes is not None
     del child
     gc.collect()
-    await link.gone()
-    assert link.exit_code == -signal.SIGKILL
+    await pipes.gone()
+    assert pipes.exit_code == -signal.SIGKILL
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs a way to wait for somebody else's process")
@@ -341,7 +339,7 @@ def test_a_child_ends_when_its_parent_is_killed(make_child: MakeChild):
     assert ended
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it():
+def test_the_error_for_a_missing_package_has_the_command_that_installs_it():
     with pytest.raises(MissingExtraError) as caught:
         require_package("PocketSphinx", "no_such_sphinx", "pocketsphinx", "speech")
     assert str(caught.value) == (
@@ -364,7 +362,7 @@ def test_messages_are_cut_from_any_pieces():
 
 
 @pytest.mark.parametrize("data", [b"Hello, world. This is text.", b"\x02\x00\x00\x00\x00\x00\x00\x00[]", b"\xff" * 8])
-def test_what_is_no_message_is_an_error(data: bytes):
+def test_other_bytes_are_an_error(data: bytes):
     with pytest.raises(WireError, match="not a message"):
         MessageReader().feed(data)
 

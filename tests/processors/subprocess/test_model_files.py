@@ -59,24 +59,24 @@ def test_any_bytes_are_refused_or_read_and_never_a_surprise(file: Path, content:
 
 def test_a_length_beyond_all_bounds_is_refused(file: Path):
     file.write_bytes(b"\x3a" + b"\xff" * 9 + b"\x7f" + b"graph")
-    with pytest.raises(Refused, match="cut off"):
+    with pytest.raises(Refused, match="truncated"):
         read_head(file, "a model")
 
 
 def test_what_a_file_is_instead_is_told(tmp_path: Path):
     path = tmp_path / "a.bin"
-    with pytest.raises(Refused, match=r"there is no file .*a\.bin, which should be a voice; nothing is downloaded"):
+    with pytest.raises(Refused, match=r"there is no file .*a\.bin; it should be a voice. Nothing is downloaded"):
         require_file(path, "a voice")
-    with pytest.raises(Refused, match="is a folder, and should be a voice"):
+    with pytest.raises(Refused, match="is a folder; it should be a voice"):
         require_file(tmp_path, "a voice")
     path.write_bytes(b"")
-    with pytest.raises(Refused, match="is empty, and should be a voice"):
+    with pytest.raises(Refused, match="is empty; it should be a voice"):
         require_file(path, "a voice")
     path.write_text("hello")
     require_file(path, "a voice")
-    with pytest.raises(Refused, match="is a text, and should be a voice"):
+    with pytest.raises(Refused, match="is a text file; it should be a voice"):
         require_binary(path, "a voice")
-    with pytest.raises(Refused, match="is a file, and should be a folder with a voice"):
+    with pytest.raises(Refused, match="is a file; it should be a folder with a voice"):
         require_folder(path, "a voice")
 
 
@@ -84,7 +84,7 @@ def test_what_a_file_is_instead_is_told(tmp_path: Path):
 def test_settings_that_are_no_object_are_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(Refused, match="is no JSON object, and should be settings"):
+    with pytest.raises(Refused, match="is not a JSON object; it should be settings"):
         read_json(path, "settings")
 
 

@@ -12,7 +12,7 @@ import pytest
 from voxline.pipeline.clock import SystemClock
 from voxline.pipeline.errors import MissingExtraError, ServiceError
 from voxline.processors.subprocess.parent import ServiceCrashed
-from voxline.processors.tts.espeak_process import SAMPLE_RATE, EspeakProcess, SpeechChunk, SpokenWord
+from voxline.processors.tts.espeak_process import SAMPLE_RATE, EspeakChunk, EspeakProcess, EspeakWord
 
 pytest.importorskip("espeakng_loader")
 
@@ -41,7 +41,7 @@ async def voice(make_voice: MakeVoice) -> EspeakProcess:
     return started
 
 
-async def say(voice: EspeakProcess, text: str) -> tuple[npt.NDArray[np.int16], list[SpokenWord]]:
+async def say(voice: EspeakProcess, text: str) -> tuple[npt.NDArray[np.int16], list[EspeakWord]]:
     """All samples and words of a text."""
     with voice.speak(text) as speech:
         chunks = [chunk async for chunk in speech]
@@ -95,7 +95,7 @@ async def test_cancelled_in_mid_speech_the_next_text_is_heard_alone(voice: Espea
 
 
 async def test_a_task_cancelled_while_it_waits_for_a_chunk_stops_the_speech(voice: EspeakProcess):
-    heard: list[SpeechChunk] = []
+    heard: list[EspeakChunk] = []
 
     async def speak() -> None:
         with voice.speak(LONG) as speech:
@@ -166,7 +166,7 @@ async def test_an_unknown_voice_is_told_with_some_that_there_are(make_voice: Mak
 
 @pytest.mark.parametrize("settings", [{"rate_wpm": 79}, {"rate_wpm": 451}, {"pitch": -1}, {"pitch": 100}])
 def test_settings_out_of_range_are_told_at_once(make_voice: MakeVoice, settings: dict[str, int]):
-    with pytest.raises(ValueError, match="and eSpeak takes"):
+    with pytest.raises(ValueError, match="eSpeak accepts"):
         make_voice(**settings)
 
 

@@ -25,7 +25,7 @@ from voxline.pipeline.testing import Bench, BenchFailure, Harness
 from voxline.pipeline.testing.material import join
 from voxline.processors.subprocess.child import Refused, Request
 from voxline.processors.subprocess.model_process import ModelProcess
-from voxline.processors.subprocess.wire import Message
+from voxline.processors.subprocess.wire import WireMessage
 from voxline.processors.tts.piper import PiperTTS
 from voxline.processors.tts.piper_child import Speaker
 from voxline.tests.processors.subprocess.onnx_file import mean_model
@@ -233,7 +233,7 @@ def without(key: str) -> Callable[[Path], object]:
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: path.unlink(), "there is no file .*voice.onnx, which should be the"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder, and should be the .onnx"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder; it should be the .onnx"),
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
     "a text": (lambda path: path.write_text("hello\n" * 10), "is a text"),
     "a web page": (lambda path: path.write_text("\n<!DOCTYPE html><html>"), "is a web page"),
@@ -263,7 +263,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_no_voice_is_told_in_a_sentence(tmp_path: Path, case: str):
     spoil, message = WRONG[case]
     spoil(write_voice(tmp_path))
-    request = Request(cast(Any, None), Message({"model": str(tmp_path / "voice.onnx")}, b""))
+    request = Request(cast(Any, None), WireMessage({"model": str(tmp_path / "voice.onnx")}, b""))
     with pytest.raises(Refused, match=message) as caught:
         Speaker().start(request)
     assert len(str(caught.value).replace(str(tmp_path), "")) < 300

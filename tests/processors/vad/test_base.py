@@ -327,7 +327,7 @@ async def test_where_all_have_failed_one_error_says_so_and_speech_ends(harness: 
         assert len(bench.errors) <= 1
     (error,) = bench.errors
     assert error.message.startswith(
-        "VAD failed (RuntimeError); VAD failed (RuntimeError). Nobody is heard to speak. It is tried again"
+        "VAD failed (RuntimeError); VAD failed (RuntimeError). No speech is detected. The next attempt follows"
     )
     assert (error.processor, error.frame, error.error) == ("FallbackVAD", "InputAudioFrame", "RuntimeError")
     assert sum(len(frame.samples) for frame in bench.down if isinstance(frame, InputAudioFrame)) == len(samples)

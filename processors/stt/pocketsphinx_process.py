@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ...pipeline.errors import ServiceError
 from ..subprocess.parent import ChildProcess, Sleep, require_package
-from ..subprocess.wire import Message
+from ..subprocess.wire import WireMessage
 from .jsgf import GrammarError, Word, check_grammar
 from .phone_similarity import is_believed, likeness
 
@@ -51,7 +51,7 @@ class SphinxProcess:
     """A recogniser in a process. `sleep` is the clock's, in seconds. Errors are ServiceError and its kind."""
 
     def __init__(self, *, sleep: Sleep) -> None:
-        self._child = ChildProcess("PocketSphinx", "voxline.processors.stt.sphinx_child", sleep=sleep)
+        self._child = ChildProcess("PocketSphinx", "voxline.processors.stt.pocketsphinx_child", sleep=sleep)
         self._mean: tuple[float, ...] = CEPSTRAL_MEAN
         self._open = False
 
@@ -140,7 +140,7 @@ class SphinxProcess:
             raise ServiceError(f"PocketSphinx: {what}() without an utterance: call begin() first")
 
 
-def _judge(answer: Message) -> tuple[str, bool | None, float | None]:
+def _judge(answer: WireMessage) -> tuple[str, bool | None, float | None]:
     """The text to believe, whether it is the grammar's, and how alike the two decoders heard."""
     lm_text = answer.text("lm")
     if "grammar" not in answer.header:

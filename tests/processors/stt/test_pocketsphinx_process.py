@@ -16,7 +16,7 @@ from voxline.pipeline.clock import SystemClock
 from voxline.pipeline.errors import MissingExtraError, ServiceError
 from voxline.processors.stt.jsgf import GrammarError
 from voxline.processors.stt.phone_similarity import likeness
-from voxline.processors.stt.sphinx import CEPSTRAL_MEAN, Hypothesis, SphinxProcess
+from voxline.processors.stt.pocketsphinx_process import CEPSTRAL_MEAN, Hypothesis, SphinxProcess
 from voxline.processors.subprocess.parent import ServiceCrashed
 from voxline.tests.places import AUDIO
 
