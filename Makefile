@@ -1,42 +1,62 @@
-# Every target does its own set-up: a virtual environment in .venv, with nothing asked.
+# Every target installs what it needs, and no more, into a virtual environment in .venv; it asks no questions.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.ready
-
 PORT ?= 8080
+# More options of pytest for both halves of `make test`, as in: make test PYTEST="-k interruption"
+PYTEST ?=
 
-.PHONY: demo serve test lint types bench check clean
+.PHONY: demo serve test test-fast test-realtime test-long lint types bench check clean
 
-demo: $(STAMP)
+demo: $(VENV)/.has-demo
 	$(BIN)/voxline demo
 
-serve: $(STAMP)
+serve: $(VENV)/.has-serve
 	$(BIN)/voxline run examples/rover.py --transport webrtc --port $(PORT)
 
-test: $(STAMP)
-	$(BIN)/python -m pytest
+# In parallel, then the tests that need real time (sound, browsers, networks), one by one on a machine that is then quiet.
+test: test-fast test-realtime
 
-lint: $(STAMP)
+test-fast: $(VENV)/.has-test
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "not realtime" $(PYTEST)
+
+test-realtime: $(VENV)/.has-test
+	$(BIN)/python -m pytest -m realtime $(PYTEST)
+
+# The same tests, with all of the random examples.
+test-long: export VOXLINE_LONG = 1
+test-long: test
+
+lint: $(VENV)/.has-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP) build/types/voxline
-	$(BIN)/basedpyright
+types: $(VENV)/.has-types build/types/voxline
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-bench: $(STAMP)
+bench: $(VENV)/.has-test
 	$(BIN)/python benchmarks/run.py
 
 check: lint types test
 
-$(STAMP): pyproject.toml
+# The extras of pyproject.toml that each target needs.
+EXTRAS_demo := demo
+EXTRAS_serve := speech,webrtc
+EXTRAS_test := dev
+EXTRAS_lint := lint
+EXTRAS_types := dev,lint
+
+$(VENV)/.has-%: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS_$*)]'
+	@touch $@
+
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "voxline needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-# Static tools cannot see the import hook that maps `voxline` to this folder; a link can be followed by all of them.
+# Static tools cannot see the import hook that maps `voxline` to this folder; all of them can follow a link.
 build/types/voxline:
 	@mkdir -p build/types
 	@ln -sfn ../.. $@

@@ -17,8 +17,9 @@ from voxline.processors.service.base import ServiceSettings
 from voxline.processors.session.settings import SessionSettings
 from voxline.tests.chaos.promise import Load, promised_s, service_s
 from voxline.tests.chaos.talk import WEATHERS, Talk, Tally, converse
+from voxline.tests.scale import examples
 
-CONVERSATIONS = int(os.environ.get("VOXLINE_CHAOS", "20"))
+CONVERSATIONS = int(os.environ.get("VOXLINE_CHAOS", examples(20, 10)))
 """Of 30 turns each."""
 BLOCK = 5
 BYTES_PER_TURN = 2_000

@@ -19,7 +19,6 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
@@ -28,6 +27,7 @@ from typing import Any
 
 import aiohttp
 from voxline.tests.browser import udp
+from voxline.tests.needs import chromium_path
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--no-default-browser-check",
@@ -38,14 +38,6 @@ ACCEPTS = ("--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-
 """A user who allows the microphone."""
 MAX_MESSAGE = 64 * 1024 * 1024
 """Of the protocol, in bytes: a screenshot is one message."""
-
-
-def chromium_path() -> str | None:
-    """Where Chromium is: VOXLINE_CHROMIUM, or what the path has; None where there is none."""
-    named = os.environ.get("VOXLINE_CHROMIUM")
-    if named:
-        return named if Path(named).exists() else None
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class PageError(AssertionError):

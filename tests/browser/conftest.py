@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from voxline.tests.browser.chromium import Page, chromium, chromium_path
+from voxline.tests.browser.chromium import Page, chromium
+from voxline.tests.needs import need
 
 Browser = Callable[..., Awaitable[Page]]
 
@@ -14,8 +15,7 @@ Browser = Callable[..., Awaitable[Page]]
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     """Starts headless Chromium: ``page = await browser(microphone=wav)``; see `chromium`. Each call is one more."""
-    if chromium_path() is None:
-        pytest.skip("needs Chromium: apt-get install chromium, or set VOXLINE_CHROMIUM to its path")
+    need("chromium")
     async with AsyncExitStack() as stack:
 
         async def start(**options: object) -> Page:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from voxline.tests.needs import need
 from voxline.tests.places import ROOT
 
 SOURCE = Path(__file__).parent / "npm_client"
@@ -25,9 +26,9 @@ def npm_page() -> Path:
     page, stamp = BUILD / "page", BUILD / "stamp"
     if stamp.exists() and stamp.read_text() == digest:
         return page
+    need("npm")
     npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("needs node and npm: apt-get install nodejs npm")
+    assert npm is not None
     shutil.rmtree(BUILD, ignore_errors=True)
     page.mkdir(parents=True)
     for file in files:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import InputAudioFrame, InputEndedFrame, Samples, TransportError
 from voxline.pipeline.audio import SILENCE_DBFS, mono, rms_dbfs
+from voxline.tests.scale import examples
 from voxline.tests.transports.peers import Ears
 from voxline.transports.base import Transport
 from voxline.transports.input import Shape
@@ -46,7 +47,7 @@ SIZES = st.lists(st.integers(0, 2_000), min_size=1, max_size=40)
 # --- the shape of it ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(SIZES, st.lists(st.booleans(), min_size=40, max_size=40), st.integers(0, 10**12))
 def test_at_its_own_rate_every_sample_comes_out_once_whatever_pieces_it_came_in(
     sizes: list[int], in_stereo: list[bool], begun_ns: int

@@ -27,6 +27,7 @@ from voxline.pipeline import (
 from voxline.pipeline.graph import Pipeline
 from voxline.pipeline.testing import Harness
 from voxline.pipeline.worker import PipelineWorker
+from voxline.tests.scale import examples
 from voxline.tests.transports.stage import NS_PER_MS, RATE, Notes, Speaker, audio, joined, ramp, times
 from voxline.transports.memory import MemoryTransport
 
@@ -221,7 +222,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(MOVES, st.sampled_from([0, 20, 35, 60, 100, 250]), st.booleans())
 async def test_whatever_happens_the_records_say_what_was_heard(
     moves: list[tuple[str, int]], lead_ms: int, on_grid: bool

@@ -35,6 +35,7 @@ from voxline.pipeline import (
     source,
 )
 from voxline.pipeline.testing import Harness
+from voxline.tests.scale import examples
 from voxline.tests.transports.stage import (
     MS,
     NS_PER_MS,
@@ -607,6 +608,6 @@ async def talk(steps: list[tuple[str, int]]) -> None:
 
 
 @given(st.lists(STEPS, max_size=40))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_whatever_happens_no_sample_is_lost_or_doubled(steps: list[tuple[str, int]]):
     asyncio.run(talk(steps))

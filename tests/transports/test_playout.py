@@ -17,6 +17,7 @@ from voxline.pipeline import (
     Samples,
     SpokenWord,
 )
+from voxline.tests.scale import examples
 from voxline.transports.playout import Facts, PlayoutLedger
 
 RATE = 1_000
@@ -294,7 +295,7 @@ SPANS = st.lists(
 
 
 @given(SPANS, st.integers(0, 12_000), st.integers(0, 12_000), st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_more_is_heard_the_longer_it_is_played(spans: list[tuple[list[str], int]], one: int, other: int, ended: bool):
     """Always the first so many words; none of them before its span has begun."""
     texts: list[str] = []
@@ -354,7 +355,7 @@ def value_of(response: int, index: int) -> int:
 
 
 @given(st.lists(STEPS, max_size=60))
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_whatever_happens_the_account_is_right(steps: list[tuple[object, ...]]):
     ledger, model, newest = PlayoutLedger(RATE), Model(), 1
     for step in steps:

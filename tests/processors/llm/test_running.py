@@ -32,6 +32,7 @@ from voxline.processors.tools import Tool, ToolContext
 from voxline.processors.tools.ledger import Outcome
 from voxline.processors.tools.running import MOST_RUNS
 from voxline.tests.processors.llm.rig import Model, Step, ask, calls, results, texts
+from voxline.tests.scale import examples
 
 PATIENCE_S = 10.0
 
@@ -292,7 +293,7 @@ async def live(llm: Model, events: list[str | int]) -> Bench:
 
 
 @given(ANSWERS, st.lists(EVENT, max_size=15))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_every_call_has_one_result_whatever_happens(answers: list[list[Any]], events: list[str | int]):
     ran: list[tuple[str, str]] = []
     llm = made(answers, ran)

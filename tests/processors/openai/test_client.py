@@ -19,6 +19,7 @@ from voxline.pipeline.errors import (
 )
 from voxline.pipeline.testing import Bench, BenchFailure, Harness
 from voxline.processors.openai import OpenAILLM, OpenAISTT, OpenAITTS
+from voxline.tests.needs import need
 from voxline.tests.processors.openai.live import Live
 from voxline.tests.processors.openai.server import CHAT, MODELS, FakeOpenAI, Reply
 
@@ -165,10 +166,8 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
         "2",
     ]
     names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    try:
-        subprocess.run([*command, *names, "-keyout", key, "-out", own], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("there is no openssl that makes a certificate")
+    need("openssl")
+    subprocess.run([*command, *names, "-keyout", key, "-out", own], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own, key)
     return context

@@ -14,8 +14,9 @@ import os
 import pytest
 from voxline.tests.processors.session.conversation_chain import converse
 from voxline.tests.processors.session.conversation_day import call
+from voxline.tests.scale import examples
 
-CONVERSATIONS = int(os.environ.get("VOXLINE_CONVERSATIONS", "240"))
+CONVERSATIONS = int(os.environ.get("VOXLINE_CONVERSATIONS", examples(240, 80)))
 """Of a virtual minute each. `benchmarks/sessions.py` has thousands."""
 BLOCK = 20
 

@@ -18,8 +18,9 @@ from voxline.pipeline import client_frames, frames
 from voxline.processors.session import commands, limits
 from voxline.processors.session.states import OVER
 from voxline.tests.processors.session.conversation_checks import Checked
+from voxline.tests.scale import examples
 
-EXAMPLES = int(os.environ.get("VOXLINE_EXAMPLES", "3000"))
+EXAMPLES = int(os.environ.get("VOXLINE_EXAMPLES", examples(3000, 1000)))
 """How many conversations. The same ones each time, unless another number is asked for."""
 
 Move = tuple[str, int]

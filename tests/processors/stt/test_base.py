@@ -24,6 +24,7 @@ from voxline.processors.service.base import settings_of
 from voxline.processors.stt.base import STT, STTLimits, STTSettings
 from voxline.processors.stt.utterance import Transcript
 from voxline.processors.testing.scripted import ScriptedSTT
+from voxline.tests.scale import examples
 
 HANG = "(hangs)"
 FINAL = "(says what it has heard)"
@@ -410,7 +411,7 @@ FRAMES = st.lists(
 )  # audio before, onset, audio
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(script=st.lists(st.lists(STEPS, max_size=5), max_size=6), talks=FRAMES, preroll_ms=st.sampled_from([0, 20, 100]))
 def test_not_one_sample_is_lost_or_doubled_whatever_fails(
     script: list[list[Step]], talks: list[tuple[int, int, int]], preroll_ms: float

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline.testing.material import noise, silence, tone
 from voxline.processors.stt.segmenter import HOP_MS, SEARCH_MS, WINDOW_HOPS, Cutter
+from voxline.tests.scale import examples
 
 Samples = npt.NDArray[np.int16]
 RATE = 16_000
@@ -44,7 +45,7 @@ def quietest(samples: Samples, first: int, last: int, rate: int = RATE) -> int:
     return max(at for at, energy in energies.items() if energy == min(energies.values()))
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     seed=st.integers(0, 2**32 - 1),
     length=st.integers(0, 12_000),

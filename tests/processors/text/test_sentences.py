@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from voxline.processors.text.graphemes import breaks_between
 from voxline.processors.text.sentences import SentenceCutter
+from voxline.tests.scale import examples
 
 
 def cut(text: str, cutter: SentenceCutter | None = None) -> list[str]:
@@ -238,7 +239,7 @@ cutters = st.builds(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(text=texts, sizes=st.lists(st.integers(0, 50), min_size=1, max_size=8), config=cutters)
 @example(text="a. \n\n`", sizes=[1], config={})
 @example(text="0000000000！*", sizes=[1], config={"max_chars": 11})
@@ -256,7 +257,7 @@ def test_nothing_is_lost_and_how_it_is_chunked_does_not_matter(text: str, sizes:
     assert chunked + cutter.end() == pieces
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(text=texts, config=cutters)
 def test_all_but_the_last_piece_have_something_to_say_and_no_grapheme_is_cut(text: str, config: dict[str, int]):
     pieces = cut(text, SentenceCutter(**{**config, "code_chars": 20_000}))
@@ -267,7 +268,7 @@ def test_all_but_the_last_piece_have_something_to_say_and_no_grapheme_is_cut(tex
             assert breaks_between(piece[-1], following[0])
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(text=st.text(alphabet="ab ,.;\n-!?\"'*“”é你。，", max_size=400), max_chars=st.integers(5, 60))
 def test_what_is_held_back_is_bounded(text: str, max_chars: int):
     cutter = SentenceCutter(first_chars=None, max_chars=max_chars)

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from voxline.processors.text.speakable import Spoken, speakable
 from voxline.processors.text.words import words_of
+from voxline.tests.scale import examples
 
 SAID = [
     # Emphasis, whole, cut off, and none at all.
@@ -153,7 +154,7 @@ def check(spoken: Spoken) -> None:
     assert ends[0] == (0 if spoken.text else len(spoken.written))
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     written=texts, language=st.sampled_from(["en", "ar", "xx"]), emoji=st.booleans(), code=st.sampled_from([None, ""])
 )
@@ -164,7 +165,7 @@ def test_offsets_never_fall_and_end_at_the_end(written: str, language: str, emoj
     check(spoken)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.lists(st.text("abcdeéж你א0123", min_size=1, max_size=8), max_size=30), st.sampled_from([" ", ", ", ". ", " - "])
 )
@@ -173,7 +174,7 @@ def test_words_and_their_stops_are_left_alone(words: list[str], between: str):
     assert speakable(plain).text == plain
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(written=texts, cut=st.integers(0, 200))
 def test_a_piece_that_was_cut_anywhere_can_be_said(written: str, cut: int):
     check(speakable(written[:cut]))

@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from voxline.pipeline.errors import ProcessorError
 from voxline.pipeline.frames import ToolCall
 from voxline.processors.tools.ledger import KEPT_CALLS, Call, CallLedger, Outcome
+from voxline.tests.scale import examples
 
 S = 1_000_000_000
 
@@ -209,4 +210,4 @@ class Calls(RuleBasedStateMachine):
 
 
 TestCalls = Calls.TestCase
-TestCalls.settings = settings(max_examples=150, stateful_step_count=40)
+TestCalls.settings = settings(max_examples=examples(150), stateful_step_count=40)

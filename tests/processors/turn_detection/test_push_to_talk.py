@@ -19,6 +19,7 @@ from voxline.pipeline import (
 from voxline.pipeline.frames import DOWNSTREAM
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import PushToTalk
+from voxline.tests.scale import examples
 
 AUDIO = InputAudioFrame(np.full(320, 7, np.int16), 16_000)
 STARTED, STOPPED = UserStartedSpeakingFrame(0), UserStoppedSpeakingFrame(0)
@@ -124,7 +125,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(steps=st.lists(STEPS, max_size=30))
 async def test_speech_begins_and_ends_in_turns_whatever_happens(
     steps: list[tuple[Frame | float, Direction | None]],

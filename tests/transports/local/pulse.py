@@ -22,7 +22,6 @@ from voxline.pipeline import Samples
 
 PATIENCE_S = 60
 RATE = 24_000
-PACKAGES = "apt-get install pulseaudio pulseaudio-utils libasound2-plugins libportaudio2"
 
 _SCRIPT = """
 load-module module-native-protocol-unix auth-anonymous=1 socket={folder}/native
@@ -33,14 +32,6 @@ set-default-sink speaker
 set-default-source microphone
 """
 _ALSA = "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
-
-
-def missing() -> str:
-    """What has to be installed for it; empty for nothing."""
-    tools = all(shutil.which(tool) for tool in ("pulseaudio", "pactl", "paplay", "parec"))
-    folders = (Path("/usr/lib"), Path("/usr/lib64"))
-    plugin = any(next(folder.glob("**/libasound_module_pcm_pulse.so"), None) for folder in folders if folder.is_dir())
-    return "" if tools and plugin else PACKAGES
 
 
 class Pulse:

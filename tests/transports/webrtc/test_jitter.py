@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from voxline.tests.scale import examples
 from voxline.transports.webrtc.jitter import MAX_HELD, MAX_WAIT_MS, MIN_WAIT_MS, JitterBuffer, Piece
 
 MS = 1_000_000
@@ -143,7 +144,7 @@ def test_a_flood_behind_a_gap_is_bounded() -> None:
     assert line.buffer.lost == 1
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.lists(st.tuples(st.integers(0, 150), st.sampled_from([0, 1, 1, 1, 1, 1, 2])), min_size=1, max_size=80),
     st.integers(0, 0xFFFF),
@@ -177,7 +178,7 @@ def test_any_disorder_comes_out_in_order_once_and_in_time(
         assert ticks == (indices[-1] - indices[0] + 1) * TICKS
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     st.lists(
         st.tuples(st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF), st.integers(120, 5760), st.integers(0, 300)),

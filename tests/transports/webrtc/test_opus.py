@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import Samples, SettingsError, TransportError
+from voxline.tests.scale import examples
 from voxline.transports.webrtc import opus
 from voxline.transports.webrtc.opus import Decoder, Encoder, packet_ticks
 
@@ -138,7 +139,7 @@ def test_a_guess_goes_on_with_the_sound_and_fades() -> None:
     assert rms([decoder.conceal(960) for _ in range(30)][-1]) < 200
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_packet_do_no_harm(data: bytes) -> None:
     decoder = Decoder()

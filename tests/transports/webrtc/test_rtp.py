@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from voxline.tests.scale import examples
 from voxline.transports.webrtc.rtp import (
     Bye,
     ReportBlock,
@@ -71,7 +72,7 @@ def test_our_reports_are_what_another_reads(
     assert ours == [report, ReportBlock(other, fraction / 256, lost, highest, jitter, sr, 77), Bye(ssrc)]
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.binary(max_size=120))
 def test_nonsense_is_no_packet_and_no_error(data: bytes) -> None:
     parse_rtp(data)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from voxline.tests.scale import examples
 from voxline.transports.webrtc.sdp import (
     NothingSpoken,
     Ours,
@@ -202,7 +203,7 @@ def test_an_offer_that_cannot_be_answered_says_why_and_repeats_nothing(case: str
     assert isinstance(caught.value, NothingSpoken) == (case in ("no audio", "audio rejected", "no Opus"))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_a_damaged_offer_is_answered_or_refused_and_nothing_else(data: st.DataObject) -> None:
     lines = RTVI.split("\n")

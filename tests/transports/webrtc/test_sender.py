@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import VirtualClock
+from voxline.tests.scale import examples
 from voxline.transports.webrtc.rtp import ReportBlock, SenderReport, ntp, parse_rtcp, parse_rtp
 from voxline.transports.webrtc.sender import CALM_REPORTS, SLOT_NS, TAIL_SLOTS, VoiceSender
 
@@ -275,7 +276,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(OPERATIONS, st.integers(0, 19_999_999))
 async def test_whatever_happens_the_stream_is_whole_and_nothing_cut_is_heard(
     operations: list[tuple[str, int]], start_ns: int

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import logging
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from voxline.tests.needs import need
 from voxline.tests.transports.webrtc.client import Client, Listener, running, until
 from voxline.transports.webrtc import IceServer, WebRTCTransport
 
@@ -34,8 +34,7 @@ SECRET = ("--use-auth-secret", "--static-auth-secret=hunter3")
 @pytest.fixture(params=[PASSWORD], ids=["password"])
 def relay(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A TURN server for the user *berta* with the password *hunter2*, or a shared secret; its address."""
-    if shutil.which("turnserver") is None:
-        pytest.skip("needs coturn: apt-get install coturn")
+    need("coturn")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from aiohttp import web
 from voxline.pipeline import InterruptRequestFrame, OutputAudioFrame, Pipeline, PipelineWorker
-from voxline.tests.browser.chromium import chromium, chromium_path
+from voxline.tests.browser.chromium import chromium
+from voxline.tests.needs import need
 from voxline.tests.places import ROOT
 from voxline.tests.transports.websocket.peers import Notes, converse, loud, tone
 from voxline.transports.websocket import WebSocketTransport
@@ -31,8 +32,8 @@ AudioBufferSourceNode.prototype.stop = function () { stopped += 1; stop.call(thi
 """
 
 
-@pytest.mark.skipif(chromium_path() is None, reason="needs Chromium: apt-get install chromium, or set VOXLINE_CHROMIUM")
 async def test_the_page_of_the_guide_talks_with_a_bot(tmp_path: Path):
+    need("chromium")
     (html,) = re.findall(r"^```html\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     microphone = tmp_path / "microphone.wav"
     soundfile.write(microphone, np.concatenate([np.zeros(8_000, np.int16), tone(10_000, hz=440)]), 16_000)
