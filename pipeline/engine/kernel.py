@@ -134,8 +134,8 @@ class Kernel(Host):
         """All responses up to this number are cut."""
         self.step_ns = clock.now_ns()
         """The moment at which the current entry was taken."""
-        self.wake_loop: Callable[[None], object] | None = None
-        """Wakes the kernel's loop, where it sleeps because the inbox is empty."""
+        self.wake_loop: Callable[[], None] | None = None
+        """Wakes the kernel's loop; None while the loop does not sleep."""
         self.waiting_handler: WaitingHandler | None = None
         """The plain handler that waits for something, with the time since when."""
         self.on_failure: Callable[[Node], None] | None = None
@@ -203,29 +203,28 @@ class Kernel(Host):
         elif hop.of_microphone:
             queue = inbox.input
             inbox.make_room_for_audio(frame)
+            response = 0
         else:
             queue = inbox.queue(frame.lane)
             if len(queue) >= inbox.bound:
                 inbox.make_room(queue, hop, frame, origin)
-        if response:
             if frame.lane is INPUT:
                 response = 0
-            elif response <= self.cancelled:
-                if not frame.survives:
-                    inbox.refused += 1
-                    return
-                response = 0
+        if 0 < response <= self.cancelled:
+            if not frame.survives:
+                inbox.refused += 1
+                return
+            response = 0
         queue.append((hop, frame, response, origin))
         if origin is not None and isinstance(origin, Job):
             origin.undelivered += 1
         if self.wake_loop is not None:
-            self.wake()
+            self.wake_loop()
 
     def wake(self) -> None:
         """Wake the kernel's loop: there is something to do."""
         if self.wake_loop is not None:
-            wake, self.wake_loop = self.wake_loop, None
-            wake(None)
+            self.wake_loop()
 
     # --- the slice --------------------------------------------------------------------------------------------------
 
@@ -296,7 +295,7 @@ class Kernel(Host):
                 origin.undelivered -= 1
                 if origin.waiting is not None:
                     origin.wake_if_free()
-        if not self.response and frame.lane is OUTPUT and not frame.survives:
+        if not self.response and hop.numbered:
             self.open_response()
             if isinstance(origin, Job) and origin.frame:
                 origin.response = self.response
@@ -565,7 +564,7 @@ class Kernel(Host):
 
     def begin_job(self, node: Node, part: Part, frame: Frame) -> Job:
         """Start a job for a frame. Its first part runs now, and its frames enter the inbox."""
-        if frame.lane is OUTPUT and not frame.survives:
+        if not self.response and frame.lane is OUTPUT and not frame.survives:
             self.open_response()
         pushed, self.next_hop = self.next_hop, NO_HANDLER
         try:

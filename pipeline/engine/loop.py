@@ -41,6 +41,8 @@ class KernelLoop:
         self._task: asyncio.Task[Any] | None = None
         self._activity: Activity | None = None
         self._sleep: asyncio.Future[None] | None = None
+        self._wait: Wait | None = None
+        """Takes the place of `_sleep` in virtual time."""
         self._cancelled_to_end = False
         self._refusing: list[Coroutine[Any, Any, None]] = []
         """Slices whose handler refused to close. Kept, since a forgotten coroutine would be closed once more, and
@@ -68,7 +70,7 @@ class KernelLoop:
 
     @coroutine
     def _run(self) -> Generator[Any, None, None]:
-        kernel = self._kernel
+        kernel, event_loop = self._kernel, asyncio.get_running_loop()
         inbox = kernel.inbox
         while not self._ended:
             work = kernel.run_slice()
@@ -91,17 +93,23 @@ class KernelLoop:
                 if self._ended or len(inbox):
                     continue
             if self._activity is None:
-                self._sleep = asyncio.get_running_loop().create_future()
+                self._sleep = event_loop.create_future()
                 kernel.wake_loop = self._wake
                 yield from self._sleep
             else:
-                sleeper = Wait()
-                kernel.wake_loop = sleeper.wake
-                yield from sleeper.__await__()
+                self._wait = Wait()
+                kernel.wake_loop = self._wake_activity
+                yield from self._wait.__await__()
 
-    def _wake(self, _: object) -> None:
+    def _wake(self) -> None:
+        self._kernel.wake_loop = None
         if self._sleep is not None and not self._sleep.done():
             self._sleep.set_result(None)
+
+    def _wake_activity(self) -> None:
+        self._kernel.wake_loop = None
+        if self._wait is not None:
+            self._wait.wake()
 
     # --- a handler waits --------------------------------------------------------------------------------------------
 
