@@ -51,7 +51,7 @@ class Place(Protocol):
 class Hop:
     """One step of a frame's way: from ``origin`` to ``processor`` (both are paths), in ``direction``."""
 
-    __slots__ = ("call", "direction", "numbered", "of_microphone", "origin", "place", "quick", "shown")
+    __slots__ = ("call", "direction", "numbered", "of_microphone", "origin", "place", "quick", "shown", "survives")
 
     def __init__(self, origin: str, place: Place, direction: Direction, call: Deliver, *, shown: bool = False) -> None:
         self.origin = origin
@@ -63,6 +63,7 @@ class Hop:
         self.quick = False
         self.of_microphone = False
         self.numbered = True
+        self.survives = True
 
     def of(self, frame_type: type[Frame]) -> Self:
         """Remember what the inbox would ask each frame of the class: it is quicker to ask the hop.
@@ -73,6 +74,7 @@ class Hop:
         output = frame_type.lane is Lane.OUTPUT
         self.quick = output and frame_type.at_bound is AtBound.HOLD
         self.numbered = output and not frame_type.survives
+        self.survives = frame_type.survives
         self.of_microphone = frame_type.lane is Lane.INPUT and frame_type.at_bound is AtBound.DROP_OLDEST
         return self
 

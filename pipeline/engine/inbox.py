@@ -35,7 +35,7 @@ class Inbox:
     and counted; the newest is kept, however long it is.
     """
 
-    __slots__ = ("bound", "dropped", "input", "microphone_ms", "output", "refused", "urgent")
+    __slots__ = ("bound", "dropped", "from_jobs", "input", "microphone_ms", "output", "refused", "urgent")
 
     def __init__(self, bound_frames: int) -> None:
         self.urgent: deque[Entry] = deque()  # bound: `bound` entries, then enter_inbox() raises to who posts
@@ -43,6 +43,8 @@ class Inbox:
         self.output: deque[Entry] = deque()  # bound: the same as urgent
         self.bound = bound_frames
         self.microphone_ms = 0.0
+        self.from_jobs = 0
+        """Number of entries that jobs have put in."""
         self.dropped = 0
         """Number of microphone frames lost because the pipeline was too slow."""
         self.refused = 0
@@ -77,9 +79,13 @@ class Inbox:
 
     def drop_oldest(self, queue: deque[Entry]) -> bool:
         """Drop the oldest frame whose class allows it. Returns False where there is none."""
-        for index, (hop, frame, _, _) in enumerate(queue):
+        for index, (hop, frame, _, origin) in enumerate(queue):
             if frame.at_bound is AtBound.DROP_OLDEST:
                 del queue[index]
+                if isinstance(origin, Job):
+                    self.from_jobs -= 1
+                    origin.undelivered -= 1
+                    origin.wake_if_free()
                 if hop.of_microphone:
                     self.microphone_ms -= frame.queue_ms
                 self.dropped += 1
@@ -92,11 +98,14 @@ class Inbox:
         Returns the job of each dropped frame that came from a job. The old queue is left as it was: the caller may
         free it later.
         """
-        jobs = [
-            origin
-            for _, frame, response, origin in self.output
-            if isinstance(origin, Job) and response <= through and not frame.survives
-        ]
+        jobs: list[Job] = []
+        if self.from_jobs:
+            jobs = [
+                origin
+                for hop, _, response, origin in self.output
+                if isinstance(origin, Job) and response <= through and not hop.survives
+            ]
+            self.from_jobs -= len(jobs)
         self.output = kept_entries(self.output, through)
         return jobs
 
@@ -105,12 +114,12 @@ def kept_entries(entries: Iterable[Entry], through: int) -> deque[Entry]:
     """Return the entries that an interruption of the responses up to ``through`` keeps.
 
     A frame that survives belongs to no response from then on. Thousands of frames may wait, and the cancel frame waits
-    for this: hence a comprehension.
+    for this: hence a comprehension, which asks the hops, since their attributes are slots.
     """
     return deque(  # bound: never longer than its source
         [
             entry if entry[2] > through else (entry[0], entry[1], 0, entry[3])
             for entry in entries
-            if entry[2] > through or entry[1].survives
+            if entry[2] > through or entry[0].survives
         ]
     )

@@ -218,6 +218,7 @@ class Kernel(Host):
         queue.append((hop, frame, response, origin))
         if origin is not None and isinstance(origin, Job):
             origin.undelivered += 1
+            inbox.from_jobs += 1
         if self.wake_loop is not None:
             self.wake_loop()
 
@@ -288,10 +289,13 @@ class Kernel(Host):
         if origin is not None:
             if origin.dead and (isinstance(origin, Timer) or not frame.survives):
                 self.inbox.refused += 1
+                if isinstance(origin, Job):
+                    self.inbox.from_jobs -= 1
                 return False
             if self.response > self.responses:
                 self.responses = self.response
             if isinstance(origin, Job):
+                self.inbox.from_jobs -= 1
                 origin.undelivered -= 1
                 if origin.waiting is not None:
                     origin.wake_if_free()
@@ -747,6 +751,7 @@ class Kernel(Host):
         self.inbox.output.append((hop, frame, response, origin))
         if isinstance(origin, Job):
             origin.undelivered += 1
+            self.inbox.from_jobs += 1
 
     def interrupt_from_outside(self, reason: str, response: int) -> None:
         """Cut responses up to ``response`` from outside, also where this pipeline has not opened it yet."""

@@ -97,7 +97,7 @@ class Router:
     def at(self, graph_node: ProcessorNode, frame_type: type[Frame], direction: Direction) -> Hop:
         """Return the hop for frames that begin their way *at* a processor: its timers and posted facts."""
         if graph_node.names(frame_type, direction):
-            return self._to_processor(graph_node.path, graph_node, frame_type, direction).of(frame_type)
+            return self._to_processor(graph_node.path, graph_node, frame_type, direction)
         return self.leaving(graph_node, frame_type, direction)
 
     def everyone(self, node: Node | None, cancel: CancelFrame) -> list[Hop]:
@@ -149,16 +149,16 @@ class Router:
         if isinstance(target, ProcessorNode):
             return self._to_processor(origin, target, frame_type, direction)
         if isinstance(target, Fork):
-            return Hop(origin, target, direction, self._join(target, frame_type, direction))
+            return Hop(origin, target, direction, self._join(target, frame_type, direction)).of(frame_type)
         port = self._port
 
         async def leave(frame: Frame) -> None:
             port.leave(frame, direction)
 
-        return Hop(origin, target, direction, leave)
+        return Hop(origin, target, direction, leave).of(frame_type)
 
     def _join(self, fork: Fork, frame_type: type[Frame], direction: Direction) -> Deliver:
-        beyond = self._hop(fork, frame_type, direction)
+        beyond = self._hop(fork, frame_type, direction).of(frame_type)
         seen = self._seen(fork, direction)
         port = self._port
 
@@ -181,7 +181,7 @@ class Router:
         for reader in reversed(graph_node.readers(frame_type, direction)):
             hop = self._reading(origin, node, reader, hop, direction)
         if frame_type.lane is not Lane.URGENT and graph_node.keeps_order(frame_type, direction):
-            inner = hop
+            inner = hop.of(frame_type)
 
             async def enter(frame: Frame) -> None:
                 port.enter_node(node, inner, frame)
@@ -190,7 +190,7 @@ class Router:
         observer = self._observers.get(graph_node)
         if observer is not None and origin != node.path:
             return _observed(hop, frame_type, observer)
-        return hop
+        return hop.of(frame_type)
 
     def _inner(self, origin: str, node: Node, part: Part | None, direction: Direction) -> Hop:
         port = self._port
