@@ -3,7 +3,7 @@
 The pytest fixtures ``harness`` and ``virtual_clock`` come with the package. See `docs/guide/testing.md`.
 """
 
-from .box import BenchFailure
+from .failures import BenchFailure, ContractFailure
 from .fixtures import Expect, Fixture, Interrupt, Output, Send, cut
 from .harness import Bench, Harness
 from .matchers import any_, approx, contains, eventually, frame, in_order, matches, nothing_else, one_of
@@ -11,6 +11,7 @@ from .matchers import any_, approx, contains, eventually, frame, in_order, match
 __all__ = [
     "Bench",
     "BenchFailure",
+    "ContractFailure",
     "Expect",
     "Fixture",
     "Harness",

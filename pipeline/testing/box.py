@@ -18,6 +18,7 @@ from ..taps import Tap
 from ..tasks import spawn
 from ..worker import Outcome, PipelineWorker
 from .diagnosis import TaskWatch, Timeline, owner, waits_for
+from .failures import BenchFailure
 
 PATIENCE_S = 1.0
 """Real seconds without any progress after which something hangs."""
@@ -32,10 +33,6 @@ _ENGINE = __name__.removesuffix("testing.box")
 _HANDLER = "A plain handler hangs, and holds everything else up."
 
 Processors = FrameProcessor | Pipeline | Sequence[FrameProcessor | Pipeline | ParallelPipeline]
-
-
-class BenchFailure(AssertionError):
-    """A bench found something wrong. Its message is for people."""
 
 
 class _Watcher(Tap):

@@ -48,8 +48,9 @@ from ..clock import NS_PER_MS
 from ..engine.inbox import MICROPHONE_MS
 from ..frames import DOWNSTREAM, AtBound, CancelFrame, Direction, ErrorFrame, Frame
 from ..processor import FrameProcessor
-from .box import BenchFailure, Box, Processors
+from .box import Box, Processors
 from .diagnosis import short
+from .failures import BenchFailure
 from .fixtures import Expect, Fixture, Interrupt, Output, output
 from .matchers import ListMatcher, Matcher, explain
 

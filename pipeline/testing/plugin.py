@@ -22,7 +22,8 @@ except ImportError:
 from ..clock import VirtualClock
 from ..errors import MissingExtraError
 from ..recording.schema import is_list
-from .box import BenchFailure, traceback_of
+from .box import traceback_of
+from .failures import BenchFailure
 from .fixtures import Output
 from .harness import Harness
 from .matchers import ListMatcher, concerns_frames, explain

@@ -8,7 +8,7 @@
 Each rule that is broken fails with what was expected, what came, and which rule it is. See docs/guide/services.md.
 """
 
-from .common import ContractFailure
+from ...pipeline.testing.failures import ContractFailure
 from .llm import check_llm
 from .models import check_noise_suppressor, check_turn_model, check_vad
 from .stt import check_stt

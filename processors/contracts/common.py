@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ...pipeline.errors import ServiceError, VoxlineError
-from ...pipeline.testing.box import BenchFailure
+from ...pipeline.testing.failures import BenchFailure, ContractFailure
 from ...pipeline.testing.harness import Bench
 from ..service.base import Service
 from .lab import Ask, Lab, Probe, Stopper, said
@@ -21,10 +21,6 @@ CLOSING_MS = 1_000
 PATIENCE_S = 30.0
 """Real seconds without any progress after which an adapter hangs."""
 LONGEST_MESSAGE = 500
-
-
-class ContractFailure(AssertionError):
-    """Something breaks a rule of its contract. The message says which, what was expected, and what came."""
 
 
 class Suite(Generic[A]):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from ...pipeline.clock import NS_PER_MS
 from ...pipeline.frames import Frame, OutputFrame
 from ...pipeline.processor import FrameProcessor, handles
-from ...pipeline.testing.box import BenchFailure
+from ...pipeline.testing.failures import BenchFailure
 from ...pipeline.testing.harness import Bench
 from ..service.base import Service
 

@@ -21,13 +21,13 @@ from ...pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from ...pipeline.processor import FrameProcessor, handles
-from ...pipeline.testing.box import BenchFailure
+from ...pipeline.testing.failures import BenchFailure, ContractFailure
 from ...pipeline.testing.harness import Bench
 from ...pipeline.testing.material import noise, silence, tone
 from ..audio.noise import NoiseSuppressor
 from ..turn_detection.base import HEARD_SAMPLES, TurnModel
 from ..vad.base import VAD
-from .common import PATIENCE_S, ContractFailure
+from .common import PATIENCE_S
 
 NS_PER_S = 1_000_000_000
 QUIET_MS = 3_000

@@ -12,8 +12,9 @@
 Each rule that is broken is named, with what was expected and what came. See docs/guide/transport-of-your-own.md.
 """
 
+from ...pipeline.testing.failures import ContractFailure
 from ..memory import Heard
 from .check import Report, check_transport
-from .peer import ContractFailure, Peer
+from .peer import Peer
 
 __all__ = ["ContractFailure", "Heard", "Peer", "Report", "check_transport"]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...pipeline.testing.failures import ContractFailure
 from ..base import Transport
 from .call import Broken, Call, cause_of, expect
-from .peer import ContractFailure, Peer
+from .peer import Peer
 from .rules import RULES, Checker, check_input, say, tones
 
 PATIENCE_S = 20.0

@@ -9,10 +9,6 @@ from ...pipeline.frames import Samples
 from ..memory import Heard
 
 
-class ContractFailure(AssertionError):
-    """A transport breaks rules of its contract. The message has each: which, what was expected, and what came."""
-
-
 class Peer:
     """The user's end. Derive; write `say` and `heard`, and of the rest what your transport has.
 
