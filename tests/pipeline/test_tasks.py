@@ -12,7 +12,7 @@ import pytest
 from voxline.pipeline.errors import QueueOverflowError
 from voxline.pipeline.tasks import Threads
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 class Gate:

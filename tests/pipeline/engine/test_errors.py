@@ -430,7 +430,7 @@ async def test_a_run_that_breaks_from_inside_says_failed() -> None:
     worker.add_tap(Broken())
     worker.post(Say("x"))
     run = asyncio.create_task(worker.run())
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         await asyncio.wait([run])
         outcome = await worker.finished()
     assert isinstance(run.exception(), ValueError)

@@ -34,7 +34,7 @@ from voxline.processors.tools.running import MOST_RUNS
 from voxline.tests.processors.llm.rig import Model, Step, ask, calls, results, texts
 from voxline.tests.scale import examples
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 # --- functions that block ---------------------------------------------------------------------------------------------

@@ -166,14 +166,14 @@ class FakeOpenAI:
         """The requests for a path, in order."""
         return [request for request in self.requests if request.path == path]
 
-    async def until(self, happened: Callable[[], bool], within_s: float = 5.0) -> None:
+    async def until(self, happened: Callable[[], bool], within_s: float = 30.0) -> None:
         """Wait until something is so. Raises TimeoutError where it never is."""
         async with asyncio.timeout(within_s):
             while not happened():
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def idle(self, within_s: float = 5.0) -> None:
+    async def idle(self, within_s: float = 30.0) -> None:
         """Wait until no request is being answered."""
         await self.until(lambda: self._open == 0, within_s)
 

@@ -36,7 +36,7 @@ from voxline.tests.processors.stt.sherpa_file import (
 )
 from voxline.tests.processors.subprocess.onnx_file import mean_model
 
-pytest.importorskip("sherpa_onnx", reason="pip install 'voxline[sherpa]'")
+pytest.importorskip("sherpa_onnx")
 
 
 async def bench_of(harness: Harness, stt: SherpaSTT) -> Bench:

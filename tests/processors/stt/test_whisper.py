@@ -25,7 +25,7 @@ from voxline.processors.stt.whisper_child import Rules, check_folder
 from voxline.processors.subprocess.child import Refused
 from voxline.tests.processors.stt.whisper_file import WORD_STARTS_MS, write_whisper
 
-pytest.importorskip("faster_whisper", reason="pip install 'voxline[whisper]'")
+pytest.importorskip("faster_whisper")
 
 
 async def bench_of(harness: Harness, stt: WhisperSTT) -> Bench:

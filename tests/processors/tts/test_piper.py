@@ -38,7 +38,7 @@ from voxline.tests.processors.tts.piper_file import (
     write_voice,
 )
 
-pytest.importorskip("piper", reason="pip install 'voxline[piper]'")
+pytest.importorskip("piper")
 
 
 @pytest.fixture(autouse=True)

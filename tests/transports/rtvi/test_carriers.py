@@ -12,7 +12,7 @@ from voxline.pipeline import InputTextFrame, Pipeline, ServerMessageFrame
 from voxline.processors import EnergyVAD, ScriptedLLM, ScriptedSTT, ScriptedTTS, SessionController
 from voxline.transports.base import Transport
 
-pytest.importorskip("aiohttp", reason="needs the extra websocket: pip install 'voxline[websocket]'")
+pytest.importorskip("aiohttp")
 
 import aiohttp
 from voxline.pipeline.processor import FrameProcessor, handles

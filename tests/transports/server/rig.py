@@ -127,7 +127,7 @@ async def served(
 async def settle(before: set[asyncio.Task[Any]]) -> None:
     """All tasks made since are over, once the event loop has turned a few times: sockets close in its next turns."""
     left: list[asyncio.Task[Any]] = []
-    for _ in range(100):
+    for _ in range(1_000):
         left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
         if not left:
             return

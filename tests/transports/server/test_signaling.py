@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]'")
+pytest.importorskip("aiortc")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]'")
+pytest.importorskip("aiortc")
 
 import aioice
 from aioice import ice as aioice_ice

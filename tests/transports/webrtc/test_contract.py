@@ -15,7 +15,7 @@ import pytest
 from voxline.pipeline import Samples
 from voxline.transports.contracts import Heard, Peer, Report, check_transport
 
-pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]'")
+pytest.importorskip("aiortc")
 
 import aiortc
 import av

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]'")
+pytest.importorskip("aiortc")
 
 from dataclasses import replace
 

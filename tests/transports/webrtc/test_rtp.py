@@ -20,7 +20,7 @@ from voxline.transports.webrtc.rtp import (
     parse_rtp,
 )
 
-theirs = pytest.importorskip("aiortc.rtp", reason="needs aiortc: pip install 'voxline[webrtc]'")
+theirs = pytest.importorskip("aiortc.rtp")
 
 U16, U32 = st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-pytest.importorskip("aiortc", reason="needs aiortc: pip install 'voxline[webrtc]'")
+pytest.importorskip("aiortc")
 
 from voxline.pipeline import (
     AudioFormat,

@@ -148,7 +148,7 @@ async def test_a_silent_client_is_cut_off_and_may_come_back(stages: MakeStage):
     await stage.advance(9_999)
     assert socket.closed is None
     await stage.advance(1)
-    await asyncio.wait_for(stage.ended(), 5)
+    await asyncio.wait_for(stage.ended(), 30)
     assert socket.closed == (1008, "Time is up: nothing came for 10 s.")
     assert stage.notes.rest[-1] == ClientDisconnectedFrame("nothing came for 10 s")
     await stage.connect()
