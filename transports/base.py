@@ -1,9 +1,9 @@
-"""Transports: where a conversation meets the world.
+"""`Transport`: the base class of every transport.
 
-A transport is four verbs: open, receive, send, close (verbs.py). Derive from `Transport`, write them, and the rest is
-there: the two processors, resampling and chunks of 20 ms, pacing on one monotonic schedule, the buffer and its
-bound, interruptions, pauses, the account of what was heard, mute, levels and the watch over a silent peer. See
-`docs/design/transports.md`; `check_transport` (contracts/) tries one out.
+Derive from `Transport` and write four methods: `open`, `receive`, `send` and `close` (transport_api.py). The base class
+adds the rest: the two processors, resampling, chunks of 20 ms, pacing on one monotonic schedule, the bounded buffer,
+interruptions, pauses, the record of what was heard, mute, levels and the timeout for a silent peer. See
+`docs/design/transports.md`; `check_transport` (contracts/) tests a transport.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ..pipeline.errors import QueueOverflowError, TransportError
 from ..pipeline.frames import Frame, InputFrame
 from .input import InputTransport, MuteFrame
 from .output import OutputTransport
-from .transport_api import Verbs
+from .transport_api import TransportApi
 
-_End = TypeVar("_End", InputTransport, OutputTransport)
+_Processor = TypeVar("_Processor", InputTransport, OutputTransport)
 
-EARLY = 1_000
-"""How many frames may come before the worker runs."""
+MAX_EARLY_FRAMES = 1_000
+"""Bound on frames delivered before the worker runs."""
 
 
-class Transport(Verbs):
-    """One connection to the world: a file, a sound card, a call.
+class Transport(TransportApi):
+    """One connection to the outside world: a file, a sound card, a call.
 
-    ``sample_rate``: of what the pipeline hears, in Hz; ``output_rate``: of what `send` gets. ``buffer_ms`` and
-    ``gap_ms``: see `OutputTransport`. ``lead_ms``: how long before it is due `send` gets what is to be heard: the
-    stall of an event loop that is shorter is not heard. What is not due when the bot is cut, `clear` drops.
-    ``on_grid``: the 20 ms are due at multiples of 20 ms of the clock, and not from the moment when the bot begins.
-    ``silent_timeout_s``: a peer of whom nothing has come for so long is gone; None: it may be silent.
+    ``sample_rate``: rate of the pipeline's input audio, in Hz; ``output_rate``: rate of the audio passed to `send`.
+    ``buffer_ms`` and ``gap_ms``: see `OutputTransport`. ``lead_ms``: `send` receives audio this long before its
+    playback time, so a shorter stall of the event loop is inaudible; after an interruption, `clear` drops what is not
+    due yet. ``on_grid``: playback times are multiples of 20 ms of the clock instead of starting with the response.
+    ``silent_timeout_s``: a peer that sends nothing for this long is treated as gone; None: no timeout.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Transport(Verbs):
         silent_timeout_s: float | None = None,
     ) -> None:
         if silent_timeout_s is not None and silent_timeout_s <= 0:
-            raise TransportError(f"silent_timeout_s is a time in s, or None, not {silent_timeout_s}.")
+            raise TransportError(f"silent_timeout_s must be positive (seconds) or None, not {silent_timeout_s}.")
         name = type(self).__name__.removesuffix("Transport")
         self.sample_rate = sample_rate
         self.output_rate = output_rate
@@ -63,104 +63,140 @@ class Transport(Verbs):
             lead_ms=lead_ms,
             on_grid=on_grid,
         )
-        self._ends: list[InputTransport | OutputTransport] = []
+        self._processors: list[InputTransport | OutputTransport] = []
         self._clock: Clock | None = None
         self._running = 0
-        self._over = False
-        self._done = False
-        """A worker has ended; another one may use it again."""
-        self._ended: Wait | None = None
-        self._early: deque[Frame] = deque()  # bound: EARLY frames, then deliver() raises
-        self._heard_ns = 0
-        self._watch: TimerHandle | None = None
+        """Processors that have started and not stopped."""
+        self._hung_up = False
+        self._closed = False
+        """The worker has ended; another one may use the transport."""
+        self._hang_up_wait: Wait | None = None
+        self._early: deque[Frame] = deque()  # bound: MAX_EARLY_FRAMES frames, then deliver() raises
+        self._last_received_ns = 0
+        self._silence_timer: TimerHandle | None = None
 
     # --- the two processors -------------------------------------------------------------------------------------
 
     def input(self) -> InputTransport:
-        """The head of the pipeline: what the user says. The same processor each time."""
+        """Return the first processor of the pipeline, which emits the user's audio. Always the same object."""
         return self._use(self._input)
 
     def output(self) -> OutputTransport:
-        """The tail of the pipeline: what the user hears. The same processor each time."""
+        """Return the last processor of the pipeline, which plays the bot's audio. Always the same object."""
         return self._use(self._output)
 
-    def _use(self, end: _End) -> _End:
-        if end not in self._ends:
-            self._ends.append(end)
-        return end
+    def _use(self, processor: _Processor) -> _Processor:
+        if processor not in self._processors:
+            self._processors.append(processor)
+        return processor
 
     @property
     def hears(self) -> bool:
-        """Whether `input` is in use."""
-        return self._input in self._ends
+        """True if the pipeline uses `input`."""
+        return self._input in self._processors
 
     @property
     def speaks(self) -> bool:
-        """Whether `output` is in use."""
-        return self._output in self._ends
+        """True if the pipeline uses `output`."""
+        return self._output in self._processors
 
-    # --- for a transport to call --------------------------------------------------------------------------------
+    # --- for subclasses: state ----------------------------------------------------------------------------------
 
     @property
     def cancelled(self) -> bool:
-        """Whether the worker ends without letting the bot finish. Asked by a `close` that could wait for last words."""
-        return self._ends[0].ending not in ("ended", "stopped")
+        """True if the worker ends without letting the bot finish, so `close` need not wait for the last words."""
+        return self._processors[0].ending not in ("ended", "stopped")
 
     @property
     def clock(self) -> Clock:
-        """The worker's clock, from `open` on."""
+        """The worker's clock, from `open` on; `TransportError` before."""
         if self._clock is None:
             raise TransportError(f"{type(self).__name__} has no clock before its worker runs.")
         return self._clock
 
+    @property
+    def worker_clock(self) -> Clock | None:
+        """The worker's clock; None before the first `open`, and in a replay, which opens nothing."""
+        return self._clock
+
+    @property
+    def running(self) -> bool:
+        """True while a worker uses the transport."""
+        return self._running > 0
+
+    @property
+    def hung_up(self) -> bool:
+        """True after `hang_up`, until the next worker starts or `reopen` is called."""
+        return self._hung_up
+
+    def next_due_ns(self, when_ns: int) -> int:
+        """Return the first playback time at or after ``when_ns``: on the grid of 20 ms if ``on_grid`` is set."""
+        return self._output.next_due_ns(when_ns)
+
+    # --- for subclasses: input ----------------------------------------------------------------------------------
+
     def receive(self) -> AsyncIterator[Frame]:
-        """Nothing, until `hang_up`: what comes is delivered by callbacks."""
+        """Yield nothing until `hang_up`: the default for transports that `deliver` from callbacks."""
         return self._until_hung_up()
 
     async def _until_hung_up(self) -> AsyncIterator[Frame]:
-        while not self._over:
-            self._ended = Wait()
-            await self._ended
-        for nothing in ():
-            yield nothing
+        while not self._hung_up:
+            self._hang_up_wait = Wait()
+            await self._hang_up_wait
+        for frame in ():
+            yield frame
 
-    def deliver(self, frame: Frame) -> None:
-        """Put what came from the user into the inbox; from a callback in the event loop.
+    def deliver(self, frame: Frame, *, from_peer: bool = True) -> None:
+        """Post a frame of the user to the input; from a callback in the event loop.
 
-        What comes before the worker runs waits for it; what comes after its end is dropped.
+        Frames delivered before the worker runs wait for it (`QueueOverflowError` beyond `MAX_EARLY_FRAMES`); frames
+        after `hang_up` are dropped. ``from_peer=False``: the transport made the frame itself (say, silence for a
+        microphone that was switched off), so it does not postpone ``silent_timeout_s``.
         """
-        if self._over or not self.hears:
+        if self._hung_up or not self.hears:
             return
         if not self._running:
-            if len(self._early) >= EARLY:
+            if len(self._early) >= MAX_EARLY_FRAMES:
                 raise QueueOverflowError(
-                    f"{EARLY} frames wait for the worker of this {type(self).__name__} to run, the bound. Run it first."
+                    f"{MAX_EARLY_FRAMES} frames wait for the worker of this {type(self).__name__}, which does not run "
+                    "yet; more are not kept. Start the worker before the transport receives."
                 )
             self._early.append(frame)
             return
-        self._heard_ns = self.clock.now_ns()
+        if from_peer:
+            self._last_received_ns = self.clock.now_ns()
         self._input.post(frame)
 
     def deliver_threadsafe(self, frame: Frame) -> None:
-        """`deliver` from another thread, while the worker runs."""
-        if self._running and not self._over:
-            self._heard_ns = self.clock.now_ns()
+        """Like `deliver`, from another thread; ignored unless the worker runs."""
+        if self._running and not self._hung_up:
+            self._last_received_ns = self.clock.now_ns()
             self._input.post_threadsafe(frame)
 
     def hang_up(self) -> None:
-        """Nothing more will come from the user: what is under way is done, and the worker ends."""
-        self._over = True
-        if self._ended is not None:
-            self._ended.wake()
+        """End the user's input: the worker finishes what is running, then ends."""
+        self._hung_up = True
+        if self._hang_up_wait is not None:
+            self._hang_up_wait.wake()
 
-    def gone(self, why: str) -> None:
-        """Nothing has come for `silent_timeout_s`. A transport whose peers come back overrides this."""
+    def reopen(self) -> bool:
+        """Accept a peer again after `hang_up`. False while the worker of the last conversation still runs.
+
+        For transports whose next peer may come before the next worker starts.
+        """
+        if self._hung_up and not self._closed:
+            return False
+        self._hung_up = self._closed = False
+        return True
+
+    def on_silent_timeout(self, reason: str) -> None:
+        """Handle a peer that sent nothing for ``silent_timeout_s``: hang up. Override if peers can reconnect."""
         self.hang_up()
 
-    # --- for whoever has the transport --------------------------------------------------------------------------
+    # --- for users of the transport -----------------------------------------------------------------------------
 
     def mute(self, *, on: bool = True) -> None:
-        """Hear silence in place of the user, or the user again."""
+        """Replace the user's audio with silence, or stop doing so."""
         frame: InputFrame = MuteFrame(on)
         if self._running:
             self._input.post(frame)
@@ -169,58 +205,58 @@ class Transport(Verbs):
 
     @property
     def input_dbfs(self) -> float:
-        """How loud the user is, in dB of full scale: the newest 20 ms."""
+        """Level of the user's newest 20 ms, in dB of full scale."""
         return self._input.level_dbfs
 
     @property
     def output_dbfs(self) -> float:
-        """How loud the bot is, in dB of full scale: the newest 20 ms."""
+        """Level of the bot's newest 20 ms, in dB of full scale."""
         return self._output.level_dbfs
 
-    # --- for its two ends ---------------------------------------------------------------------------------------
+    # --- for the two processors ---------------------------------------------------------------------------------
 
-    async def enter(self) -> None:
-        """An end starts; the first opens the transport."""
+    async def processor_started(self) -> None:
+        """Open the transport when the first of the two processors starts."""
         self._running += 1
         if self._running > 1:
             return
-        self._clock = self._ends[0].clock
-        if self._done:
-            self._done = self._over = False
+        self._clock = self._processors[0].clock
+        if self._closed:
+            self._closed = self._hung_up = False
         while self._early:
             self._input.post(self._early.popleft())
         await self.open()
-        # Not before: to open may take longer than a peer may be silent.
-        self._heard_ns = self._clock.now_ns()
+        # Only now: opening may take longer than the timeout.
+        self._last_received_ns = self._clock.now_ns()
         if self.silent_timeout_s is not None:
-            self._look(self.silent_timeout_s)
+            self._check_silence(self.silent_timeout_s)
 
-    async def leave(self) -> None:
-        """An end has stopped; the last closes the transport."""
+    async def processor_stopped(self) -> None:
+        """Close the transport when the last of the two processors has stopped."""
         self._running -= 1
         if self._running:
             return
         self.hang_up()
-        self._done = True
-        if self._watch is not None:
-            self._watch.cancel()
+        self._closed = True
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
         await self.close()
 
-    def arriving(self) -> AsyncIterator[Frame]:
-        """What `receive` gives, with an eye on whether anything does."""
-        return self._arriving()
+    def received_frames(self) -> AsyncIterator[Frame]:
+        """Yield the frames of `receive`, and note the time of each for ``silent_timeout_s``."""
+        return self._received_frames()
 
-    async def _arriving(self) -> AsyncIterator[Frame]:
+    async def _received_frames(self) -> AsyncIterator[Frame]:
         async for frame in self.receive():
-            self._heard_ns = self.clock.now_ns()
+            self._last_received_ns = self.clock.now_ns()
             yield frame
 
-    def _look(self, timeout_s: float) -> None:
-        """Look again when the time is up, and not at each frame."""
-        due_ns = self._heard_ns + round(timeout_s * NS_PER_S)
+    def _check_silence(self, timeout_s: float) -> None:
+        """Check the timeout, and set the timer again: one timer per period instead of one per frame."""
+        due_ns = self._last_received_ns + round(timeout_s * NS_PER_S)
         if due_ns <= self.clock.now_ns():
-            self.gone(f"nothing came for {timeout_s:g} s")
-            self._heard_ns = self.clock.now_ns()
-            due_ns = self._heard_ns + round(timeout_s * NS_PER_S)
-        if not self._over:
-            self._watch = self.clock.call_at(due_ns, lambda: self._look(timeout_s))
+            self.on_silent_timeout(f"nothing came for {timeout_s:g} s")
+            self._last_received_ns = self.clock.now_ns()
+            due_ns = self._last_received_ns + round(timeout_s * NS_PER_S)
+        if not self._hung_up:
+            self._silence_timer = self.clock.call_at(due_ns, lambda: self._check_silence(timeout_s))

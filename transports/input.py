@@ -15,19 +15,19 @@ from ..pipeline.processor import AudioFormat, FrameProcessor, handles, source
 from .transport_api import samples_in_chunk
 
 
-class Incoming(Protocol):
+class InputOwner(Protocol):
     """What the input needs of its transport."""
 
-    async def enter(self) -> None:
+    async def processor_started(self) -> None:
         """One of the two ends starts."""
         ...
 
-    async def leave(self) -> None:
+    async def processor_stopped(self) -> None:
         """One of the two ends has stopped."""
         ...
 
-    def arriving(self) -> AsyncIterator[Frame]:
-        """What `Verbs.receive` gives."""
+    def received_frames(self) -> AsyncIterator[Frame]:
+        """What `TransportApi.receive` gives."""
         ...
 
 
@@ -38,7 +38,7 @@ class MuteFrame(InputFrame):
     on: bool
 
 
-class Shape:
+class InputChunker:
     """Makes of whatever audio comes one stream: mono, at one rate, in chunks of 20 ms, with no seam.
 
     Holds back less than a chunk, and the millisecond of the resampler.
@@ -108,11 +108,11 @@ class InputTransport(FrameProcessor):
     is_transport_input: ClassVar[bool] = True
     """A pipeline has one of these."""
 
-    def __init__(self, transport: Incoming, name: str, *, sample_rate: int = 16_000) -> None:
+    def __init__(self, transport: InputOwner, name: str, *, sample_rate: int = 16_000) -> None:
         self.name = name
         self.sample_rate = sample_rate
         self._transport = transport
-        self._shape = Shape(sample_rate)
+        self._shape = InputChunker(sample_rate)
         self.muted = False
         self._newest: Samples | None = None
 
@@ -122,12 +122,12 @@ class InputTransport(FrameProcessor):
 
     async def start(self) -> None:
         """Open the transport. Nothing is left of who was heard in a run before."""
-        self._shape = Shape(self.sample_rate)
-        await self._transport.enter()
+        self._shape = InputChunker(self.sample_rate)
+        await self._transport.processor_started()
 
     async def stop(self) -> None:
         """Close the transport, where the other end is done with it too."""
-        await self._transport.leave()
+        await self._transport.processor_stopped()
 
     @property
     def level_dbfs(self) -> float:
@@ -137,8 +137,8 @@ class InputTransport(FrameProcessor):
     @source
     async def listen(self) -> AsyncIterator[Frame]:
         """What comes, until nothing more will."""
-        shape = Shape(self.sample_rate)
-        async for frame in self._transport.arriving():
+        shape = InputChunker(self.sample_rate)
+        async for frame in self._transport.received_frames():
             if isinstance(frame, InputAudioFrame):
                 for chunk in shape(frame):
                     yield self._heard(chunk)

@@ -40,14 +40,14 @@ BOUND_S = 600
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class HeardAudio:
     """20 ms that came to the caller: int16 mono at the output's rate, at ``at_ns`` of the worker's clock."""
 
     at_ns: int
     samples: Samples
 
 
-class _Line:
+class _SimulatedLink:
     """One way between the ends: what leaves in order arrives in order, later, or never."""
 
     def __init__(self, loss: float, delay_ms: float, jitter_ms: float, seed: str) -> None:
@@ -116,12 +116,12 @@ class MemoryTransport(Transport):
         self._disconnect_after_s = disconnect_after_s
         self._quality = (loss, delay_ms, jitter_ms)
         self._seed = seed
-        self._heard: list[Heard] = []
+        self._heard: list[HeardAudio] = []
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._to_bot = _Line(*self._quality, f"{self._seed} to the bot")
-        self._to_caller = _Line(*self._quality, f"{self._seed} to the caller")
+        self._to_bot = _SimulatedLink(*self._quality, f"{self._seed} to the bot")
+        self._to_caller = _SimulatedLink(*self._quality, f"{self._seed} to the caller")
         # bound: BOUND_S of audio, then say() raises; messages come one by one
         self._coming: list[tuple[int, int, int, Frame]] = []
         """When it arrives, its number, when it was said, and what. Times count from `_begun_ns`."""
@@ -194,7 +194,7 @@ class MemoryTransport(Transport):
         self._wake()
 
     @property
-    def heard(self) -> list[Heard]:
+    def heard(self) -> list[HeardAudio]:
         """What the caller heard so far, 20 ms each. The last of it may be under way still, by `delay_ms`."""
         self._depart()
         return self._heard
@@ -226,12 +226,12 @@ class MemoryTransport(Transport):
         """Send what is due on its way to the caller."""
         while self._ahead and not self._halted:
             # In a replay nothing is opened, and there is no clock: then all is on time.
-            if self._clock is not None and self._ahead[0][0] > self._clock.now_ns():
+            if self.worker_clock is not None and self._ahead[0][0] > self.worker_clock.now_ns():
                 break
             due_ns, samples = self._ahead.popleft()
             arrives_ns = self._to_caller.carry(due_ns)
             if self.connected and arrives_ns is not None:
-                self._heard.append(Heard(arrives_ns, samples))
+                self._heard.append(HeardAudio(arrives_ns, samples))
 
     # --- the verbs ----------------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class MemoryTransport(Transport):
     async def receive(self) -> AsyncIterator[Frame]:
         """What was said, 20 ms each 20 ms as a microphone gives it, until the caller hangs up; else nothing."""
         self._begun_ns = self.clock.now_ns()
-        while self._coming or not self._over:
+        while self._coming or not self.hung_up:
             arrives_ns = self._coming[0][0] if self._coming else None
             if arrives_ns is None or arrives_ns > self._now_ns():
                 await self._until(arrives_ns)
@@ -276,16 +276,16 @@ class MemoryTransport(Transport):
         self._depart()
         self._ahead.clear()
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Keep what is not due yet."""
         self._depart()
         self._halted = True
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """What was kept is due from now on."""
         self._halted = False
         if self._ahead:
-            late_ns = max(0, self._output.place_ns(self.clock.now_ns()) - self._ahead[0][0])
+            late_ns = max(0, self.next_due_ns(self.clock.now_ns()) - self._ahead[0][0])
             kept = [(due_ns + late_ns, samples) for due_ns, samples in self._ahead]
             self._ahead.clear()
             self._ahead.extend(kept)

@@ -50,14 +50,14 @@ class PlayoutGapFrame(InputFrame):
     schedule: int
 
 
-class Outgoing(Protocol):
-    """What the output needs of its transport: see `Verbs`."""
+class OutputOwner(Protocol):
+    """What the output needs of its transport: see `TransportApi`."""
 
-    async def enter(self) -> None:
+    async def processor_started(self) -> None:
         """One of the two ends starts."""
         ...
 
-    async def leave(self) -> None:
+    async def processor_stopped(self) -> None:
         """One of the two ends has stopped."""
         ...
 
@@ -69,11 +69,11 @@ class Outgoing(Protocol):
         """Forget what is not heard yet."""
         ...
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Keep what is not heard yet."""
         ...
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Play what was kept."""
         ...
 
@@ -85,9 +85,9 @@ class Outgoing(Protocol):
 class OutputTransport(FrameProcessor):
     """Plays the bot's audio in time, and says what was heard. `Transport.output` makes it.
 
-    ``sample_rate``: of what `Verbs.send` gets; other rates are resampled, stereo is mixed to mono.
+    ``sample_rate``: of what `TransportApi.send` gets; other rates are resampled, stereo is mixed to mono.
     ``buffer_ms``: with so much waiting, the job that makes the audio is held. ``gap_ms``: a response that has had
-    nothing to play for so long counts as silent until it goes on. ``lead_ms``: `Verbs.send` gets each 20 ms so
+    nothing to play for so long counts as silent until it goes on. ``lead_ms``: `TransportApi.send` gets each 20 ms so
     long before they are due. ``on_grid``: they are due at multiples of 20 ms of the clock, where what is sent has
     places like that: so the account of what was heard and the wire agree to the packet.
 
@@ -101,7 +101,7 @@ class OutputTransport(FrameProcessor):
 
     def __init__(
         self,
-        transport: Outgoing,
+        transport: OutputOwner,
         name: str,
         *,
         sample_rate: int = 24_000,
@@ -157,13 +157,13 @@ class OutputTransport(FrameProcessor):
 
     async def start(self) -> None:
         """Open the transport."""
-        await self._transport.enter()
+        await self._transport.processor_started()
 
     async def stop(self) -> None:
         """Forget what was not played, and a pause; close the transport, where the other end is done with it too."""
         self._cancel_timers()
         self._begin_anew()
-        await self._transport.leave()
+        await self._transport.processor_stopped()
 
     @property
     def level_dbfs(self) -> float:
@@ -229,7 +229,7 @@ class OutputTransport(FrameProcessor):
         self._cancel_timers()
         self._forget_due()
         await self._tell(self._ledger.stall() if self._ahead else self._ledger.pause())
-        self._transport.halt()
+        self._transport.pause()
 
     @handles(ResumePlayoutFrame)
     async def resume(self, frame: ResumePlayoutFrame) -> None:
@@ -238,13 +238,13 @@ class OutputTransport(FrameProcessor):
             return
         self._paused = False
         # What the transport kept comes first.
-        now_ns = self.place_ns(self.now_ns)
+        now_ns = self.next_due_ns(self.now_ns)
         kept = [(now_ns + number * CHUNK_NS, samples) for number, (_, samples) in enumerate(self._ahead)]
         self._ahead.clear()
         self._ahead.extend(kept)
         self._free_ns = max(self._free_ns, now_ns + len(kept) * CHUNK_NS)
         try:
-            self._transport.go_on()
+            self._transport.resume()
         finally:
             if self._ledger.buffered or self._ahead:
                 await self._begin()
@@ -277,11 +277,11 @@ class OutputTransport(FrameProcessor):
         self._cancel_timers()
         self._schedule += 1
         # Not into the last chunk: a pause may be shorter than what of that was left.
-        self._start_ns = self.place_ns(max(self.now_ns, self._free_ns))
+        self._start_ns = self.next_due_ns(max(self.now_ns, self._free_ns))
         self._slot, self._waited = 0, False
         await self._play_due()
 
-    def place_ns(self, when_ns: int) -> int:
+    def next_due_ns(self, when_ns: int) -> int:
         """The first moment from then on at which 20 ms can be due."""
         return when_ns - when_ns % -CHUNK_NS if self._on_grid else when_ns
 

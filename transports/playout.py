@@ -31,7 +31,7 @@ CHARACTERS_PER_S = 15.0
 
 
 @dataclass(slots=True)
-class _Response:
+class _QueuedResponse:
     """What there is of one response. Counts are in samples at the ledger's rate."""
 
     number: int
@@ -77,7 +77,7 @@ class _Response:
         ends = [*(start for start, _, _ in self.words[1:]), end]
         return _joined(
             [
-                (begun(text, self.played - start, end - start), glued)
+                (started_words(text, self.played - start, end - start), glued)
                 for (start, text, glued), end in zip(self.words, ends, strict=True)
                 if start < self.played
             ]
@@ -89,7 +89,7 @@ def _joined(words: list[tuple[str, bool]]) -> str:
     return "".join(text if glued or not number else f" {text}" for number, (text, glued) in enumerate(words))
 
 
-def begun(text: str, played: float, length: float) -> str:
+def started_words(text: str, played: float, length: float) -> str:
     """The words of a text that have begun when ``played`` of its ``length`` were played, by their letters: at least
     the first.
     """
@@ -117,7 +117,7 @@ class PlayoutLedger:
         self.speaking = 0
         """The response that is being heard; 0 for none."""
         # bound: the responses of which there is no record yet; a newer one ends those before it
-        self._queue: deque[_Response] = deque()
+        self._queue: deque[_QueuedResponse] = deque()
         self._newest = 0
         self._cut = 0
 
@@ -171,7 +171,7 @@ class PlayoutLedger:
         entry.ended = True
         return True
 
-    def _entry(self, response: int, *, ending: bool = False) -> _Response | None:
+    def _entry(self, response: int, *, ending: bool = False) -> _QueuedResponse | None:
         if response <= self._cut or response < self._newest:
             return None
         last = self._queue[-1] if self._queue else None
@@ -183,7 +183,7 @@ class PlayoutLedger:
         for older in self._queue:
             older.ended = True
         self._newest = response
-        self._queue.append(_Response(response, recorded))
+        self._queue.append(_QueuedResponse(response, recorded))
         return self._queue[-1]
 
     def take(self, count: int) -> tuple[Samples, Facts]:

@@ -12,7 +12,7 @@ is on again. Networks hold audio back for half of that.
 """
 
 
-class Quiet:
+class SilenceWatch:
     """Calls ``silent`` when nothing has come for `SILENT_S` after what came was over, once for each such gap."""
 
     def __init__(self, clock: Clock, silent: Callable[[], None]) -> None:

@@ -23,7 +23,7 @@ def samples_in_chunk(sample_rate: int) -> int:
     return sample_rate * CHUNK_MS // 1000
 
 
-class Verbs:
+class TransportApi:
     """What a transport does that no other does."""
 
     # --- the four ---------------------------------------------------------------------------------------------
@@ -59,14 +59,14 @@ class Verbs:
     def clear(self) -> None:
         """What was sent and is not heard yet is not wanted any more: the response was cut."""
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Be silent now, and keep what was sent and is not heard yet: the playout is paused.
 
         Without it, what was sent last is heard.
         """
 
-    def go_on(self) -> None:
-        """The pause is over: play what `halt` kept. What follows is sent after it."""
+    def resume(self) -> None:
+        """The pause is over: play what `pause` kept. What follows is sent after it."""
 
     # --- for those whose client is a program --------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from voxline.pipeline import (
     Samples,
     handles,
 )
-from voxline.transports.contracts import Heard, Peer
+from voxline.transports.contracts import ContractPeer, HeardAudio
 from voxline.transports.contracts.check import INPUT, RESTART
 from voxline.transports.contracts.rules import RULES
 from voxline.transports.file import FileTransport
@@ -55,7 +55,7 @@ class Ears(FrameProcessor):
         return [(at_ms, frame) for at_ms, frame in self.notes if isinstance(frame, InputAudioFrame)]
 
 
-class MemoryPeer(Peer):
+class MemoryPeer(ContractPeer):
     """Says whole chunks of 20 ms, as a microphone does, and hears what the transport noted."""
 
     def __init__(self, transport: MemoryTransport, late_ms: float = 0) -> None:
@@ -71,7 +71,7 @@ class MemoryPeer(Peer):
         self._rest = samples[end:]
         self.transport.say(samples[:end])
 
-    def heard(self) -> Sequence[Heard]:
+    def heard(self) -> Sequence[HeardAudio]:
         return self.transport.heard
 
     async def close(self) -> None:
@@ -92,7 +92,7 @@ class CallbackPeer(MemoryPeer):
         self.transport.deliver(InputAudioFrame(samples, sample_rate, pts_ns))
 
 
-class FilePeer(Peer):
+class FilePeer(ContractPeer):
     """A file that is played, and one that was recorded: looked at when it is closed."""
 
     says_first = True
@@ -116,11 +116,11 @@ class FilePeer(Peer):
     async def say(self, samples: Samples, sample_rate: int) -> None:
         self._write(samples, sample_rate)
 
-    def heard(self) -> Sequence[Heard]:
+    def heard(self) -> Sequence[HeardAudio]:
         if not self.talk.exists():
             return []
         with wave.open(str(self.talk)) as file:
             both = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, 2)
         size = self.rate // 200
         right = np.concatenate([both[:, 1], np.zeros(-len(both) % size, np.int16)]).reshape(-1, size)
-        return [Heard(number * CHUNK_NS // 4, chunk) for number, chunk in enumerate(right) if chunk.any()]
+        return [HeardAudio(number * CHUNK_NS // 4, chunk) for number, chunk in enumerate(right) if chunk.any()]

@@ -32,7 +32,7 @@ from voxline.pipeline import (
     source,
 )
 from voxline.pipeline.recording import Recorder, Recording, replay
-from voxline.transports.memory import Heard, MemoryTransport
+from voxline.transports.memory import HeardAudio, MemoryTransport
 from voxline.transports.output import OutputTransport
 
 RATE = 24_000
@@ -50,11 +50,11 @@ def audio(samples: Samples, *words: tuple[str, float]) -> OutputAudioFrame:
     return OutputAudioFrame(samples, RATE, tuple(SpokenWord(text, at) for text, at in words))
 
 
-def joined(heard: list[Heard]) -> Samples:
+def joined(heard: list[HeardAudio]) -> Samples:
     return np.concatenate([np.zeros(0, np.int16), *(chunk.samples for chunk in heard)])
 
 
-def times(heard: list[Heard]) -> list[float]:
+def times(heard: list[HeardAudio]) -> list[float]:
     return [chunk.at_ns / NS_PER_MS for chunk in heard]
 
 
@@ -99,7 +99,7 @@ class Stage:
         return self.transport.output()
 
     @property
-    def heard(self) -> list[Heard]:
+    def heard(self) -> list[HeardAudio]:
         return self.transport.heard
 
     async def say(self, response: int, *frames: OutputAudioFrame) -> None:

@@ -25,7 +25,7 @@ from voxline.pipeline.clock import SystemClock
 from voxline.pipeline.errors import LifecycleError, VoxlineError
 from voxline.tests.transports.peers import Ears
 from voxline.tests.transports.stage import RATE, audio, ramp
-from voxline.transports.base import EARLY, Transport
+from voxline.transports.base import MAX_EARLY_FRAMES, Transport
 
 
 class Line(Transport):
@@ -173,9 +173,9 @@ async def test_what_is_delivered_while_it_opens_comes_after_that(harness: Any):
 def test_what_waits_for_the_worker_has_a_bound():
     transport = Line()
     transport.input()
-    for number in range(EARLY):
+    for number in range(MAX_EARLY_FRAMES):
         transport.deliver(text(number))
-    with pytest.raises(QueueOverflowError, match="1000 frames wait for the worker of this Line to run"):
+    with pytest.raises(QueueOverflowError, match="1000 frames wait for the worker of this Line, which does not run"):
         transport.deliver(text(0))
 
 
@@ -186,7 +186,7 @@ async def test_what_is_delivered_after_the_end_is_dropped(harness: Any):
     transport.deliver(text(1))
     await bench.settle()
     assert ears.frames == [InputEndedFrame()]
-    for number in range(2 * EARLY):
+    for number in range(2 * MAX_EARLY_FRAMES):
         transport.deliver(text(number))
         transport.deliver_threadsafe(text(number))
     again = Ears()
@@ -310,8 +310,8 @@ async def test_a_peer_that_sends_is_not_gone(harness: Any):
 
 async def test_a_transport_whose_peers_come_back_is_told_each_time(harness: Any):
     class Patient(Line):
-        def gone(self, why: str) -> None:
-            self.did.append(why)
+        def on_silent_timeout(self, reason: str) -> None:
+            self.did.append(reason)
 
     transport = Patient(silent_timeout_s=2)
     bench = await harness([transport.input(), Ears()])
@@ -329,7 +329,7 @@ async def test_without_a_time_out_a_peer_may_be_silent_for_ever(harness: Any):
 
 @pytest.mark.parametrize("wrong", [0, -1])
 def test_a_time_out_that_cannot_be_is_refused(wrong: float):
-    with pytest.raises(TransportError, match="silent_timeout_s is a time in s"):
+    with pytest.raises(TransportError, match="silent_timeout_s must be positive"):
         Line(silent_timeout_s=wrong)
 
 

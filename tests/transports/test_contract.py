@@ -14,17 +14,17 @@ from voxline.pipeline.clock import Wait
 from voxline.pipeline.tasks import spawn
 from voxline.tests.transports.peers import CallbackPeer, FilePeer, MemoryPeer
 from voxline.transports.base import Transport
-from voxline.transports.contracts import ContractFailure, Heard, Peer, check_transport
+from voxline.transports.contracts import ContractFailure, ContractPeer, HeardAudio, check_transport
 from voxline.transports.contracts import rules as rules_of_it
 from voxline.transports.contracts.sound import PITCHES, Take, pitches_in, tones
 from voxline.transports.memory import MemoryTransport
 
 MS = 1_000_000
 CHUNK_NS = 20 * MS
-Pair = tuple[Transport, Peer]
+Pair = tuple[Transport, ContractPeer]
 
 
-def pair(make: Callable[[], MemoryTransport], peer: Callable[[Any], Peer] = MemoryPeer) -> Callable[[], Pair]:
+def pair(make: Callable[[], MemoryTransport], peer: Callable[[Any], ContractPeer] = MemoryPeer) -> Callable[[], Pair]:
     def made() -> Pair:
         transport = make()
         return transport, peer(transport)
@@ -134,7 +134,7 @@ async def test_a_transport_with_a_bound_for_who_does_not_read_keeps_it(monkeypat
 
 
 async def broken(
-    rule: str, make: Callable[[], MemoryTransport], peer: Callable[[Any], Peer] = MemoryPeer, **options: Any
+    rule: str, make: Callable[[], MemoryTransport], peer: Callable[[Any], ContractPeer] = MemoryPeer, **options: Any
 ) -> str:
     """The check fails, by this rule."""
     with pytest.raises(ContractFailure) as failure:
@@ -180,13 +180,13 @@ class Doubles(Counts):
             super().send(samples, due_ns)
 
 
-class Quiet(MemoryTransport):
+class Silent(MemoryTransport):
     def send(self, samples: Samples, due_ns: int) -> None:
         super().send(np.where(samples > 100, samples - 1, samples), due_ns)
 
 
 @pytest.mark.parametrize(
-    ("make", "came"), [(Swaps, "others from"), (Drops, "ms"), (Doubles, "ms"), (Quiet, "others from 0")]
+    ("make", "came"), [(Swaps, "others from"), (Drops, "ms"), (Doubles, "ms"), (Silent, "others from 0")]
 )
 async def test_what_is_not_heard_as_it_was_said_is_found(make: Callable[[], MemoryTransport], came: str):
     assert came in await broken("what the bot says is heard", make)
@@ -199,7 +199,7 @@ class Drifts(MemoryTransport):
         super().send(samples, due_ns)
         base_ns = self._heard[0].at_ns
         late_ns = (self._heard[-1].at_ns - base_ns) // 10_000
-        self._heard[-1] = Heard(self._heard[-1].at_ns + late_ns, samples)
+        self._heard[-1] = HeardAudio(self._heard[-1].at_ns + late_ns, samples)
 
 
 class Bursts(MemoryTransport):
@@ -208,13 +208,13 @@ class Bursts(MemoryTransport):
     def send(self, samples: Samples, due_ns: int) -> None:
         super().send(samples, due_ns)
         if len(self._heard) % 5 == 0:
-            self._heard[-5:] = [Heard(due_ns, one.samples) for one in self._heard[-5:]]
+            self._heard[-5:] = [HeardAudio(due_ns, one.samples) for one in self._heard[-5:]]
 
 
 class Late(MemoryTransport):
     def send(self, samples: Samples, due_ns: int) -> None:
         super().send(samples, due_ns)
-        self._heard[-1] = Heard(due_ns + 100 * MS, samples)
+        self._heard[-1] = HeardAudio(due_ns + 100 * MS, samples)
 
 
 @pytest.mark.parametrize(("make", "came"), [(Drifts, "4.9"), (Bursts, "80 ms"), (Late, "100 ms")])
@@ -234,7 +234,7 @@ class Anchored(MemoryTransport):
     def send(self, samples: Samples, due_ns: int) -> None:
         self.off_ns = max(self.off_ns, self.clock.now_ns() - due_ns)
         super().send(samples, due_ns)
-        self._heard[-1] = Heard(due_ns + self.off_ns, samples)
+        self._heard[-1] = HeardAudio(due_ns + self.off_ns, samples)
 
 
 class GivesUp(MemoryTransport):
@@ -259,10 +259,10 @@ class Deaf(MemoryTransport):
     def clear(self) -> None:
         pass
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         pass
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         pass
 
 
@@ -308,16 +308,16 @@ class HaltsByForgetting(MemoryTransport):
     def __init__(self) -> None:
         super().__init__(lead_ms=100)
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         self.clear()
 
 
 class Stutters(MemoryTransport):
     """Says the last 20 ms again when it goes on."""
 
-    def go_on(self) -> None:
-        super().go_on()
-        self._heard.append(Heard(self.clock.now_ns(), self._heard[-1].samples))
+    def resume(self) -> None:
+        super().resume()
+        self._heard.append(HeardAudio(self.clock.now_ns(), self._heard[-1].samples))
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ class Flushes(MemoryTransport):
         super().__init__(lead_ms=400)
 
     async def close(self) -> None:
-        self._heard += [Heard(due_ns, samples) for due_ns, samples in self._ahead]
+        self._heard += [HeardAudio(due_ns, samples) for due_ns, samples in self._ahead]
         await super().close()
 
 
@@ -547,6 +547,6 @@ def test_tones_are_known_by_their_pitch_after_loss_and_noise(rate: int):
 def test_a_take_says_when_and_how_much_was_heard_and_what_holes_it_had():
     sound, silence = tones(20, 16_000), np.zeros(320, np.int16)
     pieces = [silence, sound, sound, silence, sound, silence]
-    take = Take([Heard(number * CHUNK_NS, one) for number, one in enumerate(pieces)], 16_000, exact=False)
+    take = Take([HeardAudio(number * CHUNK_NS, one) for number, one in enumerate(pieces)], 16_000, exact=False)
     assert (take.begun_ns, take.ended_ns, take.ms, take.hole_ms) == (20 * MS, 100 * MS, 60, 20)
     assert [late for _, late in take.lateness_ms()] == [0, 0, 0]

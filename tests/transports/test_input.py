@@ -13,7 +13,7 @@ from voxline.pipeline.audio import SILENCE_DBFS, mono, rms_dbfs
 from voxline.tests.scale import examples
 from voxline.tests.transports.peers import Ears
 from voxline.transports.base import Transport
-from voxline.transports.input import Shape
+from voxline.transports.input import InputChunker
 from voxline.transports.memory import MemoryTransport
 
 RATE = 16_000
@@ -52,7 +52,7 @@ SIZES = st.lists(st.integers(0, 2_000), min_size=1, max_size=40)
 def test_at_its_own_rate_every_sample_comes_out_once_whatever_pieces_it_came_in(
     sizes: list[int], in_stereo: list[bool], begun_ns: int
 ):
-    shape, sound, out, at = Shape(RATE), tone(sum(sizes), RATE), list[InputAudioFrame](), 0
+    shape, sound, out, at = InputChunker(RATE), tone(sum(sizes), RATE), list[InputAudioFrame](), 0
     for size, two in zip(sizes, in_stereo, strict=False):
         piece = sound[at : at + size]
         pts_ns = begun_ns + at * 1_000_000_000 // RATE
@@ -77,9 +77,9 @@ def test_at_its_own_rate_every_sample_comes_out_once_whatever_pieces_it_came_in(
 )
 def test_at_another_rate_the_pieces_make_the_same_sound_as_one_piece(in_rate: int, rate: int, sizes: list[int]):
     sound = tone(sum(sizes), in_rate)
-    once = Shape(rate)
+    once = InputChunker(rate)
     whole = joined(once(InputAudioFrame(sound, in_rate)) + once.flush())
-    shape, out, at = Shape(rate), list[InputAudioFrame](), 0
+    shape, out, at = InputChunker(rate), list[InputAudioFrame](), 0
     for size in sizes:
         out += shape(InputAudioFrame(sound[at : at + size], in_rate))
         at += size
@@ -101,7 +101,7 @@ def test_at_another_rate_the_pieces_make_the_same_sound_as_one_piece(in_rate: in
 )
 def test_the_rate_may_change_at_any_moment_and_nothing_is_lost(pieces: list[tuple[int, int, bool]]):
     """(FFmpeg's resampler shortens what is less than 100 samples in all.)"""
-    shape, out, said_s = Shape(RATE), list[InputAudioFrame](), 0.0
+    shape, out, said_s = InputChunker(RATE), list[InputAudioFrame](), 0.0
     for rate, size, two in pieces:
         piece = np.full(size, 1_000, np.int16)
         out += shape(InputAudioFrame(stereo(piece) if two else piece, rate, round(said_s * 1e9)))
@@ -118,12 +118,12 @@ def test_the_rate_may_change_at_any_moment_and_nothing_is_lost(pieces: list[tupl
 
 
 def test_what_fits_already_passes_as_it_is():
-    shape, frame = Shape(RATE), InputAudioFrame(tone(CHUNK, RATE), RATE, 7)
+    shape, frame = InputChunker(RATE), InputAudioFrame(tone(CHUNK, RATE), RATE, 7)
     assert shape(frame)[0] is frame
 
 
 def test_times_stay_right_through_the_resampler():
-    shape, out = Shape(RATE), list[InputAudioFrame]()
+    shape, out = InputChunker(RATE), list[InputAudioFrame]()
     for number in range(100):
         frame = InputAudioFrame(tone(960, 48_000, at=number * 960), 48_000, 5_000_000_000 + number * CHUNK_NS)
         out += shape(frame)
@@ -136,7 +136,7 @@ def test_times_stay_right_through_the_resampler():
 def test_the_times_are_those_of_the_sound():
     """A click comes out at the time at which it went in."""
     for in_rate, size in [(16_000, 77), (48_000, 960), (44_100, 441), (8_000, 160)]:
-        shape, out = Shape(RATE), list[InputAudioFrame]()
+        shape, out = InputChunker(RATE), list[InputAudioFrame]()
         sound = np.zeros(in_rate, np.int16)
         click = in_rate * 7 // 13
         sound[click - in_rate // 1_000 : click + in_rate // 1_000] = 20_000
@@ -154,19 +154,19 @@ def test_the_times_are_those_of_the_sound():
 
 
 def test_audio_without_times_has_none():
-    shape = Shape(RATE)
+    shape = InputChunker(RATE)
     assert [frame.pts_ns for frame in shape(InputAudioFrame(tone(1_000, RATE), RATE))] == [None] * 3
 
 
 def test_the_mean_of_two_channels_is_heard():
-    shape = Shape(RATE)
+    shape = InputChunker(RATE)
     both = np.stack([np.full(CHUNK, 100, np.int16), np.full(CHUNK, 300, np.int16)], axis=1)
     (frame,) = shape(InputAudioFrame(both, RATE))
     assert frame.samples.tolist() == mono(both).tolist() == [200] * CHUNK
 
 
 def test_nothing_at_all_is_nothing():
-    shape = Shape(RATE)
+    shape = InputChunker(RATE)
     assert shape(InputAudioFrame(np.zeros(0, np.int16), RATE)) == []
     assert shape(InputAudioFrame(np.zeros(0, np.int16), 48_000)) == []
     assert shape.flush() == []

@@ -29,7 +29,7 @@ from voxline.pipeline import (
 from voxline.pipeline.tasks import spawn
 from voxline.tests.transports.peers import Ears
 from voxline.tests.transports.stage import RATE, audio, joined, ramp, times
-from voxline.transports.memory import BOUND_S, Heard, MemoryTransport
+from voxline.transports.memory import BOUND_S, HeardAudio, MemoryTransport
 
 CHUNK = 320
 
@@ -349,4 +349,4 @@ async def test_whatever_the_line_does_what_comes_was_said_in_this_order_and_not_
 
 def test_what_was_heard_compares_by_identity():
     samples = np.zeros(3, np.int16)
-    assert Heard(1, samples) != Heard(1, samples)
+    assert HeardAudio(1, samples) != HeardAudio(1, samples)

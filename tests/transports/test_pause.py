@@ -51,7 +51,7 @@ from voxline.tests.transports.stage import (
     times,
 )
 from voxline.transports.file import FileTransport
-from voxline.transports.memory import Heard, MemoryTransport
+from voxline.transports.memory import HeardAudio, MemoryTransport
 
 # --- silence, and on ----------------------------------------------------------------------------------------
 
@@ -407,10 +407,10 @@ class Device(MemoryTransport):
     def clear(self) -> None:
         self.did.append("clear")
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         self.did.append("halt")
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self.did.append("go on")
         if self.broken:
             raise OSError("no sound card any more")
@@ -592,7 +592,7 @@ class Talk:
         assert self._speaking() == 0
         self._check_times(self.transport.heard)
 
-    def _check_times(self, heard: list[Heard]) -> None:
+    def _check_times(self, heard: list[HeardAudio]) -> None:
         for index, (one, next_one) in enumerate(itertools.pairwise(heard)):
             if index + 1 not in self.heard_at_cut:
                 assert next_one.at_ns - one.at_ns >= 20 * NS_PER_MS, "two chunks at a time"

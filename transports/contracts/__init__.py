@@ -2,7 +2,7 @@
 
 ::
 
-    class CablePeer(Peer):                       # the far end of your transport, in a test's hands
+    class CablePeer(ContractPeer):                       # the far end of your transport, in a test's hands
         async def say(self, samples, sample_rate): ...
         def heard(self): ...
 
@@ -13,8 +13,8 @@ Each rule that is broken is named, with what was expected and what came. See doc
 """
 
 from ...pipeline.testing.failures import ContractFailure
-from ..memory import Heard
+from ..memory import HeardAudio
 from .check import Report, check_transport
-from .peer import Peer
+from .peer import ContractPeer
 
-__all__ = ["ContractFailure", "Heard", "Peer", "Report", "check_transport"]
+__all__ = ["ContractFailure", "ContractPeer", "HeardAudio", "Report", "check_transport"]

@@ -2,7 +2,7 @@
 
 ::
 
-    peer  --  transport.input() -> Ears -> transport.output()  --  peer
+    peer  --  transport.input() -> FrameNotes -> transport.output()  --  peer
                           ^ the check posts audio, cuts and pauses here
 """
 
@@ -36,7 +36,7 @@ from ...pipeline.tasks import spawn
 from ...pipeline.worker import Outcome, PipelineWorker
 from ..base import Transport
 from ..transport_api import CHUNK_MS
-from .peer import Peer
+from .peer import ContractPeer
 from .sound import TONE_MS, Take
 
 F = TypeVar("F", bound=Frame)
@@ -46,7 +46,7 @@ PULSE_NS = 10 * NS_PER_MS
 _ENGINE = "voxline.pipeline."
 
 
-class Broken(Exception):
+class RuleBroken(Exception):
     """A rule does not hold: what was expected, and what came."""
 
     def __init__(self, expected: str, came: object) -> None:
@@ -54,12 +54,12 @@ class Broken(Exception):
 
 
 def expect(holds: bool, expected: str, came: object) -> None:
-    """Raise `Broken` unless it holds."""
+    """Raise `RuleBroken` unless it holds."""
     if not holds:
-        raise Broken(expected, came)
+        raise RuleBroken(expected, came)
 
 
-class Ears(FrameProcessor):
+class FrameNotes(FrameProcessor):
     """Notes what comes from the user, and what the output says, with the time."""
 
     def __init__(self) -> None:
@@ -77,17 +77,17 @@ class Ears(FrameProcessor):
         self.notes.append((self.now_ns, frame))
 
 
-class Call:
+class ContractCall:
     """A worker with the transport, and the peer. ``patience_s``: real seconds after which something hangs."""
 
-    def __init__(self, transport: Transport, peer: Peer, patience_s: float) -> None:
+    def __init__(self, transport: Transport, peer: ContractPeer, patience_s: float) -> None:
         self.transport = transport
         self.peer = peer
         self.clock: Clock = VirtualClock(autojump=False) if peer.exact else SystemClock()
         self.outcome: Outcome | None = None
         self.start_error: LifecycleError | None = None
         self._patience_s = patience_s
-        self._ears = Ears()
+        self._ears = FrameNotes()
         self.left: list[str] = []
         """What was there after the end, in sentences."""
         self.held_up_ms = 0.0
@@ -108,10 +108,10 @@ class Call:
     # --- beginning and ending ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the worker and connect the peer. Raises `Broken` where the worker does not start."""
+        """Start the worker and connect the peer. Raises `RuleBroken` where the worker does not start."""
         await self.begin()
         if self.start_error is not None:
-            raise Broken("a worker that starts", self.start_error)
+            raise RuleBroken("a worker that starts", self.start_error)
         self._mark = len(self.heard_so_far())
         await self._guard(self.peer.connect())
         if self.peer.announced:
@@ -244,7 +244,7 @@ class Call:
                 break
         else:
             task.cancel()
-            raise Broken(
+            raise RuleBroken(
                 f"a transport and a peer that do not hang for {self._patience_s:g} s of real time", "one that does"
             )
         task.result()

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...pipeline.testing.failures import ContractFailure
 from ..base import Transport
-from .call import Broken, Call, cause_of, expect
-from .peer import Peer
+from .call import ContractCall, RuleBroken, cause_of, expect
+from .peer import ContractPeer
 from .rules import RULES, Checker, check_input, say, tones
 
 PATIENCE_S = 20.0
@@ -44,7 +44,7 @@ class Report:
 
 class _Check:
     def __init__(
-        self, make_pair: Callable[[], tuple[Transport, Peer]], patience_s: float = PATIENCE_S, only: str = ""
+        self, make_pair: Callable[[], tuple[Transport, ContractPeer]], patience_s: float = PATIENCE_S, only: str = ""
     ) -> None:
         self._only = only
         self._make_pair = make_pair
@@ -90,7 +90,7 @@ class _Check:
         report = self.report
         try:
             report.checked.append((rule, await check))
-        except Broken as broken:
+        except RuleBroken as broken:
             return rule, *broken.args
         except NotImplementedError as missing:
             report.skipped.append((rule, f"{type(self._peer).__name__} has no {missing}()"))
@@ -99,17 +99,17 @@ class _Check:
         return None
 
     async def _in_a_call(self, check: Checker) -> str:
-        call = Call(*self._make_pair(), self._patience_s)
+        call = ContractCall(*self._make_pair(), self._patience_s)
         try:
             await call.start()
             return await check(call)
         finally:
             await self._end(call)
 
-    async def _end(self, call: Call) -> None:
+    async def _end(self, call: ContractCall) -> None:
         try:
             await call.end()
-        except Broken as broken:
+        except RuleBroken as broken:
             call.left.append(f"{broken.args[1]}, instead of {broken.args[0]}.")
         self._calls += 1
         self._held_up_ms = max(self._held_up_ms, call.held_up_ms)
@@ -119,7 +119,7 @@ class _Check:
 
     async def _input(self, rate: int) -> str:
         transport, peer = self._make_pair()
-        call = Call(transport, peer, self._patience_s)
+        call = ContractCall(transport, peer, self._patience_s)
         try:
             if peer.says_first:
                 await peer.say(said := tones(1_200, rate), rate)
@@ -135,7 +135,7 @@ class _Check:
         transport, peer = self._make_pair()
         sound = tones(600, transport.output_rate)
         for number in ("first", "second", "third"):
-            call = Call(transport, peer, self._patience_s)
+            call = ContractCall(transport, peer, self._patience_s)
             try:
                 await call.start()
                 call.speak(sound)
@@ -149,7 +149,7 @@ class _Check:
         return "three runs"
 
     async def _fails(self, transport: Transport) -> str:
-        call = Call(transport, self._peer, self._patience_s)
+        call = ContractCall(transport, self._peer, self._patience_s)
         try:
             await call.begin()
             expect(call.start_error is not None, "a worker that does not start", "one that does")
@@ -165,7 +165,7 @@ class _Check:
 
 
 async def check_transport(
-    make_pair: Callable[[], tuple[Transport, Peer]],
+    make_pair: Callable[[], tuple[Transport, ContractPeer]],
     *,
     cannot_open: Callable[[], Transport] | None = None,
     patience_s: float = PATIENCE_S,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ...pipeline.frames import Samples
-from ..memory import Heard
+from ..memory import HeardAudio
 
 
-class Peer:
+class ContractPeer:
     """The user's end. Derive; write `say` and `heard`, and of the rest what your transport has.
 
     What is not written is not checked, and the report says so.
@@ -47,7 +47,7 @@ class Peer:
         """
         raise NotImplementedError("say")
 
-    def heard(self) -> Sequence[Heard]:
+    def heard(self) -> Sequence[HeardAudio]:
         """All that was heard so far, in order: each piece with the time of the worker's clock at which its first sample
         is heard (not: at which it came, where something buffers it). Silence may be among it, or left out.
         """

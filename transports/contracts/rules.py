@@ -20,7 +20,7 @@ from ...pipeline.frames import (
     Samples,
 )
 from ..transport_api import CHUNK_MS, CHUNK_NS
-from .call import Broken, Call, expect
+from .call import ContractCall, RuleBroken, expect
 from .sound import TONE_MS, Take, pitches_in, tones
 
 STALL_MS = 130
@@ -34,7 +34,7 @@ PIECES_MS = (20, 7.3, 33, 0.1, 100, 1, 61.7, 20, 20, 250)
 """What is said comes in such pieces."""
 
 
-Checker = Callable[[Call], Coroutine[Any, Any, str]]
+Checker = Callable[[ContractCall], Coroutine[Any, Any, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +58,21 @@ def rule(text: str) -> Callable[[Checker], Checker]:
     return add
 
 
-def _tolerance_ms(call: Call) -> float:
+def _tolerance_ms(call: ContractCall) -> float:
     """How much a length may be off."""
     return 0.0 if call.peer.exact else call.peer.late_ms + CODEC_MS
 
 
-def _sound(call: Call, ms: float, *, first: int = 0) -> Samples:
+def _sound(call: ContractCall, ms: float, *, first: int = 0) -> Samples:
     return tones(ms, call.transport.output_rate, first=first)
 
 
-async def _heard_out(call: Call, ms: float) -> None:
+async def _heard_out(call: ContractCall, ms: float) -> None:
     """Wait until what was said has been heard."""
     await call.wait(ms + call.peer.late_ms + 100)
 
 
-def _same(call: Call, take: Take, sound: Samples, what: str) -> None:
+def _same(call: ContractCall, take: Take, sound: Samples, what: str) -> None:
     """Fail unless exactly this was heard."""
     sound_ms = len(sound) * 1000 / call.transport.output_rate
     expect(take.ms > 0, f"{what}, {sound_ms:g} ms", "silence")
@@ -90,7 +90,7 @@ def _same(call: Call, take: Take, sound: Samples, what: str) -> None:
 
 
 @rule("what the bot says is heard: all of it, in order, once")
-async def _order(call: Call) -> str:
+async def _order(call: ContractCall) -> str:
     sound, more = _sound(call, 1_430), _sound(call, 600, first=3)
     call.speak(sound)
     await _heard_out(call, 1_440)
@@ -101,7 +101,7 @@ async def _order(call: Call) -> str:
 
 
 @rule("20 ms are heard each 20 ms, from the first on: no drift, no hole, no burst")
-async def _pace(call: Call) -> str:
+async def _pace(call: ContractCall) -> str:
     await call.wait(100)
     began_ns, ms = call.now_ns, 50_000 if call.peer.exact else 4_000
     call.speak(_sound(call, ms))
@@ -121,7 +121,7 @@ async def _pace(call: Call) -> str:
 
 
 @rule("after a stall of the event loop it is back on its schedule, and nothing is lost")
-async def _stall(call: Call) -> str:
+async def _stall(call: ContractCall) -> str:
     sound = _sound(call, 2_000)
     call.speak(sound)
     await call.wait(CUT_MS)
@@ -142,7 +142,7 @@ async def _stall(call: Call) -> str:
 # --- interruptions --------------------------------------------------------------------------------------------------
 
 
-async def _cut(call: Call, ms: float = CUT_MS) -> int:
+async def _cut(call: ContractCall, ms: float = CUT_MS) -> int:
     """Have it speak, and cut that. Returns when."""
     call.speak(_sound(call, 3_000))
     await call.wait(ms)
@@ -152,7 +152,7 @@ async def _cut(call: Call, ms: float = CUT_MS) -> int:
 
 
 @rule("a cut is silence within one step of 20 ms, and nothing of the response is heard after it")
-async def _cut_is_silence(call: Call) -> str:
+async def _cut_is_silence(call: ContractCall) -> str:
     cut_ns = await _cut(call)
     call.speak(_sound(call, 400), end=False)
     await call.wait(2_500 + call.peer.late_ms)
@@ -173,7 +173,7 @@ async def _cut_is_silence(call: Call) -> str:
 
 
 @rule("the next response is heard at once after a cut, from its first sample")
-async def _next_after_cut(call: Call) -> str:
+async def _next_after_cut(call: ContractCall) -> str:
     cut_ns = await _cut(call)
     sound = _sound(call, 600, first=3)
     call.speak(sound, response=2)
@@ -190,7 +190,7 @@ async def _next_after_cut(call: Call) -> str:
 
 
 @rule("the record of a cut says what was heard: how much, and which words")
-async def _ledger_of_a_cut(call: Call) -> str:
+async def _ledger_of_a_cut(call: ContractCall) -> str:
     await _cut(call)
     await call.wait(500 + call.peer.late_ms)
     cuts = call.noted(ResponseCutFrame)
@@ -206,7 +206,7 @@ async def _ledger_of_a_cut(call: Call) -> str:
 
 
 @rule("the record of a response that was played says so when it is over, and speaking begins and ends with it")
-async def _ledger_of_a_response(call: Call) -> str:
+async def _ledger_of_a_response(call: ContractCall) -> str:
     call.speak(_sound(call, 1_000))
     await _heard_out(call, 1_000)
     take, played = await call.end(), call.noted(ResponsePlayedFrame)
@@ -225,7 +225,7 @@ async def _ledger_of_a_response(call: Call) -> str:
 
 
 @rule("a pause is silence within one step, and nothing is lost or played twice by it")
-async def _pause(call: Call) -> str:
+async def _pause(call: ContractCall) -> str:
     sound = _sound(call, 2_000)
     call.speak(sound)
     await call.wait(CUT_MS)
@@ -258,7 +258,7 @@ async def _pause(call: Call) -> str:
 
 
 @rule("a response that is cut in a pause is not heard after it")
-async def _cut_in_a_pause(call: Call) -> str:
+async def _cut_in_a_pause(call: ContractCall) -> str:
     call.speak(_sound(call, 2_000))
     await call.wait(CUT_MS)
     call.pause()
@@ -277,7 +277,7 @@ async def _cut_in_a_pause(call: Call) -> str:
 # --- what the user says ---------------------------------------------------------------------------------------------
 
 
-async def say(call: Call, rate: int) -> Samples:
+async def say(call: ContractCall, rate: int) -> Samples:
     """Have the peer say something, in odd pieces. Returns what."""
     sound, at = tones(1_200, rate), 0
     number = 0
@@ -289,7 +289,7 @@ async def say(call: Call, rate: int) -> Samples:
     return sound
 
 
-async def check_input(call: Call, said: Samples, rate: int) -> str:
+async def check_input(call: ContractCall, said: Samples, rate: int) -> str:
     """What was said has come: in chunks of 20 ms, mono, at the transport's rate, all of it, with its times."""
     await call.wait(1_600 + 2 * call.peer.late_ms)
     frames, wanted = call.audio(), call.transport.sample_rate
@@ -314,14 +314,14 @@ async def check_input(call: Call, said: Samples, rate: int) -> str:
     return f"{rate} Hz: {len(frames)} chunks"
 
 
-def _times(call: Call, frames: list[InputAudioFrame]) -> None:
+def _times(call: ContractCall, frames: list[InputAudioFrame]) -> None:
     """`InputAudioFrame.pts_ns` grows with the audio."""
     known = [(number, frame.pts_ns) for number, frame in enumerate(frames) if frame.pts_ns is not None]
     slack_ns = 1_000 if call.peer.exact else call.late_ns + CHUNK_NS
     for (before, at_ns), (after, then_ns) in itertools.pairwise(known):
         step_ns = then_ns - at_ns - (after - before) * CHUNK_NS
         if not -slack_ns <= step_ns <= slack_ns:
-            raise Broken(
+            raise RuleBroken(
                 f"pts_ns that grows by {(after - before) * CHUNK_MS} ms", f"{(then_ns - at_ns) / NS_PER_MS:g} ms"
             )
 
@@ -330,7 +330,7 @@ def _times(call: Call, frames: list[InputAudioFrame]) -> None:
 
 
 @rule("the worker can be stopped while nothing is said")
-async def _stop(call: Call) -> str:
+async def _stop(call: ContractCall) -> str:
     await call.wait(200)
     await call.end(drain=True)
     expect(call.outcome is not None and call.outcome.reason == "stopped", "the outcome 'stopped'", call.outcome)
@@ -338,7 +338,7 @@ async def _stop(call: Call) -> str:
 
 
 @rule("a worker that is stopped while the bot speaks lets it finish")
-async def _drain(call: Call) -> str:
+async def _drain(call: ContractCall) -> str:
     sound = _sound(call, 1_000)
     call.speak(sound)
     await call.wait(300)
@@ -347,7 +347,7 @@ async def _drain(call: Call) -> str:
 
 
 @rule("a worker that is cancelled while the bot speaks is silent at once")
-async def _cancel(call: Call) -> str:
+async def _cancel(call: ContractCall) -> str:
     call.speak(_sound(call, 3_000))
     await call.wait(CUT_MS)
     take = await call.end()
@@ -357,16 +357,16 @@ async def _cancel(call: Call) -> str:
 
 
 @rule("a user who hangs up ends the worker, or is told of")
-async def _hang_up(call: Call) -> str:
+async def _hang_up(call: ContractCall) -> str:
     return await _left(call, call.peer.close, call.peer.end_s)
 
 
 @rule("a user who vanishes ends the worker, or is told of, within a bound")
-async def _vanish(call: Call) -> str:
+async def _vanish(call: ContractCall) -> str:
     return await _left(call, call.peer.vanish, call.peer.gone_s)
 
 
-async def _left(call: Call, leave: Callable[[], Coroutine[Any, Any, None]], within_s: float) -> str:
+async def _left(call: ContractCall, leave: Callable[[], Coroutine[Any, Any, None]], within_s: float) -> str:
     """The user leaves while the bot speaks."""
     call.speak(_sound(call, 400))
     await call.wait(200)
@@ -378,7 +378,7 @@ async def _left(call: Call, leave: Callable[[], Coroutine[Any, Any, None]], with
 
 
 @rule("a user who does not read costs nothing but their own audio")
-async def _slow(call: Call) -> str:
+async def _slow(call: ContractCall) -> str:
     call.peer.stall(on=True)
     if call.peer.exact:
         # An hour of it would be 170 MB at 24 kHz.

@@ -10,7 +10,7 @@ import numpy as np
 from ...pipeline.audio import rms_dbfs
 from ...pipeline.clock import NS_PER_MS, NS_PER_S
 from ...pipeline.frames import Samples
-from ..memory import Heard
+from ..memory import HeardAudio
 
 PITCHES = (503, 1_409, 809, 2_309, 601, 1_801, 1_009)
 """In Hz. Telephones carry 300 to 3400 Hz; neighbours in the list are far apart. No two chunks of 20 ms are alike."""
@@ -53,7 +53,7 @@ def pitches_in(samples: Samples, rate: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Loud:
+class LoudPiece:
     """A piece that was heard and is no silence."""
 
     at_ns: int
@@ -66,15 +66,15 @@ class Loud:
 class Take:
     """What was heard in one go: exact (no sample of the sounds is 0), or judged by its loudness."""
 
-    def __init__(self, heard: Sequence[Heard], rate: int, *, exact: bool) -> None:
+    def __init__(self, heard: Sequence[HeardAudio], rate: int, *, exact: bool) -> None:
         self.rate = rate
         self.exact = exact
-        self.loud: list[Loud] = []
+        self.loud: list[LoudPiece] = []
         count = 0
         for piece in heard:
             if self._is_loud(piece.samples):
                 end_ns = piece.at_ns + len(piece.samples) * NS_PER_S // rate
-                self.loud.append(Loud(piece.at_ns, end_ns, piece.samples, self._ms(count)))
+                self.loud.append(LoudPiece(piece.at_ns, end_ns, piece.samples, self._ms(count)))
             if self.loud:
                 count += len(piece.samples)
         joined = np.concatenate([np.zeros(0, np.int16), *(piece.samples for piece in heard)])
@@ -123,5 +123,5 @@ class Take:
 
     def since(self, at_ns: int) -> Take:
         """What began at a moment or later."""
-        pieces = [Heard(one.at_ns, one.samples) for one in self.loud if one.at_ns >= at_ns]
+        pieces = [HeardAudio(one.at_ns, one.samples) for one in self.loud if one.at_ns >= at_ns]
         return Take(pieces, self.rate, exact=self.exact)

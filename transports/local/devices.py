@@ -1,7 +1,7 @@
 """Sound cards, by the package sounddevice (PortAudio): which there are, and one of them opened.
 
 A stream's callback runs in a thread of PortAudio's. It must be quick and must not raise; what goes wrong in it is
-kept, and `Stream.trouble` says so.
+kept, and `DeviceStream.trouble` says so.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def find(wanted: int | str | None, *, output: bool) -> Device:
     raise TransportError(f"There is no {kind} {wanted!r}. There are:\n{listed}")
 
 
-class Stream:
+class DeviceStream:
     """One direction of a sound card. Made, it knows its format; `hear` or `play` opens it, and `close` ends it.
 
     ``wanted``: see `find`; ``rate``: the one to use where the card can, in Hz (what it uses is `rate`).

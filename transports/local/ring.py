@@ -31,7 +31,7 @@ SMOOTHING = 32
 
 
 @dataclass(slots=True)
-class _Chunk:
+class _QueuedChunk:
     samples: Samples
     due_ns: int
     """Of its first sample."""
@@ -52,7 +52,7 @@ class PlayoutRing:
         """Samples that came so late that they were left out."""
         self._lock = threading.Lock()
         # bound: HELD_MS of audio, then the oldest is dropped and counted in `skipped`
-        self._chunks: deque[_Chunk] = deque()
+        self._chunks: deque[_QueuedChunk] = deque()
         self._held = 0
         self._halted = False
         self._flowing = False
@@ -77,7 +77,7 @@ class PlayoutRing:
         with self._lock:
             ran_dry = not self._flowing and not self._chunks
             self.underruns += ran_dry and abs(due_ns - self._next_ns) <= SEAM_NS
-            self._chunks.append(_Chunk(samples, due_ns))
+            self._chunks.append(_QueuedChunk(samples, due_ns))
             self._held += len(samples)
             while self._held > HELD_MS * self.rate // 1000:
                 self._skip(len(self._chunks[0].samples))
@@ -89,12 +89,12 @@ class PlayoutRing:
             self._held = 0
             self._begin_anew()
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Give silence, and keep what was not taken."""
         with self._lock:
             self._halted = True
 
-    def go_on(self, now_ns: int) -> None:
+    def resume(self, now_ns: int) -> None:
         """Go on with what was kept, now."""
         with self._lock:
             self._halted = False

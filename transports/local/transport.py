@@ -15,7 +15,7 @@ from ...pipeline.frames import ClientDisconnectedFrame, InputAudioFrame, Samples
 from ...pipeline.tasks import THREADS
 from ..base import Transport
 from ..transport_api import CHUNK_NS, samples_in_chunk
-from .devices import Device, Stream, devices, portaudio
+from .devices import Device, DeviceStream, devices, portaudio
 from .echo import EchoCanceller, EchoGate, EchoModel, installed
 from .ring import PlayoutRing
 
@@ -68,7 +68,7 @@ class LocalTransport(Transport):
         self.echo: Echo = echo
         self.latency_ms = latency_ms
         self._wanted = (input_device, output_device)
-        self._streams: list[Stream] = []
+        self._streams: list[DeviceStream] = []
         self._next_check: TimerHandle | None = None
         self._ring = PlayoutRing(output_rate)
         self._to_card: StreamResampler | None = None
@@ -99,7 +99,7 @@ class LocalTransport(Transport):
         microphone, loudspeaker = self._wanted
         echo: EchoModel | None = None
         if self.speaks:
-            card = self._add(Stream(loudspeaker, self.output_rate, clock, output=True))
+            card = self._add(DeviceStream(loudspeaker, self.output_rate, clock, output=True))
             self._ring = ring = PlayoutRing(card.rate)
             self._to_card = None
             if self.hears and self.echo != "off":
@@ -108,13 +108,13 @@ class LocalTransport(Transport):
                 card.on_xrun = echo.hole
             card.play(ring.take if echo is None else _told(ring, echo), self.latency_ms)
         if self.hears:
-            card = self._add(Stream(microphone, self.sample_rate, clock, output=False))
-            ear = Ear(card.rate, self.sample_rate, echo, self.deliver_threadsafe)
+            card = self._add(DeviceStream(microphone, self.sample_rate, clock, output=False))
+            ear = MicrophoneFeed(card.rate, self.sample_rate, echo, self.deliver_threadsafe)
             if echo is not None:
                 card.on_xrun = echo.hole
             card.hear(ear.heard, self.latency_ms)
 
-    def _add(self, stream: Stream) -> Stream:
+    def _add(self, stream: DeviceStream) -> DeviceStream:
         self._streams.append(stream)
         return stream
 
@@ -156,14 +156,14 @@ class LocalTransport(Transport):
         self._to_card = None
         self._free_ns = 0
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Be silent, and keep the ring."""
-        self._ring.halt()
+        self._ring.pause()
         self._free_ns = 0
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Play the ring."""
-        self._ring.go_on(self.clock.now_ns())
+        self._ring.resume(self.clock.now_ns())
 
     # --- the card goes ------------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class LocalTransport(Transport):
             self._next_check = self.clock.call_at(self.clock.now_ns() + LOOK_MS * NS_PER_MS, self._check)
 
 
-class Ear:
+class MicrophoneFeed:
     """What the microphone gives, as frames, without the bot in it where there is an `EchoModel`. In its thread."""
 
     def __init__(

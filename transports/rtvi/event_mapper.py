@@ -33,8 +33,8 @@ from ...pipeline.frames import (
     UserStoppedSpeakingFrame,
 )
 from .channel import Channel
-from .replies import Narration, Reply, Waiting
-from .requests import Line
+from .replies import Reply, ReplyReporter, TurnLatency
+from .requests import ClientTransport
 
 REPLIES = 16
 """Responses that are not over; then the oldest is forgotten."""
@@ -43,14 +43,14 @@ CALLS = 64
 LOOSE = 32
 """Texts of a response that has no number yet; then the oldest is forgotten."""
 LATELY = 32
-"""Facts that were seen already: one frame comes by at each processor that names its class."""
+"""EventMapper that were seen already: one frame comes by at each processor that names its class."""
 LEVELS_NS = 100 * NS_PER_MS
 
 Source = tuple[str, str]
 """Who sent a frame, and who gets it; the second is empty where it is taken from the inbox."""
 
 
-class Sight(NamedTuple):
+class Observation(NamedTuple):
     """Where a frame comes by: in the inbox, at a processor, or (``source`` is None) at an end."""
 
     t_ns: int
@@ -59,20 +59,22 @@ class Sight(NamedTuple):
     at_tail: bool = False
 
 
-Way = Callable[[Sight, Any], None]
+Way = Callable[[Observation, Any], None]
 
 
-class Facts:
+class EventMapper:
     """Keeps what it has to know to tell it once, and in order."""
 
-    def __init__(self, channel: Channel, line: Line, *, tools: str, levels: bool, wall_s: Callable[[], float]) -> None:
+    def __init__(
+        self, channel: Channel, transport: ClientTransport, *, tools: str, levels: bool, wall_s: Callable[[], float]
+    ) -> None:
         self._channel = channel
-        self._line = line
+        self._transport = transport
         self._tools = tools
         self._levels_ns = 0
         self._wall_s = wall_s
-        self._narration = Narration(channel.tell, lambda: channel.major)
-        self._waiting = Waiting()
+        self._narration = ReplyReporter(channel.tell, lambda: channel.major)
+        self._waiting = TurnLatency()
         self._replies: dict[int, Reply] = {}
         self._loose: deque[str] = deque(maxlen=LOOSE)
         """Texts on their way to a voice, of whose response the number is not known yet."""
@@ -118,7 +120,7 @@ class Facts:
         return self._ways[kind]
 
     def _once(self, told: Callable[[int, Any], None]) -> Way:
-        def once(sight: Sight, frame: Frame) -> None:
+        def once(sight: Observation, frame: Frame) -> None:
             if self._is_news(frame):
                 told(sight.t_ns, frame)
 
@@ -152,10 +154,10 @@ class Facts:
     def _app(self, kind: str, **data: Any) -> None:
         self._channel.tell("server-message", {"type": kind, **data})
 
-    def _tell_levels(self, sight: Sight, frame: InputAudioFrame) -> None:
+    def _tell_levels(self, sight: Observation, frame: InputAudioFrame) -> None:
         if sight.t_ns >= self._levels_ns:
             self._levels_ns = sight.t_ns + LEVELS_NS
-            for kind, dbfs in (("user", self._line.input_dbfs), ("bot", self._line.output_dbfs)):
+            for kind, dbfs in (("user", self._transport.input_dbfs), ("bot", self._transport.output_dbfs)):
                 self._channel.tell(f"{kind}-audio-level", {"value": round(min(1.0, 10 ** (dbfs / 20)), 4)})
 
     # --- the user -----------------------------------------------------------------------------------------------
@@ -179,7 +181,7 @@ class Facts:
         self._transcriber = self._transcriber or origin
         return origin == self._transcriber
 
-    def _understood(self, sight: Sight, frame: InterimTranscriptionFrame | TranscriptionFrame) -> None:
+    def _understood(self, sight: Observation, frame: InterimTranscriptionFrame | TranscriptionFrame) -> None:
         if not self._is_news(frame) or not self._is_of_transcriber(sight.source):
             return
         final = isinstance(frame, TranscriptionFrame)
@@ -196,7 +198,7 @@ class Facts:
         """What is known of a response; None where it is over or cut, and of no interest any more."""
         reply = self._replies.get(response)
         if reply is None and response > self._cut:
-            reply = self._replies[response] = Reply(response, position_ms=-self._line.lead_ms)
+            reply = self._replies[response] = Reply(response, position_ms=-self._transport.lead_ms)
             while self._loose:
                 self._narration.text(reply, self._loose.popleft())
             if len(self._replies) > REPLIES:
@@ -208,7 +210,7 @@ class Facts:
         if self._playing is reply:
             self._playing = None
 
-    def _asked(self, sight: Sight, frame: LLMRequestFrame) -> None:
+    def _asked(self, sight: Observation, frame: LLMRequestFrame) -> None:
         reply = None if sight.source is None else self._reply(sight.response)
         if reply is None or reply.asked:
             return
@@ -226,7 +228,7 @@ class Facts:
             self._narration.wanted(reply)
             self._look()
 
-    def _text(self, sight: Sight, frame: TextFrame) -> None:
+    def _text(self, sight: Observation, frame: TextFrame) -> None:
         source = sight.source
         if source is None or not frame.text.strip():
             return
@@ -248,7 +250,7 @@ class Facts:
             self._narration.tell(reply, "bot-llm-text", {"text": frame.text})
         self._narration.text(reply, frame.text)
 
-    def _ended(self, sight: Sight, frame: ResponseEndFrame) -> None:
+    def _ended(self, sight: Observation, frame: ResponseEndFrame) -> None:
         reply = self._replies.get(sight.response)
         if reply is not None:
             self._works_no_more(reply, voice=sight.at_tail)

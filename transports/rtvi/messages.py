@@ -31,7 +31,7 @@ class BadMessageError(TransportError):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class RTVIMessage:
     """What a client sent."""
 
     type: str
@@ -39,7 +39,7 @@ class Message:
     data: dict[str, Any]
 
 
-def read(text: str) -> Message | None:
+def read(text: str) -> RTVIMessage | None:
     """A client's message; None for what belongs to the connection and not to RTVI (``ping: ...``, signalling).
 
     Raises `BadMessageError`.
@@ -63,7 +63,7 @@ def read(text: str) -> Message | None:
     data: Any = message.get("data")
     if data is not None and not isinstance(data, dict):
         raise BadMessageError("The data of a message is an object.")
-    return Message(name(message, "type"), name(message, "id", ""), cast("dict[str, Any]", data or {}))
+    return RTVIMessage(name(message, "type"), name(message, "id", ""), cast("dict[str, Any]", data or {}))
 
 
 def name(message: dict[str, Any], key: str, default: str | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...pipeline.clock import NS_PER_MS
 from ...pipeline.timeline.collect import STEPS
-from .spoken import Progress, Segment, Spoken
+from .spoken import Progress, Segment, SpokenProgress
 
 HELD = 2_000
 """Messages about a response that is begun on a guess, which are kept until it is wanted; those after it are lost."""
@@ -31,10 +31,10 @@ class Reply:
     """Where its text was seen first: it is counted there, and nowhere else."""
     model_works: bool = False
     voice_works: bool = False
-    spoken: Spoken = field(default_factory=Spoken)
+    spoken: SpokenProgress = field(default_factory=SpokenProgress)
 
 
-class Narration:
+class ReplyReporter:
     """Tells of replies, in the version of the client."""
 
     def __init__(self, tell: Tell, major: Callable[[], int]) -> None:
@@ -94,7 +94,7 @@ def _output(segment: Segment, status: str) -> dict[str, Any]:
     }
 
 
-class Waiting:
+class TurnLatency:
     """Where the time went between the user's last word and the bot's first: `STEPS`, for each turn."""
 
     def __init__(self) -> None:

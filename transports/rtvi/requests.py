@@ -13,7 +13,7 @@ from ...pipeline.clock import NS_PER_S, Clock
 from ...pipeline.errors import QueueOverflowError, TransportError
 from ...pipeline.frames import Frame, InputTextFrame
 from .channel import Channel
-from .messages import BadMessageError, Message, major, name, read
+from .messages import BadMessageError, RTVIMessage, major, name, read
 
 MESSAGES_PER_S = 50
 """What a client may send in the long run; an app's own messages, and a screen that is typed on, stay below."""
@@ -27,7 +27,7 @@ MAX_KEYS = 64
 log = logging.getLogger("voxline")
 
 
-class Line(Protocol):
+class ClientTransport(Protocol):
     """What RTVI needs of a transport: a `Transport` has it all."""
 
     lead_ms: float
@@ -57,21 +57,23 @@ class Line(Protocol):
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PendingRequest:
     kind: str
     seen: bool = False
     """A processor got it."""
 
 
-class Requests:
+class ClientRequests:
     """Reads the client's messages. ``ready`` is called when the client has said that it is."""
 
-    def __init__(self, line: Line, channel: Channel, about: dict[str, Any], ready: Callable[[], None]) -> None:
-        self._line = line
+    def __init__(
+        self, transport: ClientTransport, channel: Channel, about: dict[str, Any], ready: Callable[[], None]
+    ) -> None:
+        self._transport = transport
         self._channel = channel
         self._about = about
         self._ready = ready
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, _PendingRequest] = {}
         self._budget = float(BURST)
         self._budget_ns: int | None = None
         self._refusing = False
@@ -107,7 +109,7 @@ class Requests:
     def _too_many(self) -> bool:
         """One bucket of tokens; it is filled again when there is a clock, which is when the worker runs."""
         try:
-            now_ns = self._line.clock.now_ns()
+            now_ns = self._transport.clock.now_ns()
         except TransportError:
             now_ns = self._budget_ns
         if now_ns is not None:
@@ -127,7 +129,7 @@ class Requests:
 
     # --- what it may be ---------------------------------------------------------------------------------------------
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: RTVIMessage) -> None:
         data = message.data
         match message.type:
             case "client-ready":
@@ -148,9 +150,9 @@ class Requests:
                 pressed = "".join(keys)  # pyright: ignore[reportUnknownArgumentType]
                 if len(pressed) > MAX_KEYS or not KEYS.issuperset(pressed):
                     raise BadMessageError(f"Keys are 0 to 9, * and #, at most {MAX_KEYS}.")
-                self._line.deliver(ClientMessageFrame("dtmf", json.dumps({"buttons": pressed})))
+                self._transport.deliver(ClientMessageFrame("dtmf", json.dumps({"buttons": pressed})))
             case "disconnect-bot":
-                self._line.hang_up()
+                self._transport.hang_up()
             case _:
                 raise BadMessageError("This server does not know messages of this type.")
 
@@ -177,21 +179,21 @@ class Requests:
             raise BadMessageError('"content" is a text, and not empty.')
         if run_immediately is not None and not isinstance(run_immediately, bool):
             raise BadMessageError('"run_immediately" is true or false.')
-        self._line.deliver(InputTextFrame(content, interrupt=run_immediately is not False))
+        self._transport.deliver(InputTextFrame(content, interrupt=run_immediately is not False))
 
-    def _message(self, message: Message) -> None:
+    def _message(self, message: RTVIMessage) -> None:
         kind = name(message.data, "t")
         if kind == "interrupt":
             # Answered here: a bot need not know of it to be stopped.
-            self._line.deliver(InterruptRequestFrame())
+            self._transport.deliver(InterruptRequestFrame())
             if message.id:
                 self._channel.answer("server-response", message.id, {"t": kind, "d": None})
             return
         if message.id in self._asked:
             raise BadMessageError("A message with this id waits for its answer.")
-        self._line.deliver(ClientMessageFrame(kind, json.dumps(message.data.get("d")), message.id))
+        self._transport.deliver(ClientMessageFrame(kind, json.dumps(message.data.get("d")), message.id))
         if message.id:
-            self._asked[message.id] = _Asked(kind)
+            self._asked[message.id] = _PendingRequest(kind)
             if len(self._asked) > ASKED:
                 self._fail(next(iter(self._asked)), "The bot has too many messages to answer.")
 

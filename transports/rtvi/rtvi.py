@@ -21,8 +21,8 @@ from ...pipeline.processor import Hop
 from ...pipeline.taps import Run, Tap
 from ...pipeline.worker import PipelineWorker
 from .channel import Channel
-from .event_mapper import Facts, Sight
-from .requests import Line, Requests
+from .event_mapper import EventMapper, Observation
+from .requests import ClientRequests, ClientTransport
 
 ToolDetails = Literal["none", "name", "full"]
 """What the client is told of a tool that runs: that one does; which; and with what arguments and result."""
@@ -31,7 +31,7 @@ ToolDetails = Literal["none", "name", "full"]
 class RTVI(Tap):
     """One client. Attach it to the worker as a tap, give `received` the client's messages, and `tell` the bot's.
 
-    ``line``: the transport, which gets frames. ``send``: sends a text to the client. ``about``: what ``bot-ready``
+    ``transport``: the transport, which gets frames. ``send``: sends a text to the client. ``about``: what ``bot-ready``
     tells of the bot, JSON. ``tools``: see `ToolDetails`. ``levels``: tell how loud both sides are, ten times a second.
     ``keep``: what is to be told before the client is ready is kept for it (the newest 500); False: it is dropped.
     ``wall_s``: the time of day, for what is told with it.
@@ -41,7 +41,7 @@ class RTVI(Tap):
 
     def __init__(
         self,
-        line: Line,
+        transport: ClientTransport,
         send: Callable[[str], object],
         *,
         about: dict[str, Any] | None = None,
@@ -51,8 +51,8 @@ class RTVI(Tap):
         wall_s: Callable[[], float] = wall_s,
     ) -> None:
         self._channel = Channel(send, keep=keep)
-        self._facts = Facts(self._channel, line, tools=tools, levels=levels, wall_s=wall_s)
-        self._requests = Requests(line, self._channel, about or {"library": "voxline"}, self._ready)
+        self._mapper = EventMapper(self._channel, transport, tools=tools, levels=levels, wall_s=wall_s)
+        self._requests = ClientRequests(transport, self._channel, about or {"library": "voxline"}, self._ready)
         self._response: Callable[[], int] = lambda: 0
         self._tail = ""
         self.on_ready: Callable[[], None] | None = None
@@ -84,7 +84,7 @@ class RTVI(Tap):
         self._requests.answer(message)
 
     def _ready(self) -> None:
-        self._facts.tell_state()
+        self._mapper.tell_state()
         if self.on_ready is not None:
             self.on_ready()
 
@@ -97,39 +97,39 @@ class RTVI(Tap):
 
     def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
         """What jobs, devices and timers bring."""
-        self._facts.pass_time(t_ns)
-        way = self._facts.way(type(frame))
+        self._mapper.pass_time(t_ns)
+        way = self._mapper.way(type(frame))
         if way is not None:
-            way(Sight(t_ns, response, (hop.origin, "")), frame)
+            way(Observation(t_ns, response, (hop.origin, "")), frame)
 
     def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
         """And what handlers push; audio, where it is buffered to be played."""
         if isinstance(frame, OutputAudioFrame):
             if hop.processor == self._tail:
-                self._facts.buffered(t_ns, frame, self._response())
+                self._mapper.buffered(t_ns, frame, self._response())
         elif isinstance(frame, ClientMessageFrame):
             self._requests.seen(frame)
         elif not isinstance(frame, InputAudioFrame):
-            way = self._facts.way(type(frame))
+            way = self._mapper.way(type(frame))
             if way is not None:
                 to = hop.processor
-                way(Sight(t_ns, self._response(), (hop.origin, to), to == self._tail), frame)
+                way(Observation(t_ns, self._response(), (hop.origin, to), to == self._tail), frame)
 
     def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
         """What no processor took."""
         if isinstance(frame, ClientMessageFrame):
             self._requests.unseen(frame)
         elif not isinstance(frame, InputAudioFrame):
-            way = self._facts.way(type(frame))
+            way = self._mapper.way(type(frame))
             if way is not None:
-                way(Sight(t_ns, response, None), frame)
+                way(Observation(t_ns, response, None), frame)
 
     def closed(self) -> None:
         """The run is over; the transport may live on, and the kernel need not."""
         self._response = lambda: 0
 
 
-class Carrier(Line, Protocol):
+class MessagingTransport(ClientTransport, Protocol):
     """A transport that carries text messages, as those of WebRTC and WebSocket do."""
 
     on_message: Callable[[str], None] | None
@@ -140,7 +140,9 @@ class Carrier(Line, Protocol):
         ...
 
 
-def attach_rtvi(transport: Carrier, worker: PipelineWorker, *, only_if_asked: bool = False, **options: Any) -> RTVI:
+def attach_rtvi(
+    transport: MessagingTransport, worker: PipelineWorker, *, only_if_asked: bool = False, **options: Any
+) -> RTVI:
     """Let the client of a transport speak RTVI with the bot of a worker. ``options``: those of `RTVI`.
 
     ``only_if_asked``: the transport has messages of its own for its client (a WebSocket with `RawSerializer`), which

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...pipeline.frames import SpokenWord
-from ..playout import CHARACTERS_PER_S, begun
+from ..playout import CHARACTERS_PER_S, started_words
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
+class _TimedWord:
     at_ms: float
     text: str
     segment: int
@@ -45,13 +45,13 @@ class _Word:
 
 
 @dataclass(slots=True)
-class Spoken:
+class SpokenProgress:
     """One response."""
 
     segments: list[Segment] = field(default_factory=list[Segment])
     made_ms: float = 0.0
     """Of audio."""
-    _words: list[_Word] = field(default_factory=list[_Word])
+    _words: list[_TimedWord] = field(default_factory=list[_TimedWord])
     _begun: int = 0
     """Words that were told of."""
     _at: tuple[int, int] = (0, 0)
@@ -72,7 +72,7 @@ class Spoken:
                 index, begin = place
                 end = begin + len(word.text.strip())
                 self._at = (index, end)
-                self._words.append(_Word(self.made_ms + word.start_ms, word.text.strip(), index, begin, end))
+                self._words.append(_TimedWord(self.made_ms + word.start_ms, word.text.strip(), index, begin, end))
         self.made_ms += duration_ms
 
     def _find(self, text: str) -> tuple[int, int] | None:
@@ -106,7 +106,9 @@ class Spoken:
             end_ms = self._words[number + 1].at_ms
         else:
             end_ms = max(self.made_ms, word.at_ms + len(word.text) * 1000 / CHARACTERS_PER_S)
-        for piece in re.finditer(r"\S+", begun(word.text, played_ms - word.at_ms, max(1.0, end_ms - word.at_ms))):
+        for piece in re.finditer(
+            r"\S+", started_words(word.text, played_ms - word.at_ms, max(1.0, end_ms - word.at_ms))
+        ):
             yield from self._reach(word.segment, word.begin + piece.end())
 
     def cut(self, heard_text: str) -> Iterator[Progress]:

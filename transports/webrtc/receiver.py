@@ -13,7 +13,7 @@ import numpy as np
 
 from ...pipeline.clock import NS_PER_S, Clock, TimerHandle
 from ...pipeline.frames import Samples
-from ..silence_watch import Quiet
+from ..silence_watch import SilenceWatch
 from .jitter import JitterBuffer, Piece
 from .opus import CLOCK_RATE, FRAME_TICKS, Decoder, packet_ticks
 from .rtp import RtpPacket, SenderReport, block
@@ -112,7 +112,7 @@ class VoiceReceiver:
         """Samples that were dropped: they came too much faster than they are spoken."""
         self._ahead_ns = 0
         """Until when the audio lasts that came."""
-        self._gap = Quiet(clock, self._fall_silent)
+        self._gap = SilenceWatch(clock, self._fall_silent)
         self._silent = False
         """The silence of the gap that is now was given already."""
 

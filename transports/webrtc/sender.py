@@ -136,13 +136,13 @@ class VoiceSender:
         self._waiting.clear()
         self._speaking = False
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Silence from the next slot on; what waits is kept."""
         self._halted = True
         self._speaking = False
 
-    def go_on(self) -> None:
-        """Send what `halt` kept, from the next slot on."""
+    def resume(self) -> None:
+        """Send what `pause` kept, from the next slot on."""
         self._halted = False
 
     def stop(self) -> None:

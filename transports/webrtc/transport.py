@@ -226,15 +226,15 @@ class WebRTCTransport(Transport):
         if self._peer is not None:
             self._peer.sender.clear()
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Silence from the next slot on; what waits is kept."""
         if self._peer is not None:
-            self._peer.sender.halt()
+            self._peer.sender.pause()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """What waited, from the next slot on."""
         if self._peer is not None:
-            self._peer.sender.go_on()
+            self._peer.sender.resume()
 
     async def part(self) -> None:
         """Say goodbye to the client: the session is over, and so is its conversation."""
@@ -272,7 +272,7 @@ class WebRTCTransport(Transport):
 
     def _system_clock(self) -> Clock:
         """A client may connect before there is a worker with a clock."""
-        return SystemClock() if self._clock is None else self._clock
+        return SystemClock() if self.worker_clock is None else self.worker_clock
 
     def _say(self, frame: Frame) -> None:
         """Who comes and goes before the worker runs is its business in `open` only."""

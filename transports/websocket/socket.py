@@ -23,7 +23,7 @@ REASON_BYTES = 123
 """RFC 6455, section 5.5: a close frame has 125 bytes, two of them for the code."""
 
 
-class Socket(Protocol):
+class AiohttpSocket(Protocol):
     """What is used of aiohttp's ``web.WebSocketResponse`` and ``ClientWebSocketResponse``."""
 
     async def receive(self) -> Any:
@@ -43,10 +43,10 @@ class Socket(Protocol):
         ...
 
 
-class Line:
+class PeerSocket:
     """One peer. `write` puts a message on its way at once; `waiting_bytes` says how many have not left yet."""
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: AiohttpSocket) -> None:
         self._socket = socket
         self._wire = _wire_of(socket)
         self.goodbye = False
@@ -110,7 +110,7 @@ class Line:
             self._wire.abort()
 
 
-def _wire_of(socket: Socket) -> Any:
+def _wire_of(socket: AiohttpSocket) -> Any:
     """The asyncio transport below. aiohttp keeps it to itself (seen in 3.10 to 3.14); None: there is none."""
     return getattr(getattr(socket, "_writer", None), "transport", None)
 

@@ -16,10 +16,10 @@ from ...pipeline.errors import QueueOverflowError, TransportError
 from ...pipeline.frames import ClientConnectedFrame, ClientDisconnectedFrame, Frame, InputAudioFrame, Samples
 from ...pipeline.tasks import spawn
 from ..base import Transport
-from ..silence_watch import SILENT_S, Quiet
+from ..silence_watch import SILENT_S, SilenceWatch
 from ..transport_api import CHUNK_MS, CHUNK_NS
 from .serializers import POLICY, Decoded, ForeignMessage, MarkPlayed, MessageError, RawSerializer, Serializer
-from .socket import CLOSE_S, Line, Socket
+from .socket import CLOSE_S, AiohttpSocket, PeerSocket
 
 log = logging.getLogger("voxline")
 
@@ -90,7 +90,7 @@ class WebSocketTransport(Transport):
         self.dropped_messages = 0
         self.playout_delay_ms: float | None = None
         """How long after it was due the peer says that audio was played; None where it does not say."""
-        self._line: Line | None = None
+        self._line: PeerSocket | None = None
         self._ready = False
         """Audio can go both ways."""
         self._full = False
@@ -108,7 +108,7 @@ class WebSocketTransport(Transport):
         self._absent: TimerHandle | None = None
         self._ahead_ns = 0
         """Until when the audio lasts that came."""
-        self._gap: Quiet | None = None
+        self._gap: SilenceWatch | None = None
         self._came_rate = 0
         self._second_ns = self._count = 0
         self._closing: set[asyncio.Task[None]] = set()
@@ -124,17 +124,16 @@ class WebSocketTransport(Transport):
         await self.serve(socket)
         return socket
 
-    async def serve(self, socket: Socket) -> None:
+    async def serve(self, socket: AiohttpSocket) -> None:
         """Let a peer take part, until its connection ends: a WebSocket of aiohttp, of a server or of a client.
 
         A peer that is there already makes room. What the WebSocket itself bounds (a heartbeat, the size of messages)
         is up to who has made it.
         """
-        line, before = Line(socket), self._line
-        if self._over and not self._done:
+        line, before = PeerSocket(socket), self._line
+        if not self.reopen():
             await line.close(NORMAL, "The conversation is over.")
             return
-        self._over = self._done = False
         if before is not None:
             self._lost(before, "another connection took its place")
             # Beside: were it waited for, a third that comes meanwhile would have to make room for this older one.
@@ -144,22 +143,22 @@ class WebSocketTransport(Transport):
             await self._converse(line)
         except MessageError as error:
             line.why = str(error)
-            await line.close(error.code, str(error), self._clock)
+            await line.close(error.code, str(error), self.worker_clock)
         except QueueOverflowError:
             line.why = "too much came at once"
-            code, reason = (POLICY, "Too many messages.") if self._running else (BUSY, "The bot does not run yet.")
-            await line.close(code, reason, self._clock)
+            code, reason = (POLICY, "Too many messages.") if self.running else (BUSY, "The bot does not run yet.")
+            await line.close(code, reason, self.worker_clock)
         except Exception as error:
             # Only its name: its text may be the user's.
             log.error("%s: %s while a message was read; its connection is closed", self, type(error).__name__)
             log.debug("", exc_info=error)
             line.why = "a message could not be read"
-            await line.close(BROKEN, "The message could not be dealt with.", self._clock)
+            await line.close(BROKEN, "The message could not be dealt with.", self.worker_clock)
         finally:
             line.let_go()
             self._lost(line, line.why, goodbye=line.goodbye)
 
-    async def _converse(self, line: Line) -> None:
+    async def _converse(self, line: PeerSocket) -> None:
         for greeting in self.serializer.begin():
             line.write(greeting)
         if not self.serializer.announced:
@@ -172,10 +171,10 @@ class WebSocketTransport(Transport):
             for decoded in self.serializer.decode(message):
                 self._take(line, decoded)
             if self._line is not line:
-                await line.close(NORMAL, "Good bye.", self._clock)
+                await line.close(NORMAL, "Good bye.", self.worker_clock)
                 return
 
-    def _take(self, line: Line, decoded: Decoded) -> None:
+    def _take(self, line: PeerSocket, decoded: Decoded) -> None:
         if isinstance(decoded, MarkPlayed):
             self._played(decoded.name)
         elif isinstance(decoded, ForeignMessage):
@@ -198,10 +197,9 @@ class WebSocketTransport(Transport):
     def _fall_silent(self) -> None:
         """A client that sends only while a button is held has let it go, or its microphone was switched off."""
         if self._ready:
-            rate, heard_ns = self._came_rate, self._heard_ns
-            self.deliver(InputAudioFrame(np.zeros(round(SILENT_S * rate), np.int16), rate))
-            # It is not the client's: `silent_timeout_s` goes on.
-            self._heard_ns = heard_ns
+            rate = self._came_rate
+            silence = np.zeros(round(SILENT_S * rate), np.int16)
+            self.deliver(InputAudioFrame(silence, rate), from_peer=False)
 
     def _connected(self) -> None:
         self._ready = True
@@ -209,7 +207,7 @@ class WebSocketTransport(Transport):
             self._absent.cancel()
         self.deliver(ClientConnectedFrame())
 
-    def _lost(self, line: Line, why: str, *, goodbye: bool = False) -> None:
+    def _lost(self, line: PeerSocket, why: str, *, goodbye: bool = False) -> None:
         """A peer takes part no more."""
         if line is not self._line:
             return
@@ -236,18 +234,18 @@ class WebSocketTransport(Transport):
     def _wait_for_peer(self, timeout_s: float | None) -> None:
         if self._absent is not None:
             self._absent.cancel()
-        if self._running and timeout_s is not None and not self._over:
+        if self.running and timeout_s is not None and not self.hung_up:
             self._absent = self.clock.call_at(self.clock.now_ns() + round(timeout_s * NS_PER_S), self.hang_up)
 
-    def gone(self, why: str) -> None:
+    def on_silent_timeout(self, reason: str) -> None:
         """A peer of whom nothing has come for `silent_timeout_s` is lost."""
         line = self._line
         if line is not None:
-            self._lost(line, why)
-            self._close_beside(line, POLICY, f"Time is up: {why}.")
+            self._lost(line, reason)
+            self._close_beside(line, POLICY, f"Time is up: {reason}.")
 
-    def _close_beside(self, line: Line, code: int, reason: str) -> None:
-        closing = spawn(line.close(code, reason, self._clock), "close a peer")
+    def _close_beside(self, line: PeerSocket, code: int, reason: str) -> None:
+        closing = spawn(line.close(code, reason, self.worker_clock), "close a peer")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -255,7 +253,7 @@ class WebSocketTransport(Transport):
 
     def _bound_rate(self) -> None:
         """How many messages may come in a second. Before the worker runs, `Transport` has a bound of its own."""
-        if self._running:
+        if self.running:
             now_ns = self.clock.now_ns()
             if now_ns - self._second_ns >= NS_PER_S:
                 self._second_ns, self._count = now_ns, 0
@@ -264,7 +262,7 @@ class WebSocketTransport(Transport):
                 raise MessageError(POLICY, f"More than {MAX_MESSAGES_PER_S} messages in a second.")
 
     def _bound_audio(self, frame: Frame) -> None:
-        if isinstance(frame, InputAudioFrame) and self._running:
+        if isinstance(frame, InputAudioFrame) and self.running:
             now_ns = self.clock.now_ns()
             self._ahead_ns = max(self._ahead_ns, now_ns) + round(frame.duration_ms * NS_PER_MS)
             if self._ahead_ns - now_ns > MAX_AHEAD_S * NS_PER_S:
@@ -274,7 +272,7 @@ class WebSocketTransport(Transport):
 
     async def open(self) -> None:
         """Wait for a peer, where there is none."""
-        self._gap = Quiet(self.clock, self._fall_silent)
+        self._gap = SilenceWatch(self.clock, self._fall_silent)
         if not self._ready:
             self._wait_for_peer(self.connect_timeout_s)
 
@@ -307,7 +305,7 @@ class WebSocketTransport(Transport):
         self._forget()
         self._write_clear()
 
-    def halt(self) -> None:
+    def pause(self) -> None:
         """Have the peer forget what is not due yet, and keep it here."""
         if self._write_clear():
             self._forget_due()
@@ -315,7 +313,7 @@ class WebSocketTransport(Transport):
             self._forget()
             self._kept = kept
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Send what was kept once more."""
         kept, self._kept = self._kept, ()
         if kept:
@@ -366,7 +364,7 @@ class WebSocketTransport(Transport):
             self._gap.stop()
         self._forget()
         if line is not None:
-            await line.close(NORMAL, "The conversation is over.", self._clock)
+            await line.close(NORMAL, "The conversation is over.", self.worker_clock)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -397,7 +395,7 @@ class WebSocketTransport(Transport):
 
     # --- what the peer has played -------------------------------------------------------------------------------
 
-    def _ask_played(self, line: Line) -> None:
+    def _ask_played(self, line: PeerSocket) -> None:
         """Send a mark behind what was sent, unless one is out: when it is back, the next one follows."""
         if self._mark is None and self._sent_ns is not None:
             name = f"{self._marks + 1}"
@@ -410,7 +408,7 @@ class WebSocketTransport(Transport):
     def _played(self, name: str) -> None:
         if self._mark is None or self._mark[0] != name:
             return  # of something that was cleared
-        if self._running:
+        if self.running:
             self.playout_delay_ms = (self.clock.now_ns() - self._mark[1]) / NS_PER_MS
         self._mark = None
         if self._line is not None:

@@ -12,11 +12,11 @@ from voxline.pipeline import Samples
 from voxline.tests.transports.local.card import FakeCard, plug_in
 from voxline.tests.transports.peers import CONTRACT
 from voxline.transports.base import Transport
-from voxline.transports.contracts import Heard, Peer, Report, check_transport
+from voxline.transports.contracts import ContractPeer, HeardAudio, Report, check_transport
 from voxline.transports.local import LocalTransport
 
 
-class Desk(Peer):
+class Desk(ContractPeer):
     """Who sits there. Drives the card, as PortAudio's thread does: 20 ms each 20 ms."""
 
     exact: ClassVar[bool] = True
@@ -27,7 +27,7 @@ class Desk(Peer):
     def __init__(self, transport: LocalTransport, card: FakeCard) -> None:
         self.transport = transport
         self.card = card
-        self.played: list[Heard] = []
+        self.played: list[HeardAudio] = []
         self._said = np.zeros(0, np.int16)
         self._driving: asyncio.Task[None] | None = None
 
@@ -41,7 +41,7 @@ class Desk(Peer):
         while True:
             due_ns += 20_000_000
             await clock.sleep((due_ns - clock.now_ns()) / 1e9)
-            self.played.append(Heard(clock.now_ns(), card.loudspeaker.call()))
+            self.played.append(HeardAudio(clock.now_ns(), card.loudspeaker.call()))
             size: int = card.microphone.settings["blocksize"]
             said, self._said = self._said[:size], self._said[size:]
             card.microphone.call(np.pad(said, (0, size - len(said))))
@@ -49,7 +49,7 @@ class Desk(Peer):
     async def say(self, samples: Samples, sample_rate: int) -> None:
         self._said = np.concatenate([self._said, samples])
 
-    def heard(self) -> Sequence[Heard]:
+    def heard(self) -> Sequence[HeardAudio]:
         return self.played
 
     async def close(self) -> None:
@@ -82,7 +82,7 @@ RULES_OF_SAMPLES = [rule for rule in CONTRACT if not rule.startswith(STRETCHED)]
 
 
 async def check(monkeypatch: pytest.MonkeyPatch, rule: str, peer: type[Desk]) -> Report:
-    def pair() -> tuple[Transport, Peer]:
+    def pair() -> tuple[Transport, ContractPeer]:
         card = plug_in(monkeypatch)  # first: the transport looks for PortAudio when it is made
         transport = LocalTransport(echo="off")
         return transport, peer(transport, card)

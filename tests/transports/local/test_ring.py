@@ -72,10 +72,10 @@ def test_cleared_is_silent_at_once_and_begins_anew() -> None:
 def test_a_pause_loses_nothing() -> None:
     ring = filled(3)
     before = ring.take(BLOCK, 0)
-    ring.halt()
+    ring.pause()
     assert not ring.take(BLOCK, BLOCK_NS).any()
     assert ring.held_ms == 40
-    ring.go_on(3_000 * MS)
+    ring.resume(3_000 * MS)
     after = [ring.take(BLOCK, 3_000 * MS + number * BLOCK_NS) for number in range(2)]
     assert (np.concatenate([before, *after]) == ramp(0, 3 * BLOCK)).all()
     assert ring.skipped == 0
@@ -164,8 +164,8 @@ def test_whatever_happens_order_is_kept_and_nothing_is_played_twice(steps: list[
             ring.clear()
             last = value
         elif what == "halt":
-            ring.halt()
+            ring.pause()
         else:
             now_ns += ms * MS
-            ring.go_on(now_ns)
+            ring.resume(now_ns)
         assert 0 <= ring.held_ms <= HELD_MS

@@ -33,7 +33,7 @@ from voxline.processors import (
     Transcript,
 )
 from voxline.tests.transports.rtvi.rtvi_client import Call, Client, silence, tone
-from voxline.transports.rtvi.replies import Waiting
+from voxline.transports.rtvi.replies import TurnLatency
 
 SPEAKING = ("bot-started-speaking", "bot-stopped-speaking", "user-started-speaking", "user-stopped-speaking")
 
@@ -334,7 +334,7 @@ async def test_what_was_said_in_passing_begins_no_turn() -> None:
 
 
 def test_an_answer_that_was_begun_before_the_words_were_final_took_no_time_there() -> None:
-    waiting, ms = Waiting(), 1_000_000
+    waiting, ms = TurnLatency(), 1_000_000
     waiting.spoke(0, 500 * ms)
     waiting.mark("reply", 600 * ms)
     waiting.mark("voice", 650 * ms)

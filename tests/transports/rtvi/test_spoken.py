@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from voxline.pipeline import SpokenWord
-from voxline.transports.rtvi.spoken import Progress, Spoken
+from voxline.transports.rtvi.spoken import Progress, SpokenProgress
 
 WORDS = st.lists(
     st.sampled_from(["a", "an", "I", "it", "It", "sea,", "the", "end.", "naïve", "日本"]), min_size=1, max_size=12
@@ -13,9 +13,9 @@ WORDS = st.lists(
 ANSWER = st.lists(WORDS, min_size=1, max_size=4)
 
 
-def spoken(answer: list[list[str]], *, timed: bool, known: bool = True) -> Spoken:
+def spoken(answer: list[list[str]], *, timed: bool, known: bool = True) -> SpokenProgress:
     """An answer of some sentences, of which a word takes 100 ms; a voice without times tells a sentence as one."""
-    made = Spoken()
+    made = SpokenProgress()
     for number, words in enumerate(answer):
         if known:
             made.add(number, " ".join(words))
@@ -74,7 +74,7 @@ def test_a_cut_ends_with_what_was_heard_and_completes_nothing_beyond(
 
 @given(ANSWER, st.floats(0, 5_000))
 def test_words_that_are_not_in_the_text_stop_nothing(answer: list[list[str]], played_ms: float) -> None:
-    made = Spoken()
+    made = SpokenProgress()
     made.add(1, "Something else was written.")
     for words in answer:
         made.hear(100.0 * len(words), tuple(SpokenWord(f"<{word}>", 100.0 * at) for at, word in enumerate(words)))
@@ -83,27 +83,27 @@ def test_words_that_are_not_in_the_text_stop_nothing(answer: list[list[str]], pl
 
 
 def test_words_without_spaces_between_them_are_found() -> None:
-    made = Spoken()
+    made = SpokenProgress()
     made.add(1, "日本語です。")
     made.hear(300, (SpokenWord("日本", 0), SpokenWord("語", 100, glued=True), SpokenWord("です。", 200, glued=True)))
     assert [one.word for one in made.played(150)] == ["日本", "語"]
 
 
 def test_a_short_word_is_not_found_inside_a_longer_one() -> None:
-    made = Spoken()
+    made = SpokenProgress()
     made.add(1, "It is I.")
     made.hear(300, (SpokenWord("It", 0), SpokenWord("is", 100), SpokenWord("I.", 200)))
     assert [one.word for one in made.played(250)] == ["It", "is", "I."]
 
 
 def test_an_answer_without_any_text_has_no_progress() -> None:
-    made = Spoken()
+    made = SpokenProgress()
     made.hear(100, ())
     assert [*made.played(50), *made.cut("what?"), *made.finish()] == []
 
 
 def test_a_word_that_is_told_after_it_has_begun_is_news_then() -> None:
-    made = Spoken()
+    made = SpokenProgress()
     made.add(0, "It is now.")
     made.hear(300, ())
     assert list(made.played(250)) == []

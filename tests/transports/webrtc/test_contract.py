@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from voxline.pipeline import Samples
-from voxline.transports.contracts import Heard, Peer, Report, check_transport
+from voxline.transports.contracts import ContractPeer, HeardAudio, Report, check_transport
 
 pytest.importorskip("aiortc")
 
@@ -62,7 +62,7 @@ class Mouth(aiortc.MediaStreamTrack):
         return packet
 
 
-class Browser(Peer):
+class Browser(ContractPeer):
     """A client that plays what comes when it comes."""
 
     exact: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class Browser(Peer):
         self.clients: list[Client] = []
         self.mouth: Mouth | None = None
         self._decoders: list[Decoder] = []
-        self._heard: list[Heard] = []
+        self._heard: list[HeardAudio] = []
         self._read: list[int] = []
 
     async def connect(self) -> None:
@@ -98,7 +98,7 @@ class Browser(Peer):
         assert self.mouth is not None
         self.mouth.say(samples)
 
-    def heard(self) -> Sequence[Heard]:
+    def heard(self) -> Sequence[HeardAudio]:
         for number, client in enumerate(self.clients):
             while self._read[number] < len(client.got):
                 packet = client.got[self._read[number]]
@@ -106,7 +106,7 @@ class Browser(Peer):
                 samples = self._decoders[number].decode(packet.payload)
                 if samples is not None:
                     # The decoder's buffer is used again.
-                    self._heard.append(Heard(packet.at_ns, samples.copy()))
+                    self._heard.append(HeardAudio(packet.at_ns, samples.copy()))
         return self._heard
 
     async def close(self) -> None:
@@ -121,7 +121,7 @@ class Browser(Peer):
 def check(rule: str) -> Report:
     """In a thread's own event loop, so that others' tasks are none that this rule has left behind."""
 
-    def pair() -> tuple[WebRTCTransport, Peer]:
+    def pair() -> tuple[WebRTCTransport, ContractPeer]:
         transport = WebRTCTransport(loopback=True, silent_timeout_s=2)
         return transport, Browser(transport)
 

@@ -188,10 +188,10 @@ async def test_a_pause_is_silence_and_keeps_what_waits() -> None:
     line = Line()
     line.sender.start()
     line.say(1, 2, 3)
-    line.sender.halt()
+    line.sender.pause()
     await line.advance(100)
     assert line.said() == ["v1"]
-    line.sender.go_on()
+    line.sender.resume()
     await line.advance(100)
     assert line.said() == ["v1", "v2", "v3"]
     check_stream(line.sent)
@@ -301,7 +301,7 @@ async def test_whatever_happens_the_stream_is_whole_and_nothing_cut_is_heard(
             assert all(one >= cut for one in later)
         else:
             getattr(line.sender, name)()
-    line.sender.go_on()
+    line.sender.resume()
     await line.advance(20 * number + 200)
     check_stream(line.sent)
     said = [int(payload[1:]) for payload in line.said()]

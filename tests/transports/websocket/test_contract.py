@@ -11,11 +11,11 @@ import numpy as np
 from voxline.pipeline import Samples
 from voxline.tests.transports.websocket.peers import START, FakeSocket
 from voxline.transports.base import Transport
-from voxline.transports.contracts import Heard, Peer, check_transport
+from voxline.transports.contracts import ContractPeer, HeardAudio, check_transport
 from voxline.transports.websocket import WebSocketTransport
 
 
-class Player(Peer):
+class Player(ContractPeer):
     """A client in the worker's time. It buffers what it gets, plays it in order, and forgets it at a clear, but for the
     20 ms that it is playing.
     """
@@ -26,7 +26,7 @@ class Player(Peer):
 
     def __init__(self, transport: WebSocketTransport) -> None:
         self.transport = transport
-        self.played: list[Heard] = []
+        self.played: list[HeardAudio] = []
         self.end_ns = 0
         self.serving: list[asyncio.Task[None]] = []
         self.socket = FakeSocket()
@@ -50,7 +50,7 @@ class Player(Peer):
     def play(self, samples: Samples) -> None:
         at_ns = max(self.now_ns(), self.end_ns)
         self.end_ns = at_ns + len(samples) * 1_000_000_000 // self.transport.output_rate
-        self.played.append(Heard(at_ns, samples))
+        self.played.append(HeardAudio(at_ns, samples))
 
     def clear(self) -> None:
         while self.played and self.played[-1].at_ns > self.now_ns():
@@ -59,7 +59,7 @@ class Player(Peer):
     async def say(self, samples: Samples, sample_rate: int) -> None:
         await self.socket.say(samples.tobytes())
 
-    def heard(self) -> Sequence[Heard]:
+    def heard(self) -> Sequence[HeardAudio]:
         return self.played
 
     async def close(self) -> None:
@@ -71,7 +71,7 @@ class Player(Peer):
 
 
 async def test_it_keeps_the_contract_of_a_transport():
-    def pair() -> tuple[Transport, Peer]:
+    def pair() -> tuple[Transport, ContractPeer]:
         # More in hand than the check holds the event loop up (130 ms): what is heard is exact all the same.
         transport = WebSocketTransport(lead_ms=200)
         return transport, Player(transport)

@@ -412,8 +412,8 @@ def test_a_replay_needs_no_peer_and_no_clock():
     """Handlers run in one, and nothing is opened."""
     transport = WebSocketTransport()
     transport.send(tone(20, 24_000), 0)
-    transport.halt()
-    transport.go_on()
+    transport.pause()
+    transport.resume()
     transport.clear()
     transport.tell(ServerMessageFrame("1"))
     assert not transport.send_message("2")

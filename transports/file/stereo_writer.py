@@ -17,8 +17,8 @@ from typing import BinaryIO, Final, Self
 
 import numpy as np
 
-from ..pipeline.errors import TransportError
-from ..pipeline.frames import Samples
+from ...pipeline.errors import TransportError
+from ...pipeline.frames import Samples
 
 CALLER: Final = 0
 """The left channel."""

@@ -29,9 +29,7 @@ from voxline.pipeline import (
     VirtualClock,
     handles,
 )
-from voxline.transports.file import FileTransport
-from voxline.transports.reader import AudioReader
-from voxline.transports.recorder import BOT, CALLER, StereoWriter
+from voxline.transports.file import BOT, CALLER, AudioReader, FileTransport, StereoWriter
 
 NS_PER_MS = 1_000_000
 

@@ -17,22 +17,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ..pipeline.audio import StreamResampler
-from ..pipeline.clock import NS_PER_S
-from ..pipeline.errors import TransportError
-from ..pipeline.frames import Frame, InputAudioFrame, InputEndedFrame, Samples
-from .base import Transport
-from .input import InputTransport
-from .reader import AudioReader
-from .recorder import BOT, CALLER, StereoWriter
-from .transport_api import CHUNK_MS, CHUNK_NS, samples_in_chunk
+from ...pipeline.audio import StreamResampler
+from ...pipeline.clock import NS_PER_S
+from ...pipeline.errors import TransportError
+from ...pipeline.frames import Frame, InputAudioFrame, InputEndedFrame, Samples
+from ..base import Transport
+from ..input import InputTransport
+from ..transport_api import CHUNK_MS, CHUNK_NS, samples_in_chunk
+from .audio_reader import AudioReader
+from .stereo_writer import BOT, CALLER, StereoWriter
 
 log = logging.getLogger("voxline")
 
 PathLike = str | os.PathLike[str]
 
 
-class _Tape:
+class _CallRecording:
     """The recording of both sides: opened once, by whichever end needs it, on one timeline."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
@@ -117,7 +117,7 @@ class FileTransport(Transport):
     ) -> None:
         super().__init__(sample_rate=sample_rate, output_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms)
         self._path = None if input is None else Path(input)
-        self._tape = None if output is None else _Tape(Path(output), output_rate)
+        self._tape = None if output is None else _CallRecording(Path(output), output_rate)
         self._tail_ms = tail_ms
         self._reader: AudioReader | None = None
 

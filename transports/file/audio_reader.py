@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ..pipeline.audio import StreamResampler, mono, to_int16
-from ..pipeline.errors import TransportError
-from ..pipeline.frames import Samples
+from ...pipeline.audio import StreamResampler, mono, to_int16
+from ...pipeline.errors import TransportError
+from ...pipeline.frames import Samples
 
 BLOCK_MS = 100
 """How much is read at a time: small, because it is read in the event loop, from the disk's cache."""
