@@ -27,7 +27,7 @@ from .pipeline.timeline.plot import draw, require_matplotlib
 from .pipeline.timeline.text import Narrator
 from .pipeline.worker import Outcome, PipelineWorker
 from .transports.base import Transport
-from .transports.file import FileTransport
+from .transports.file.transport import FileTransport
 from .transports.memory import MemoryTransport
 
 FACTORY = "make_pipeline"

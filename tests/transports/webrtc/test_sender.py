@@ -270,7 +270,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("say"), st.integers(1, 6)),
         st.tuples(st.just("advance"), st.integers(1, 90)),
         st.tuples(st.just("stall"), st.integers(1, 150)),
-        st.tuples(st.sampled_from(["clear", "halt", "go_on"]), st.just(0)),
+        st.tuples(st.sampled_from(["clear", "pause", "resume"]), st.just(0)),
     ),
     max_size=40,
 )
