@@ -5,13 +5,13 @@ What a user says and types is in `frames.py`; this is the rest: the app's own me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from .frames import InputFrame, OutputFrame
+from .frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClientMessageFrame(InputFrame):
     """A message of the client's program. Answer it with a `ServerMessageFrame` whose ``reply_to`` is its ``id``."""
 
@@ -22,14 +22,14 @@ class ClientMessageFrame(InputFrame):
     """Empty where no answer is waited for."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterruptRequestFrame(InputFrame):
     """The client asks to cut what the bot says: its user pressed a button."""
 
     reason: str = "the client asked"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerMessageFrame(OutputFrame):
     """A message for the client's program, by the transport; no interruption drops it. Travels downstream.
 

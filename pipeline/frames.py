@@ -25,13 +25,14 @@ Your own frame is a frozen, slotted dataclass with one of the three as its base:
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import FrameError
+from .frozen import Frozen, frozen
 
 Samples = npt.NDArray[np.int16]
 """PCM: shape ``(n,)`` for mono, ``(n, channels)`` otherwise, dtype int16."""
@@ -63,8 +64,8 @@ class AtBound(enum.Enum):
     DROP_OLDEST = "drop oldest"
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+@frozen
+class Frame(Frozen):
     """The base of all frames. Derive from `InputFrame`, `OutputFrame` or `UrgentFrame`."""
 
     lane: ClassVar[Lane] = Lane.OUTPUT
@@ -77,7 +78,7 @@ class Frame:
         return 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UrgentFrame(Frame):
     """Overtakes everything: cancel and error."""
 
@@ -85,7 +86,7 @@ class UrgentFrame(Frame):
     survives: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputFrame(Frame):
     """What the user's side produced, and facts about what the user heard. No interruption drops it."""
 
@@ -93,7 +94,7 @@ class InputFrame(Frame):
     survives: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutputFrame(Frame):
     """What the bot's side produced. It belongs to a response, and goes when that is interrupted."""
 
@@ -159,7 +160,7 @@ class _Audio:
 # --- urgent ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CancelFrame(UrgentFrame):
     """Everything of the responses up to ``response`` is cut: drop what you hold of it.
 
@@ -171,7 +172,7 @@ class CancelFrame(UrgentFrame):
     reason: str = "interrupted"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ErrorFrame(UrgentFrame):
     """Something went wrong in one processor; the conversation goes on. Travels upstream.
 
@@ -185,29 +186,29 @@ class ErrorFrame(UrgentFrame):
     """The class name of the exception."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PausePlayoutFrame(UrgentFrame):
     """Be silent at once, and keep what is not played yet. The session's order to the output; travels downstream."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResumePlayoutFrame(UrgentFrame):
     """Go on where the playout was paused. Travels downstream."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResponseCommittedFrame(UrgentFrame):
     """A response that was begun on a guess is wanted after all: tools may run for it now. Travels downstream."""
 
     response: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeepAliveFrame(UrgentFrame):
     """Nothing has happened for a while, and connections are to stay open. Travels both ways, from the session."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListenFrame(UrgentFrame):
     """Listen to the user, or do not: the session's order to what hears. Travels upstream."""
 
@@ -217,33 +218,33 @@ class ListenFrame(UrgentFrame):
 # --- input -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClientConnectedFrame(InputFrame):
     """The user's client is there: audio can go both ways."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClientDisconnectedFrame(InputFrame):
     """The user's client is gone; it may come back."""
 
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TalkButtonFrame(InputFrame):
     """The user pressed the button to talk, or let it go."""
 
     pressed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnProbabilityFrame(InputFrame):
     """How likely it is, after what the user said last, that their turn is over: 0 to 1. From a turn model."""
 
     probability: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class InputAudioFrame(_Audio, InputFrame):
     """Audio from the user. ``pts_ns``: when its first sample was captured, in ns on the transport's stream clock."""
 
@@ -257,7 +258,7 @@ class InputAudioFrame(_Audio, InputFrame):
         self._check()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputTextFrame(InputFrame):
     """Text that the user typed. ``interrupt``: the bot is cut for it, or it waits until the bot is silent."""
 
@@ -265,29 +266,29 @@ class InputTextFrame(InputFrame):
     interrupt: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UserStartedSpeakingFrame(InputFrame):
     """The user began to speak, ``onset_ms`` before this frame was made (what the detector waited to be sure)."""
 
     onset_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UserStoppedSpeakingFrame(InputFrame):
     """The user stopped, ``silence_ms`` before this frame was made."""
 
     silence_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterimTranscriptionFrame(InputFrame):
     """What the user seems to be saying; it may change."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class HeardWord:
+@frozen
+class HeardWord(Frozen):
     """A word that the user said, in ms from the beginning of the audio that it was understood from."""
 
     text: str
@@ -295,7 +296,7 @@ class HeardWord:
     end_ms: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TranscriptionFrame(InputFrame):
     """What the user said. An empty text says that speech was heard and no word understood."""
 
@@ -312,26 +313,26 @@ class TranscriptionFrame(InputFrame):
     """No recogniser could be asked: the words, if there were any, are lost."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputEndedFrame(InputFrame):
     """Nothing more will come from the user: the file is read, the caller has hung up."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BotStartedSpeakingFrame(InputFrame):
     """The first sample of a response is being played. A fact from the output; travels upstream."""
 
     response: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BotStoppedSpeakingFrame(InputFrame):
     """Nothing of a response is being played any more. A fact from the output; travels upstream."""
 
     response: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResponsePlayedFrame(InputFrame):
     """A response was played to its end. From the playout ledger; travels upstream."""
 
@@ -340,7 +341,7 @@ class ResponsePlayedFrame(InputFrame):
     heard_text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResponseCutFrame(InputFrame):
     """A response was cut after ``heard_ms`` of its audio; ``heard_text`` is what the user heard of its words.
 
@@ -353,7 +354,7 @@ class ResponseCutFrame(InputFrame):
     reason: str = "interrupted"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallFrame(InputFrame):
     """A tool has begun to run. A fact from the language model's side; travels upstream."""
 
@@ -363,7 +364,7 @@ class ToolCallFrame(InputFrame):
     """As JSON."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolResultFrame(InputFrame):
     """A tool has ended, with ``text``; travels upstream. There is one for each `ToolCallFrame`."""
 
@@ -371,7 +372,7 @@ class ToolResultFrame(InputFrame):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UsageFrame(InputFrame):
     """What a language model has counted for one request; travels upstream."""
 
@@ -379,7 +380,7 @@ class UsageFrame(InputFrame):
     output_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServiceMetricsFrame(InputFrame):
     """How one request to a service went; travels upstream. Of those that were interrupted there is none."""
 
@@ -402,8 +403,8 @@ class ServiceMetricsFrame(InputFrame):
 # --- output ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+@frozen
+class ToolCall(Frozen):
     """A language model wants a tool to run. ``arguments`` is JSON."""
 
     call_id: str
@@ -411,8 +412,8 @@ class ToolCall:
     arguments: str = "{}"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+@frozen
+class Message(Frozen):
     """One entry of a conversation's history: who (``user``, ``assistant``, ``system``, ``tool``) and what."""
 
     role: str
@@ -425,7 +426,7 @@ class Message:
     """Of a tool: the call that ``text`` is the result of."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LLMRequestFrame(OutputFrame):
     """Asks for the bot's answer to a conversation."""
 
@@ -434,20 +435,20 @@ class LLMRequestFrame(OutputFrame):
     """The user may not be done: it is not heard, and no tool runs, before `ResponseCommittedFrame` says so."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TextFrame(OutputFrame):
     """Text of the bot, on its way to be spoken."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResponseEndFrame(OutputFrame):
     """The last frame of a response: nothing of it follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpokenWord:
+@frozen
+class SpokenWord(Frozen):
     """A word in an `OutputAudioFrame`: it begins ``start_ms`` after the frame's first sample. Below 0: so long before.
 
     Joined with spaces, the words of a response are its text; one that is ``glued`` follows the one before it without
@@ -461,7 +462,7 @@ class SpokenWord:
     glued: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen
 class OutputAudioFrame(_Audio, OutputFrame):
     """Audio of the bot, on its way to be played, and the words that begin in it."""
 

@@ -37,6 +37,17 @@ def test_the_ground_loads_nothing_but_numpy(package: str) -> None:
     assert loaded_by(f"import {package}") == []
 
 
+def test_the_ground_loads_little_of_the_standard_library() -> None:
+    """Import time is a figure of the README: each module here costs every program that runs a pipeline."""
+    script = (
+        "import sys, numpy, asyncio, dataclasses, random\nbefore = {*sys.modules}\nimport voxline.pipeline\n"
+        "print(sorted({*sys.modules} - before))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = [name for name in ast.literal_eval(out.stdout) if name.partition(".")[0] not in ("voxline", "numpy")]
+    assert set(loaded) <= {"gc"}
+
+
 @pytest.mark.parametrize("package", ["voxline.processors", "voxline.transports", "voxline.cli"])
 def test_an_import_loads_no_extra_and_needs_none(package: str) -> None:
     assert set(loaded_by(f"import {package}")) <= set(CORE)
