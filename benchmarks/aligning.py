@@ -22,9 +22,9 @@ from heard_call import LONG, SHORT
 from voxline.pipeline.frames import ResponseCutFrame
 from voxline.processors.text.speakable import speakable
 from voxline.processors.tts.align import Aligner, Features, Reference
-from voxline.processors.tts.aligned import PIECE_MS, ReferenceVoice, _starts
+from voxline.processors.tts.aligned import PIECE_MS, ReferenceVoice, word_starts
 from voxline.processors.tts.espeak_process import SAMPLE_RATE, EspeakProcess
-from voxline.processors.tts.word_timing import Script, SpeechChunk, WordStart, tokens
+from voxline.processors.tts.word_timing import SpeechChunk, WordStart, WordTiming, tokens
 from voxline.transports.playout import PlayoutLedger
 
 CUTS = 60
@@ -131,7 +131,7 @@ class Espeak:
                 parts.append(chunk.samples)
                 told += [(word.char_offset, float(word.start_ms)) for word in chunk.words]
         samples = np.concatenate(parts)
-        return samples, SAMPLE_RATE, _starts(text, told, len(samples) * 1e3 / SAMPLE_RATE)
+        return samples, SAMPLE_RATE, word_starts(text, told, len(samples) * 1e3 / SAMPLE_RATE)
 
 
 # --- what is claimed --------------------------------------------------------------------------------------------------
@@ -143,8 +143,8 @@ Frames = list[tuple[float, Any]]
 def frames_of(text: str, said: Said, reference: Reference | None, ahead_ms: float) -> tuple[Frames, list[float], float]:
     """What a voice gives, with aligned words or without times; when each word was found to begin; and ms of work."""
     samples, rate, _ = said
-    script = Script(speakable(text))
-    script.go_on(timed=reference is not None)
+    script = WordTiming(speakable(text))
+    script.start_attempt(timed=reference is not None)
     features, aligner = Features(rate), None if reference is None else Aligner(reference)
     begins, step = [begin for begin, _ in tokens(text)], rate * PIECE_MS // 1000
     frames: Frames = []
@@ -223,7 +223,7 @@ async def main() -> None:
     reference = EspeakProcess(sleep=asyncio.sleep, voice="en-us")
     await reference.start()
     maker = ReferenceVoice.__new__(ReferenceVoice)
-    maker._espeak, maker._fit = reference, True
+    maker._espeak, maker._may_restart = reference, True
     before_s = time.thread_time()
     references = [await maker.say(text) for text in TEXTS]
     seconds = sum(len(one.frames) for one in references) / 100

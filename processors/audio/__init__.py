@@ -1,1 +1,1 @@
-"""Processors that change audio: resampling, gain, noise suppression."""
+"""Audio processing: noise suppression, resampling, gain."""

@@ -1,8 +1,8 @@
-"""Noise suppression: what is not the user's voice, taken out of the microphone's audio.
+"""Noise suppression: remove noise from the microphone's audio.
 
-`NoiseSuppressor` stands at the head, before the voice detector. Its model (a `NoiseModel`; `WebRTCNoise`, if you bring
-none) takes chunks and gives them back cleaner, and a little later. The times of the frames (``pts_ns``) stay those of
-the samples in them, no sample is lost or doubled, and where the model fails, audio passes as it is.
+Place `NoiseSuppressor` first, before the voice detector. Its model (a `NoiseModel`; by default `WebRTCNoise`) cleans
+chunks of audio and delays them a little. The times of the frames (``pts_ns``) stay those of their samples, no sample is
+lost or doubled, and if the model fails, audio passes unchanged.
 """
 
 from __future__ import annotations
@@ -20,53 +20,54 @@ from ..service.chain import LateAnswerFrame, ModelChain
 from .noise_webrtc import WebRTCNoise
 
 WARM_MS = 500
-"""How much of the past a model hears when it takes over, so that it knows the noise: 2 ms of work."""
+"""Past audio for a model that takes over, so that it knows the noise: 2 ms of work."""
 
 
 class NoiseModel(Protocol):
-    """Takes noise out of one stream, chunk by chunk. One object hears one stream, and keeps its state.
+    """Removes noise from one stream, chunk by chunk. One object per stream, because it keeps state.
 
-    It is called in the event loop: 10 ms of audio should take it well below a millisecond.
+    Called in the event loop: 10 ms of audio should take well below a millisecond.
     """
 
     sample_rate: int
-    """In Hz."""
+    """Sample rate in Hz."""
     chunk_samples: int
-    """How many samples it takes at a time."""
+    """Length of a chunk."""
     delay_samples: int
-    """How many samples later than it goes in, audio comes out."""
+    """Delay of the output."""
 
     def clean(self, chunk: Samples) -> Samples:
-        """The next chunk: int16, shape ``(chunk_samples,)``, in and out. Raises what it likes, if it fails."""
+        """Clean the next chunk: int16, shape ``(chunk_samples,)``, in and out. Any exception is a failure."""
         ...
 
     def reset(self) -> None:
-        """Forget what was heard: another stream begins."""
+        """Forget the stream: another one begins."""
         ...
 
 
 class NoiseSuppressor(FrameProcessor):
-    """Takes noise out of what the microphone hears. Mono at ``sample_rate`` (8,000, 16,000, 32,000 or 48,000 Hz).
+    """Removes noise from the microphone's audio. Mono at ``sample_rate`` (8,000, 16,000, 32,000 or 48,000 Hz).
 
-    With a ``model`` of your own, the rate is the model's. What the model holds back (its delay, and what is no whole
-    chunk) comes out before `InputEndedFrame`; so the first frame of a stream is shorter by that.
+    With a ``model`` of your own, its rate applies. Samples that the model holds back (its delay, and an incomplete
+    chunk) are pushed before `InputEndedFrame`; the first frame of a stream is shorter by as many.
 
     A model that fails, or that takes longer than 20 ms three times in a row, rests, at first for a second; meanwhile
-    audio passes as it came, and one `ErrorFrame` says so. `FallbackNoise` has further models for that case.
+    audio passes unchanged, and one `ErrorFrame` is pushed. `FallbackNoise` has further models for that case.
 
-    Raises `MissingExtraError` where the package of `WebRTCNoise` is missing.
+    Raises `MissingExtraError` without the package of `WebRTCNoise`.
     """
 
     converts_audio: ClassVar[bool] = True
-    """It makes audio only where it gets some, which is what the check of formats asks."""
+    """True: for the check of formats, it makes audio only if it gets some."""
 
     def __init__(self, model: NoiseModel | None = None, *, sample_rate: int = 16_000) -> None:
-        self._set_up([model or WebRTCNoise(sample_rate)])
+        self.use_models([model or WebRTCNoise(sample_rate)])
 
-    def _set_up(self, models: Sequence[NoiseModel]) -> None:
-        self._models = tuple(models)
+    def use_models(self, models: Sequence[NoiseModel]) -> None:
+        """Use these models, the best first. For the constructor of a subclass."""
+        self.models = tuple(models)
         self._chain = ModelChain([type(model).__name__ for model in models], "The microphone's noise stays in.")
-        self.sample_rate = self._models[0].sample_rate
+        self.sample_rate = self.models[0].sample_rate
         for model in models:
             if model.sample_rate != self.sample_rate:
                 raise SettingsError(
@@ -74,23 +75,25 @@ class NoiseSuppressor(FrameProcessor):
                     f"{self.sample_rate} Hz and {type(model).__name__} {model.sample_rate} Hz."
                 )
             if model.chunk_samples < 1 or model.delay_samples < 0:
-                raise SettingsError(f"{type(model).__name__}: chunk_samples is at least 1, and delay_samples 0.")
-        self._begin()
+                raise SettingsError(
+                    f"{type(model).__name__}: chunk_samples is at least 1, delay_samples at least 0."
+                )
+        self._start_stream()
 
-    def _begin(self) -> None:
-        """Nothing was heard yet. Positions are counted in samples of the stream."""
+    def _start_stream(self) -> None:
+        """Start a stream. Positions are in samples from its start."""
         self._active = -1
-        """Which model works; -1: none, and whoever begins has to hear the past first."""
+        """Index of the model in use; -1: none, so the next one gets the past audio first."""
         self._raw: Samples = np.zeros(0, np.int16)
-        """What came in last: all that is not out yet, and `WARM_MS` before that."""
+        """Latest input: all that is not pushed yet, and `WARM_MS` before it."""
         self._in = 0
-        """How far it came in."""
+        """Position at the end of the input."""
         self._fed = 0
-        """How far the active model has heard."""
+        """Position up to which the active model was fed."""
         self._out = 0
-        """How far it is out."""
+        """Position up to which audio was pushed."""
         self._in_pts_ns: int | None = None
-        """The time of position `_in`."""
+        """Time of position `_in`."""
 
     @staticmethod
     def warm() -> None:
@@ -98,46 +101,46 @@ class NoiseSuppressor(FrameProcessor):
         WebRTCNoise(16_000)
 
     def accepts(self) -> Mapping[type[Frame], AudioFormat]:
-        """Mono, at its rate."""
+        """Mono audio at `sample_rate`."""
         return {InputAudioFrame: AudioFormat((self.sample_rate,), (1,))}
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """The same."""
+        """Mono audio at `sample_rate`."""
         return {InputAudioFrame: AudioFormat((self.sample_rate,), (1,))}
 
     @handles(InputAudioFrame)
     async def hear(self, frame: InputAudioFrame) -> None:
-        """Hand on what is clean of it."""
+        """Push the audio that is clean."""
         if frame.sample_rate != self.sample_rate or frame.samples.ndim != 1:
             raise FrameError(
                 f"{self.path} takes mono at {self.sample_rate} Hz, and got {frame!r}. "
-                f"Put a Resampler({self.sample_rate}) before it."
+                f"Put a Resampler({self.sample_rate}) in front of it."
             )
         begin, before = self._in, self._out
         self._take(frame.samples)
         self._in_pts_ns = None if frame.pts_ns is None else frame.pts_ns + round(frame.duration_ms * NS_PER_MS)
         samples = await self._clean(frame)
         if self._active < 0 and before == begin:
-            await self.push(frame)  # nobody has touched it
+            await self.push(frame)  # the very same frame, because no model has changed it
         elif len(samples):
             await self.push(InputAudioFrame(samples, self.sample_rate, self._pts_ns(before)))
 
     @handles(InputEndedFrame)
     async def end_hearing(self, frame: InputEndedFrame) -> None:
-        """The last of it."""
+        """Push the rest of the audio."""
         before, rest = self._out, self._in - self._out
         if rest:
             pts_ns = self._pts_ns(before)
-            longest = max(model.delay_samples + model.chunk_samples for model in self._models)
+            longest = max(model.delay_samples + model.chunk_samples for model in self.models)
             self._take(np.zeros(longest, np.int16))
             samples = (await self._clean(frame))[:rest]
             await self.push(InputAudioFrame(samples, self.sample_rate, pts_ns))
-        self._begin()
+        self._start_stream()
         await self.push(frame)
 
     @handles(LateAnswerFrame)
     async def give_up(self, frame: LateAnswerFrame) -> None:
-        """A model has held the event loop up too often."""
+        """Fail the model that has blocked the event loop too often."""
         self._chain.late(self, frame)
         self._active = -1
 
@@ -152,9 +155,9 @@ class NoiseSuppressor(FrameProcessor):
         return self._in_pts_ns - round((self._in - position) * NS_PER_S / self.sample_rate)
 
     async def _clean(self, frame: Frame) -> Samples:
-        """All that can come out now."""
+        """Clean as much audio as possible; if no model works, return it unchanged."""
         out: list[Samples] = []
-        if self._chain.first_answer(self, lambda index: self._through(index, out)) is None:
+        if self._chain.first_answer(self, lambda index: self._feed(index, out)) is None:
             out.append(self._since(self._out))
             self._out = self._in
             self._active = -1
@@ -165,9 +168,9 @@ class NoiseSuppressor(FrameProcessor):
     def _since(self, position: int) -> Samples:
         return self._raw[len(self._raw) - (self._in - position) :]
 
-    def _through(self, index: int, out: list[Samples]) -> bool:
-        """Feed a model with all that it has not heard. ``out`` gets what comes of it, also when it fails later on."""
-        model = self._models[index]
+    def _feed(self, index: int, out: list[Samples]) -> bool:
+        """Feed a model with all new audio. ``out`` receives the result, even if the model fails later on."""
+        model = self.models[index]
         if index != self._active:
             self._active = -1
             model.reset()
@@ -178,9 +181,9 @@ class NoiseSuppressor(FrameProcessor):
         for at in range(0, len(waiting) - size + 1, size):
             clean = model.clean(waiting[at : at + size])
             if clean.shape != (size,) or clean.dtype != np.int16:
-                raise ServiceError(f"it gave {clean.dtype} of shape {clean.shape}, not int16 of shape {(size,)}.")
+                raise ServiceError(f"it returned {clean.dtype} of shape {clean.shape}, not int16 of shape {(size,)}.")
             self._fed += size
-            # What came out ends `delay_samples` before what went in; what is out already is not wanted again.
+            # The output ends `delay_samples` before the input. Skip the part that was pushed already.
             behind = self._fed - model.delay_samples - self._out
             if behind > 0:
                 out.append(clean[size - behind :])

@@ -1,9 +1,9 @@
-"""WebRTC's noise suppressor, as the package livekit brings it: one shared library, no download, Apache-2.0.
+"""WebRTC's noise suppressor, from the package livekit: one shared library, no download, Apache-2.0.
 
-It estimates the noise in each band while nobody speaks, and turns bands down in which there is little else (a Wiener
-filter, with a high-pass at 80 Hz in front). So it helps against what is even (fans, hum, hiss, a car), and not against
-other people's voices. Measured with livekit 1.2.1 on x86-64: 18-40 µs for 10 ms at 16 kHz, of which the library works
-without the GIL; 0.2 ms to make one; importing it takes 0.1 s and 28 MB, and starts four threads that sleep.
+The suppressor estimates the noise in each band during pauses, and attenuates bands that contain little else (a Wiener
+filter, with a high-pass at 80 Hz in front). So it helps against steady noise (fans, hum, hiss, a car), and not against
+other people's voices. Measured with livekit 1.2.1 on x86-64: 18-40 µs for 10 ms at 16 kHz, during which the library
+releases the GIL; 0.2 ms to make one; the import takes 0.1 s and 28 MB, and starts four threads that sleep.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ...pipeline.errors import MissingExtraError, SettingsError
 from ...pipeline.frames import Samples
 
 DELAY_SAMPLES = {8_000: 71, 16_000: 93, 32_000: 190, 48_000: 330}
-"""How late audio comes out, by the rate in Hz: 6-9 ms. Measured with speech, where the correlation is highest."""
+"""Delay of the output by rate in Hz: 6-9 ms. Measured with speech, as the maximum of the correlation."""
 
 
 class WebRTCNoise:
-    """A `NoiseModel`; its strength is fixed: even noise comes out 13-17 dB softer, a babble of voices 9 dB, and speech
-    0.5 dB at an SNR of 15 dB, 2-3 dB at 0 dB.
+    """A `NoiseModel` of fixed strength: steady noise is attenuated by 13-17 dB, a babble of voices by 9 dB, and speech
+    by 0.5 dB at an SNR of 15 dB, 2-3 dB at 0 dB.
 
     At 8,000, 16,000, 32,000 or 48,000 Hz. Raises `SettingsError` for other rates, and `MissingExtraError`.
     """
@@ -31,9 +31,9 @@ class WebRTCNoise:
         if sample_rate not in DELAY_SAMPLES:
             rates = ", ".join(map(str, DELAY_SAMPLES))
             raise SettingsError(
-                f"WebRTC's noise suppressor takes {rates} Hz, not {sample_rate}. Put a Resampler before it."
+                f"WebRTC's noise suppressor takes {rates} Hz, not {sample_rate}. Put a Resampler in front of it."
             )
-        # There are packages beside it that put something of their own into a folder of that name.
+        # Other packages install their own modules into the same namespace package.
         if importlib.util.find_spec("livekit") is None or importlib.util.find_spec("livekit.rtc") is None:
             raise MissingExtraError("NoiseSuppressor", "livekit", "noise")
         from livekit.rtc import AudioFrame, AudioProcessingModule
@@ -46,12 +46,12 @@ class WebRTCNoise:
         self.reset()
 
     def reset(self) -> None:
-        """Another stream begins: a new one is made, there is no other way."""
+        """Make a new module, the only way to reset one."""
         self._module: Any = self._make(noise_suppression=True, high_pass_filter=True)
 
     def clean(self, chunk: Samples) -> Samples:
-        """10 ms: int16, shape ``(sample_rate // 100,)``."""
-        # A frame of livekit's is changed where it stands, and it needs memory that can be written to.
+        """Clean 10 ms: int16, shape ``(sample_rate // 100,)``."""
+        # livekit changes the frame in place, so it needs writable memory.
         frame = self._frame(bytearray(chunk.tobytes()), self.sample_rate, 1, len(chunk))
         self._module.process_stream(frame)
         return np.array(frame.data, np.int16)

@@ -1,4 +1,4 @@
-"""Processors that change the sound and nothing else."""
+"""Processors that change only the sound: resampling and gain."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ...pipeline.processor import AudioFormat, FrameProcessor, handles
 
 
 class Resampler(FrameProcessor):
-    """Brings audio of either side to ``sample_rate`` (Hz); what has it already passes as the very same frame.
+    """Converts audio of both directions to ``sample_rate`` (Hz); a frame that has it already passes by identity.
 
-    It holds back about a millisecond, which comes out before the `InputEndedFrame` or the `ResponseEndFrame`.
-    Times (``pts_ns``, the words' ``start_ms``) stay right. One or two channels, as they come.
+    It holds back about a millisecond, which is pushed before the `InputEndedFrame` or the `ResponseEndFrame`. Times
+    (``pts_ns``, the words' ``start_ms``) stay correct. One or two channels; their number stays.
     """
 
     converts_audio: ClassVar[bool] = True
-    """It makes audio only where it gets some, which is what the check of formats asks."""
+    """True: for the check of formats, it makes audio only if it gets some."""
 
     def __init__(self, sample_rate: int) -> None:
         if sample_rate <= 0:
@@ -36,20 +36,20 @@ class Resampler(FrameProcessor):
         load_resampler()
         self.sample_rate = sample_rate
         self._input: tuple[StreamResampler, int] | None = None
-        """The user's stream, and when the next sample that comes in was captured, in ns."""
+        """Stream of the user, and capture time of the next input sample, in ns."""
         self._output: tuple[StreamResampler, int] | None = None
-        """The bot's stream, and the response that it is of."""
+        """Stream of the bot, and its response."""
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """Audio at `sample_rate`."""
+        """Audio at `sample_rate`, in both directions."""
         made = AudioFormat((self.sample_rate,))
         return {InputAudioFrame: made, OutputAudioFrame: made}
 
     @handles(InputAudioFrame)
     async def hear(self, frame: InputAudioFrame) -> None:
-        """The user's audio."""
+        """Resample the user's audio."""
         resampler = self._input[0] if self._input is not None else None
-        if resampler is None or not _goes_on(resampler, frame):
+        if resampler is None or not _continues(resampler, frame):
             await self._end_input()
             if frame.sample_rate == self.sample_rate:
                 await self.push(frame)
@@ -65,35 +65,35 @@ class Resampler(FrameProcessor):
 
     @handles(InputEndedFrame)
     async def end_hearing(self, frame: InputEndedFrame) -> None:
-        """The last of it."""
+        """Push the rest of the audio."""
         await self._end_input()
         await self.push(frame)
 
     @handles(OutputAudioFrame)
     async def speak(self, frame: OutputAudioFrame) -> None:
-        """The bot's audio."""
+        """Resample the bot's audio."""
         resampler, response = self._output or (None, 0)
-        if resampler is None or response != self.response or not _goes_on(resampler, frame):
+        if resampler is None or response != self.response or not _continues(resampler, frame):
             await self._end_output()
             if frame.sample_rate == self.sample_rate:
                 await self.push(frame)
                 return
             resampler = StreamResampler(frame.sample_rate, self.sample_rate, frame.channels)
             self._output = resampler, self.response
-        # What the resampler still holds comes out before this frame's own samples.
+        # Samples that the resampler still holds precede those of this frame.
         late_ms = resampler.held_ms
         words = tuple(SpokenWord(word.text, word.start_ms + late_ms, word.glued) for word in frame.words)
         await self.push(OutputAudioFrame(resampler.push(frame.samples), self.sample_rate, words))
 
     @handles(ResponseEndFrame)
     async def end_speaking(self, frame: ResponseEndFrame) -> None:
-        """The last of it."""
+        """Push the rest of the audio."""
         await self._end_output()
         await self.push(frame)
 
     @handles(CancelFrame)
     async def drop(self, frame: CancelFrame) -> None:
-        """What is held back of a response that is cut is not wanted any more."""
+        """Drop the rest of a cancelled response."""
         if self._output is not None and self._output[1] <= frame.response:
             self._output = None
 
@@ -112,19 +112,19 @@ class Resampler(FrameProcessor):
 
 
 class Gain(FrameProcessor):
-    """Makes audio of either side louder or (below 0) softer by ``decibels``; clipped at full scale."""
+    """Amplifies audio of both directions by ``decibels``, or attenuates it below 0; clipped at full scale."""
 
     def __init__(self, decibels: float) -> None:
         self.decibels = decibels
 
     @handles(InputAudioFrame, OutputAudioFrame)
     async def amplify(self, frame: InputAudioFrame | OutputAudioFrame) -> None:
-        """A frame as it comes."""
+        """Amplify a frame; at 0 dB it passes by identity."""
         if self.decibels == 0:
             await self.push(frame)
             return
         await self.push(frame.with_samples(gain(frame.samples, 10 ** (self.decibels / 20))))
 
 
-def _goes_on(resampler: StreamResampler, frame: InputAudioFrame | OutputAudioFrame) -> bool:
+def _continues(resampler: StreamResampler, frame: InputAudioFrame | OutputAudioFrame) -> bool:
     return resampler.in_rate == frame.sample_rate and resampler.channels == frame.channels

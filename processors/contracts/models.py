@@ -25,7 +25,7 @@ from ...pipeline.testing.failures import BenchFailure, ContractFailure
 from ...pipeline.testing.harness import Bench
 from ...pipeline.testing.material import noise, silence, tone
 from ..audio.noise import NoiseSuppressor
-from ..turn_detection.base import HEARD_SAMPLES, TurnModel
+from ..turn_detection.base import AUDIO_SAMPLES, TurnModel
 from ..vad.base import VAD
 from .common import PATIENCE_S
 
@@ -219,7 +219,7 @@ async def check_turn_model(make: Callable[[], TurnModel], *, patience_s: float =
     sounds = {
         "no audio at all": np.zeros(0, np.float32),
         "one sample": np.zeros(1, np.float32),
-        "silence": np.zeros(HEARD_SAMPLES // 4, np.float32),
+        "silence": np.zeros(AUDIO_SAMPLES // 4, np.float32),
         "noise": _floats(noise(3_000)),
         "a tone of 8 s": _floats(tone(440, 8_000)),
         "full scale": np.tile(np.array([1, -1], np.float32), 8_000),

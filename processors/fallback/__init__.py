@@ -1,1 +1,1 @@
-"""Fall-backs: the next service takes over where one fails."""
+"""Fall-backs: the next service takes over when one fails."""

@@ -1,13 +1,13 @@
-"""`Fallback`: several of a kind in the place of one, the best first.
+"""`Fallback`: several services or models of a kind, used as one. The best comes first.
 
 ::
 
     tts = Fallback([OpenAITTS("tts-1", "alloy"), EspeakTTS()])
 
-Where a member fails, or misses a deadline, the next one takes over in the middle: speech goes on with the last word
-that was begun, a transcript loses no audio, an answer goes on where it stopped. The one that failed rests for a second
-(then two, four, up to a minute, or as long as its service asks for), and takes its place again when that is over. When
-all have failed, an `ErrorFrame` says so; see `SessionSettings.apology` for what the user hears then.
+If a member fails or misses a deadline, the next one takes over in the middle: speech continues with the last word that
+began, a transcript loses no audio, an answer continues where it stopped. The failed member rests for a second (then
+two, four, up to a minute, or as long as its service asks for), and is used again after that. If all fail, an
+`ErrorFrame` is pushed; `SessionSettings.apology` is what the user hears then.
 """
 
 from __future__ import annotations
@@ -32,31 +32,30 @@ class _HasMembers:
     _members: Sequence[Service[Any]]
 
     def members(self) -> Sequence[Service[Any]]:
-        """Who is asked, the best first."""
+        """Members, the best first."""
         return self._members
 
 
 class FallbackSTT(_HasMembers, STT[STTSettings]):
-    """Recognisers, the best first. The first one's preroll holds for all."""
+    """Recognisers, the best first. The preroll of the first applies to all."""
 
     def __init__(self, members: Sequence[STT[Any]]) -> None:
         self._members = _flat(members)
         first: STT[Any] = self._members[0]
         rates = {member.sample_rate for member in self._members}
         if len(rates) > 1:
-            raise SettingsError(f"Fallback: all have to hear audio of one rate, and these want {sorted(rates)} Hz.")
+            raise SettingsError(f"Fallback: all members take audio of one rate, but these take {sorted(rates)} Hz.")
         self.sample_rate = first.sample_rate
         self.settings = STTSettings(preroll_ms=first.settings.preroll_ms, replay_s=first.settings.replay_s)
 
     def accepts(self) -> Mapping[type[Frame], AudioFormat]:
-        """What they do."""
+        """Formats of the members."""
         return self._members[0].accepts()
 
 
 class FallbackLLM(_HasMembers, LLM[LLMSettings]):
-    """Language models, the best first. The tools of all are offered; the first one's context settings, ``summarize``
-    and ``count_tokens`` hold for all, as they are when this is made: `update` of this one, and its attributes, change
-    them.
+    """Language models, the best first. The tools of all are offered. Context settings, ``summarize`` and
+    ``count_tokens`` of the first are copied and apply to all; change them here, with `update` and the attributes.
     """
 
     def __init__(self, members: Sequence[LLM[Any]]) -> None:
@@ -75,18 +74,18 @@ class FallbackTTS(_HasMembers, TTS):
         self.language = first.language
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """What they do: audio of one rate may be followed by that of another."""
-        made = [member.makes().get(OutputAudioFrame) for member in self._members]
-        if any(one is None or not one.sample_rates for one in made):
+        """Rates of all members: audio of one rate may follow audio of another."""
+        formats = [member.makes().get(OutputAudioFrame) for member in self._members]
+        if any(one is None or not one.sample_rates for one in formats):
             return super().makes()
-        rates = sorted({rate for one in made if one is not None for rate in one.sample_rates})
+        rates = sorted({rate for one in formats if one is not None for rate in one.sample_rates})
         return {OutputAudioFrame: AudioFormat(tuple(rates), (1,))}
 
 
 def _flat(members: Sequence[Service[Any]]) -> tuple[Any, ...]:
     flat = [inner for member in members for inner in member.members()]
     if len(set(map(id, flat))) < len(flat):
-        raise SettingsError("Fallback: one of the members is there twice. Make a second one of it.")
+        raise SettingsError("Fallback: a member is listed twice. Make a second object of it.")
     return tuple(flat)
 
 
@@ -103,9 +102,9 @@ def Fallback(members: Sequence[NoiseSuppressor]) -> FallbackNoise: ...
 @overload
 def Fallback(members: Sequence[TurnModel]) -> FallbackTurnModel: ...
 def Fallback(members: Sequence[Any]) -> Any:
-    """Several of one kind - STT, LLM, TTS, VAD, noise suppressors, turn models - as one. The best first.
+    """Use several STT, LLM, TTS, VAD, noise suppressors or turn models as one, the best first.
 
-    Raises `SettingsError` where there is none, or where they are of different kinds.
+    Raises `SettingsError` for an empty list, and for members of different kinds.
     """
     if not isinstance(members, Sequence) or isinstance(members, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise SettingsError(f"Fallback takes a list, the best first, as in Fallback([{members!r}, ...]).")
@@ -115,7 +114,7 @@ def Fallback(members: Sequence[Any]) -> Any:
     found = fallback_of(members)
     if found is None:
         if not members:
-            raise SettingsError("Fallback: the list is empty. Give at least one, the best first.")
+            raise SettingsError("Fallback: the list is empty. Pass at least one member, the best first.")
         names = ", ".join(
             f"the class {member.__name__}" if isinstance(member, type) else type(member).__name__ for member in members
         )

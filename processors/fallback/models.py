@@ -1,11 +1,10 @@
-"""Fall-backs for what hears: voice detectors, noise suppressors and turn models. `Fallback` is what users type.
+"""Fall-backs for models of the input: voice detectors, noise suppressors and turn models. Users call `Fallback`.
 
-In the place of one, several: the first that works does the work. One that raises, or is late, rests for a second (then
-two, four, up to a minute), and the next takes over in the middle; when its rest is over, it takes its place again.
-Whoever takes over first hears what came just before, so it does not begin deaf. When nobody works, one `ErrorFrame`
-says so, and the conversation goes on: without a voice detector nobody is heard to speak, and speech that is under
-way ends after ``stop_ms``; without a noise suppressor audio passes as it is; without a turn model the session waits
-as it does where there is none.
+Of several members the first working one is used. A member that raises or is late rests for a second (then two, four, up
+to a minute), and the next takes over in the middle; after its rest it is used again. A member that takes over first
+gets the latest audio, so that it knows the context. If no member works, one `ErrorFrame` is pushed and the conversation
+continues: without a voice detector no speech is detected, and current speech ends after ``stop_ms``; without a noise
+suppressor audio passes unchanged; without a turn model the session waits as if it had none.
 """
 
 from __future__ import annotations
@@ -25,91 +24,92 @@ from ..vad.base import VAD
 from ..vad.models import Window
 
 WARM_WINDOWS = 15
-"""How much a model hears of the past when it takes over: 0.5 s, which costs Silero's 1.5 ms, or 15 where it is slow."""
+"""Past audio for a model that takes over: 0.5 s, which costs Silero's model 1.5 ms, or 15 with a slow package."""
 
 
 class FallbackVAD(VAD):
-    """Voice detectors, the best first, as one; the first one's settings hold for all.
+    """Voice detectors as one, the best first. The settings of the first apply to all.
 
-    Raises `SettingsError` where they do not take the same rate.
+    Raises `SettingsError` if their rates differ.
     """
 
     def __init__(self, members: Sequence[VAD]) -> None:
         if not members:
-            raise SettingsError("FallbackVAD: give it at least one voice detector, the best first.")
+            raise SettingsError("FallbackVAD: pass at least one voice detector, the best first.")
         first = members[0]
         flat: list[VAD] = []
         for member in members:
-            flat += member._members if isinstance(member, FallbackVAD) else [member]
-        rates = sorted({member._rate for member in flat})
+            flat += member.members if isinstance(member, FallbackVAD) else [member]
+        rates = sorted({member.sample_rate for member in flat})
         if len(rates) > 1:
             raise SettingsError(
                 f"FallbackVAD: all members take the same sample_rate, not {' and '.join(map(str, rates))}."
             )
-        while_speaking = first._threshold_while_speaking
         super().__init__(
-            first._model,
-            start_ms=first._start_ms,
-            stop_ms=first._stop_ms,
-            threshold=first._threshold,
-            threshold_while_speaking=while_speaking if while_speaking > first._threshold else None,
-            sample_rate=first._rate,
+            first.model,
+            start_ms=first.start_ms,
+            stop_ms=first.stop_ms,
+            threshold=first.threshold,
+            threshold_while_speaking=first.threshold_while_speaking,
+            sample_rate=first.sample_rate,
         )
-        # Kept, because a SileroVAD that is gone has given its model back.
-        self._members = tuple(flat)
+        # Referenced, because a collected SileroVAD returns its model to the pool.
+        self.members = tuple(flat)
         self._chain = ModelChain([type(member).__name__ for member in flat], "No speech is detected.")
         self._active = -1
-        """Whose model works; -1: none, and whoever begins has to hear the past first."""
-        self._heard: deque[Window] = deque(maxlen=WARM_WINDOWS)
+        """Index of the member in use; -1: none, so the next one gets the past audio first."""
+        self._recent: deque[Window] = deque(maxlen=WARM_WINDOWS)
 
     @handles(LateAnswerFrame)
     async def give_up(self, frame: LateAnswerFrame) -> None:
-        """A model has held the event loop up too often."""
+        """Fail the member that has blocked the event loop too often."""
         self._chain.late(self, frame)
         self._active = -1
 
-    def _reset(self) -> None:
+    def reset_model(self) -> None:
+        """Forget the stream."""
         self._active = -1
-        self._heard.clear()
+        self._recent.clear()
 
-    def _ask(self, window: Window) -> float:
-        probability = self._chain.first_answer(self, lambda index: self._answer(index, window))
-        self._heard.append(window.copy())
+    def probability(self, window: Window) -> float:
+        """Ask the first working member; 0 if none works."""
+        probability = self._chain.first_answer(self, lambda index: self._ask_member(index, window))
+        self._recent.append(window.copy())
         if probability is None:
             self._active = -1
             return 0.0
         return probability
 
-    def _answer(self, index: int, window: Window) -> float:
-        model = self._members[index]._model
+    def _ask_member(self, index: int, window: Window) -> float:
+        model = self.members[index].model
         if index != self._active:
             self._active = -1
             model.reset()
-            for earlier in self._heard:
+            for earlier in self._recent:
                 model.probability(earlier)
         probability = model.probability(window)
         if not 0 <= probability <= 1:
-            raise ServiceError(f"it gave {probability}, which is no probability.")
+            raise ServiceError(f"it returned {probability}, which is not a probability.")
         self._active = index
         return probability
 
-    async def _judge(self, samples_after: int) -> None:
-        await super()._judge(samples_after)
+    async def window_judged(self) -> None:
+        """Report once if no member works."""
         if self._active < 0 and (error := self._chain.error_frame(self, InputAudioFrame.__name__)):
             await self.push(error, UPSTREAM)
 
 
 class FallbackNoise(NoiseSuppressor):
-    """Noise suppressors, the best first, as one. Raises `SettingsError` where they do not take the same rate."""
+    """Noise suppressors as one, the best first. Raises `SettingsError` if their rates differ."""
 
     def __init__(self, members: Sequence[NoiseSuppressor]) -> None:
         if not members:
-            raise SettingsError("FallbackNoise: give it at least one noise suppressor, the best first.")
-        self._set_up([model for member in members for model in member._models])
+            raise SettingsError("FallbackNoise: pass at least one noise suppressor, the best first.")
+        self.use_models([model for member in members for model in member.models])
 
 
 def fallback_of(members: Sequence[object]) -> FallbackVAD | FallbackNoise | FallbackTurnModel | None:
-    """The fall-back for members of one of these kinds; None where they are of another, or mixed."""
+    """Make the fall-back for members of one of these kinds; None for other or mixed kinds."""
     if members and all(isinstance(member, VAD) for member in members):
         return FallbackVAD(cast(Sequence[VAD], members))
     if members and all(isinstance(member, NoiseSuppressor) for member in members):

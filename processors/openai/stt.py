@@ -15,7 +15,7 @@ from ...pipeline.errors import BadAnswerError, BadRequestError, ServiceDownError
 from ...pipeline.frames import HeardWord, Samples
 from ..service.base import settings_of
 from ..stt.base import STT, STTLimits, STTSettings
-from ..stt.segmenter import Cutter
+from ..stt.segmenter import Segmenter
 from ..stt.utterance import Transcript
 from .client import AsksServer, OpenAIServer, OpenAISettings
 from .errors import Asked, error_in, from_stream
@@ -102,12 +102,12 @@ class OpenAISTT(AsksServer, STT[OpenAISTTSettings]):
         """Hear one utterance."""
         rules = self.settings
         kind: AudioFile = rules.upload or ("wav" if self._server.local else "flac")
-        cutter = Cutter(rules.piece_ms, self.sample_rate)
+        segmenter = Segmenter(rules.piece_ms, self.sample_rate)
         told_ms = 0.0
         upload = Upload(kind, self.sample_rate)
         try:
             async for samples in audio:
-                for part in cutter.add(samples):
+                for part in segmenter.add(samples):
                     if part is not None:
                         upload.add(part)
                         continue
@@ -116,7 +116,7 @@ class OpenAISTT(AsksServer, STT[OpenAISTTSettings]):
                             yield transcript
                     told_ms += upload.duration_ms
                     upload = Upload(kind, self.sample_rate)
-            upload.add(cutter.end())
+            upload.add(segmenter.end())
             async with aclosing(self._recognise(upload, told_ms)) as heard:
                 async for transcript in heard:
                     yield transcript

@@ -1,12 +1,12 @@
-"""Takes steady noise (a fan, a road, a hissing line) out of speech before it is recognised.
+"""Remove steady noise (a fan, a road, a hissing line) from speech before recognition.
 
-An acoustic model that was trained on quiet recordings hears "f" and "s" in white noise. Here each frequency is
-weighed by how far it stands above the noise: the log-spectral amplitude estimator of Ephraim and Malah ("Speech
+An acoustic model that was trained on quiet recordings finds "f" and "s" in white noise. Here each frequency gets a gain
+that depends on its level above the noise: the log-spectral amplitude estimator of Ephraim and Malah ("Speech
 enhancement using a minimum mean-square error log-spectral amplitude estimator", IEEE Trans. ASSP 33(2), 1985), with
-their decision-directed estimate of the signal-to-noise ratio. What the noise is, is learned from the audio before
-the speech, and goes on being learned where there is none.
+their decision-directed estimate of the signal-to-noise ratio. The noise is learned from the audio before the speech,
+and from later frames without speech.
 
-In a quiet room nothing is done: the audio passes as it is.
+In a quiet room the audio passes unchanged.
 """
 
 import numpy as np
@@ -18,53 +18,54 @@ FRAME = 512
 """32 ms at 16 kHz."""
 HOP = 128
 LEAD_FRAMES = 25
-"""200 ms: so much is waited for, and taken for noise. The callers give 300 ms from before the start of speech."""
+"""200 ms of audio for the first estimate of the noise. Callers feed 300 ms from before the start of speech."""
 SMOOTHING = 0.95
-"""Of the signal-to-noise ratio. The usual 0.98 smears the short sounds ("t", "k") that tell commands apart."""
+"""Smoothing of the signal-to-noise ratio. The usual 0.98 smears the short sounds ("t", "k") of commands."""
 LEAST_GAIN = 0.1
-"""-20 dB: what is left of the noise keeps the decoder's silence model in what it knows."""
+"""-20 dB: the remaining noise keeps the decoder's silence model in its known range."""
 LEAST_SNR = 10**-2.5
 MOST_SNR = 1_000.0
 COMFORT = 10.0
-"""RMS (int16) of the white noise that is added. It fills the holes that the weighing leaves, in which musical tones
-would be heard as vowels."""
-QUIET = 30.0
-"""RMS (int16, -61 dBFS) of noise that does no harm. Weighing it away costs a language model words: it then heard
-"what'll avoid day" for "what a lovely day".
+"""RMS (int16) of the white noise that is added. It fills the gaps that the gains leave, where musical tones would be
+recognised as vowels.
 """
-NEAR = 4.0
+HARMLESS_NOISE = 30.0
+"""RMS (int16, -61 dBFS) of harmless noise. Removing it costs words: the language model then returned "what'll avoid
+day" for "what a lovely day".
+"""
+NOISE_RANGE = 4.0
 """6 dB: steady noise varies by less from one frame to the next, speech by more."""
 LEAST_POWER = 1e-3
-"""Digital silence, too, is divided by."""
+"""Avoids a division by zero in digital silence."""
 LEARNING = 0.05
-"""The share of a frame without speech in the noise: a time constant of 160 ms."""
+"""Weight of a frame without speech in the noise estimate: a time constant of 160 ms."""
 NO_SPEECH = 0.15
-"""A frame whose mean log-likelihood ratio of speech (Sohn, Kim and Sung, IEEE Signal Processing Letters 6(1), 1999)
-is below this is noise.
+"""Mean log-likelihood ratio of speech (Sohn, Kim and Sung, IEEE Signal Processing Letters 6(1), 1999) below which a
+frame is noise.
 """
 _WINDOW: Reals = np.sqrt(np.hanning(FRAME + 1)[:-1])
 _GAIN_OF_OVERLAP = FRAME / HOP / 2
 
 
 class Denoiser:
-    """One utterance: int16 little-endian at 16 kHz in, the same length out, 24 ms and (at the start) 200 ms later."""
+    """One utterance: int16 little-endian at 16 kHz in, the same length out, 24 ms later and at the start 200 ms."""
 
     def __init__(self) -> None:
         self._input: Reals = np.zeros(FRAME - HOP)
         self._sum: Reals = np.zeros(FRAME)
         self._noise: Reals | None = None
         self._passes = False
-        """It is quiet."""
+        """True in a quiet room."""
         self._speech: Reals | None = None
-        """Power of what was taken for speech in the last frame."""
+        """Estimated power of the speech in the last frame."""
         self._given = self._taken = 0
         self._skip = FRAME - HOP
-        """Samples to come that are not of the utterance, but of the zeros before it."""
-        # The same noise for the same audio: what is recognised must not depend on chance.
+        """Output samples left to drop: they belong to the zeros before the utterance."""
+        # A fixed seed: the result of recognition must not depend on chance.
         self._random = np.random.default_rng(1)
 
     def feed(self, pcm: bytes | memoryview) -> bytes:
-        """The next audio; returns what is ready."""
+        """Add audio. Returns the audio that is ready."""
         if self._passes:
             return bytes(pcm)
         samples = np.frombuffer(pcm, "<i2").astype(np.float64)
@@ -75,7 +76,7 @@ class Denoiser:
         return self._advance()
 
     def flush(self) -> bytes:
-        """The utterance has ended: the rest of it. Nothing more can be fed."""
+        """End the utterance and return the rest. Do not feed any more."""
         if self._passes or not self._taken:
             return b""
         self._input = np.concatenate([self._input, np.zeros(FRAME)])
@@ -90,11 +91,11 @@ class Denoiser:
         spectra = np.fft.rfft(frames)
         powers = np.abs(spectra) ** 2
         if self._noise is None:
-            # The first frames reach into the zeros before the audio.
+            # The first frames overlap the zeros before the audio.
             before = FRAME // HOP - 1
-            self._noise = _quiet(powers[before : before + LEAD_FRAMES] if count > before else powers)
-            # Parseval: the window's mean square is a half, and half of the spectrum is there.
-            if 2 * float(self._noise.sum()) / (FRAME * FRAME / 2) < QUIET * QUIET:
+            self._noise = _noise_of(powers[before : before + LEAD_FRAMES] if count > before else powers)
+            # Parseval: the window's mean square is a half, and rfft returns half of the spectrum.
+            if 2 * float(self._noise.sum()) / (FRAME * FRAME / 2) < HARMLESS_NOISE * HARMLESS_NOISE:
                 self._passes = True
                 return _to_pcm(self._input[FRAME - HOP : FRAME - HOP + self._taken])
         gains = np.stack([self._gain(power) for power in powers])
@@ -114,7 +115,7 @@ class Denoiser:
         return _to_pcm(out)
 
     def _gain(self, power: Reals) -> Reals:
-        """How much of each frequency is kept; learns the noise."""
+        """Compute the gain of each frequency, and update the noise."""
         noise = self._noise
         assert noise is not None
         after = np.minimum(power / noise, MOST_SNR)
@@ -134,13 +135,13 @@ def _to_pcm(samples: Reals) -> bytes:
     return np.clip(np.round(samples), -32768, 32767).astype("<i2").tobytes()
 
 
-def _quiet(powers: Reals) -> Reals:
-    """The noise in the first frames: the mean of those that are near the quietest, since speech may be in others.
+def _noise_of(powers: Reals) -> Reals:
+    """Estimate the noise from the first frames: the mean of the quietest ones, because others may contain speech.
 
-    Over five neighbouring frequencies: 200 ms are too short for each by itself.
+    Averaged over five neighbouring frequencies, because 200 ms is too short for each alone.
     """
     loudness = powers.sum(axis=1)
-    mean = powers[loudness <= loudness.min() * NEAR + 1].mean(axis=0)
+    mean = powers[loudness <= loudness.min() * NOISE_RANGE + 1].mean(axis=0)
     return np.convolve(np.pad(mean, 2, mode="edge"), np.ones(5) / 5, "valid") + LEAST_POWER
 
 

@@ -1,11 +1,10 @@
-"""Checks a JSGF grammar before a decoder sees it (JSpeech Grammar Format, W3C note of 5 June 2000).
+"""Check a JSGF grammar before a decoder sees it (JSpeech Grammar Format, W3C note of 5 June 2000).
 
-PocketSphinx takes many wrong grammars without a word and then hears nothing, and the line numbers of its
-syntax errors are not to be trusted. So what it would trip over is found here, with the line: syntax, rules
-that are not defined, defined twice or refer to themselves, no public rule or more than one (it would use any
-one of them).
+PocketSphinx accepts many wrong grammars silently and then recognises nothing, and the line numbers of its syntax
+errors are unreliable. So this module checks what PocketSphinx fails on: syntax, rules that are undefined, defined
+twice or recursive, no public rule or more than one (it would use any one of them).
 
-A grammar is text that people write, so every error says the line, what stands there and what was expected.
+People write grammars by hand, so every error names the line, the text there and what was expected.
 """
 
 import re
@@ -28,25 +27,25 @@ _SPECIAL = ("NULL", "VOID")
 
 
 class GrammarError(VoxlineError, ValueError):
-    """The grammar is wrong; the text names the line and what is wrong there."""
+    """The grammar is wrong; the text names the line and the mistake."""
 
 
 class Word(NamedTuple):
-    """A word that the grammar uses, and the line (from 1) where it is first used."""
+    """A word of the grammar, and the line (from 1) of its first use."""
 
     text: str
     line: int
 
 
 class Grammar(NamedTuple):
-    """What a checked grammar has: its public rule's name, and each word once, in the order of the text."""
+    """A checked grammar: its public rule's name, and each word once, in the order of the text."""
 
     public_rule: str
     words: tuple[Word, ...]
 
 
 def check_grammar(text: str) -> Grammar:
-    """Check a grammar. Raises GrammarError where it is wrong."""
+    """Check a grammar. Raises `GrammarError` for a wrong one."""
     return _Parser(text).parse()
 
 
@@ -67,9 +66,9 @@ def _tokens(text: str) -> Iterator[_Token]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            what = text[at]
-            hint = " Write the words without quotation marks." if what == '"' else ""
-            raise GrammarError(f"line {line} of the grammar: {what!r} has no meaning here.{hint}")
+            found = text[at]
+            hint = " Write the words without quotation marks." if found == '"' else ""
+            raise GrammarError(f"line {line} of the grammar: {found!r} has no meaning here.{hint}")
         kind = match.lastgroup or ""
         if kind != "space":
             yield _Token(kind, match[0], line)
@@ -110,7 +109,7 @@ class _Parser:
         if name in self._rules:
             self._fail(line, f"<{name}> is defined twice, first in line {self._rules[name].line}")
         if name in _SPECIAL:
-            self._fail(line, f"<{name}> has a meaning of its own and cannot be defined")
+            self._fail(line, f"<{name}> is predefined and cannot be defined")
         self._sign("=")
         refers: list[_Token] = []
         self._alternatives(refers)
@@ -162,7 +161,7 @@ class _Parser:
         if len(public) > 1:
             line = self._rules[public[1]].line
             both = " | ".join(f"<{name}>" for name in public)
-            self._fail(line, f"a second public rule; only one would be heard. Make one that names them: {both}")
+            self._fail(line, f"a second public rule; only one would be recognised. Write one that names them: {both}")
         return public[0]
 
     def _refuse_recursion(self, name: str, path: tuple[str, ...]) -> None:

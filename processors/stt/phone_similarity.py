@@ -1,23 +1,23 @@
-"""Whether a grammar's sentence is believed: it must sound like what a recogniser without a grammar heard.
+"""Decide whether to accept a grammar's sentence: it must sound like the language model's result.
 
-A grammar decoder hears one of its sentences in everything. The language model's decoder, which chooses among all
-words, hears "go forward city leaders" for "go forward sixty meters" in noise: few of its words, and most of its
-sounds. So sounds are compared (the dictionary's phones), and a long sentence needs less likeness than a short one,
-because chance makes a short one more easily.
+A grammar decoder finds one of its sentences in any audio. The language model's decoder, which chooses among all words,
+returns "go forward city leaders" for "go forward sixty meters" in noise: few of the words, and most of the sounds. So
+the sounds are compared (the dictionary's phones), and a long sentence needs less similarity than a short one, because
+a short one matches more easily by chance.
 """
 
 from collections.abc import Sequence
 
-LIKENESS = 0.71
-LIKENESS_A_PHONE = 0.02
-LEAST_LIKENESS = 0.48
-"""What a sentence of n phones needs: `LIKENESS` less n times `LIKENESS_A_PHONE`, and `LEAST_LIKENESS` at the least.
+BASE_SIMILARITY = 0.71
+SIMILARITY_PER_PHONE = 0.02
+LEAST_SIMILARITY = 0.48
+"""A sentence of n phones needs `BASE_SIMILARITY` - n * `SIMILARITY_PER_PHONE`, and at least `LEAST_SIMILARITY`.
 
 "Stop" (four phones) needs 0.63, "turn left" (seven) 0.57, "go back ten meters" (thirteen) 0.48. The first two are
-chosen on 392 sentences in three synthetic voices, quiet and in noise (the set `tuning` of benchmarks/speech). There
-all commands are believed where it is quiet, 75 to 91 % in noise at 15 dB, and 5 % of what is no command. The last is
-higher than they ask for, because of a person: "four queen of clubs" is 0.45 like "go forward twenty four meters".
-A rover that asks again is better than one that drives off.
+chosen on 392 sentences in three synthetic voices, quiet and in noise (the set `tuning` of benchmarks/speech). With
+them all commands are accepted without noise, 75 to 91 % in noise at 15 dB, and 5 % of the sentences that are not
+commands. The last is higher than these sentences require, because of a person: "four queen of clubs" has 0.45 with
+"go forward twenty four meters". A rover that asks again is better than one that drives off.
 """
 
 _CLASSES = (
@@ -26,7 +26,7 @@ _CLASSES = (
     "F TH S SH HH V DH Z ZH CH",
     "M N NG",
 )
-"""Phones (ARPAbet, as the CMU dictionary has them) that noise makes of each other: voices, stops, hisses, nasals."""
+"""Phones (ARPAbet, as in the CMU dictionary) that noise confuses: vowels and glides, stops, fricatives, nasals."""
 _CLASSES_OF = {
     phone: frozenset(number for number, phones in enumerate(_CLASSES) if phone in phones.split())
     for phone in " ".join(_CLASSES).split()
@@ -34,10 +34,10 @@ _CLASSES_OF = {
 _NONE: frozenset[int] = frozenset()
 
 
-def likeness(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    """How alike two sequences of phones sound, 0 to 1: the share of the longer one that needs no edit.
+def phone_similarity(ours: Sequence[str], theirs: Sequence[str]) -> float:
+    """Similarity of two phone sequences, 0 to 1: the share of the longer one that needs no edit.
 
-    An edit (Levenshtein) puts in, takes out or changes one phone; a change within a class counts half.
+    An edit (Levenshtein) inserts, deletes or replaces one phone; a replacement within a class counts half.
     """
     longer = max(len(ours), len(theirs))
     if not longer:
@@ -57,9 +57,9 @@ def _change(one: str, other: str) -> float:
     return 0.5 if _CLASSES_OF.get(one, _NONE) & _CLASSES_OF.get(other, _NONE) else 1.0
 
 
-def is_believed(grammar_phones: Sequence[str], lm_phones: Sequence[str]) -> bool:
-    """Whether the grammar's sentence, pronounced so, was said where the language model's words are pronounced so."""
+def accepts_grammar(grammar_phones: Sequence[str], lm_phones: Sequence[str]) -> bool:
+    """Accept the grammar's sentence if its phones are similar enough to those of the language model's text."""
     if not grammar_phones:
         return False
-    needed = max(LIKENESS - LIKENESS_A_PHONE * len(grammar_phones), LEAST_LIKENESS)
-    return likeness(grammar_phones, lm_phones) >= needed
+    needed = max(BASE_SIMILARITY - SIMILARITY_PER_PHONE * len(grammar_phones), LEAST_SIMILARITY)
+    return phone_similarity(grammar_phones, lm_phones) >= needed

@@ -1,4 +1,4 @@
-"""One utterance, told piece by piece: what recognisers have in common that hear while the user speaks."""
+"""Transcribe one utterance in pieces: the loop of all recognisers that work while the user speaks."""
 
 from __future__ import annotations
 
@@ -7,92 +7,92 @@ from typing import Protocol
 
 from ...pipeline.frames import HeardWord, Samples
 from ..subprocess.model_process import ModelProcess, heard_words
-from .segmenter import Cutter
+from .segmenter import Segmenter
 from .utterance import Transcript
 
 BLOCK_MS = 200
-"""What is given to a process at once."""
+"""Audio per message to a process."""
 
 
 class Recogniser(Protocol):
-    """Hears one utterance after another."""
+    """Recognises one utterance after another."""
 
     async def begin(self) -> None:
-        """Begin an utterance, or the next piece of it."""
+        """Start an utterance, or the next piece of it."""
         ...
 
     async def feed(self, samples: Samples) -> None:
-        """Add audio to it."""
+        """Add audio."""
         ...
 
     async def partial(self) -> str:
-        """What it has understood so far."""
+        """Return the text so far. It may still change."""
         ...
 
     async def finish(self, begin_ms: float) -> tuple[str, tuple[HeardWord, ...]]:
-        """End it: what was understood, with words whose times count from ``begin_ms`` before its first sample."""
+        """End the piece: its text and words. ``begin_ms`` is the start of the piece, added to the words' times."""
         ...
 
 
 class ModelRecogniser:
-    """One in a `ModelProcess`. ``wanted``: what goes along with the question what was understood."""
+    """A recogniser in a `ModelProcess`. ``options``: fields to send with each `finish`."""
 
     def __init__(
-        self, model: ModelProcess, sample_rate: int, wanted: Callable[[], Mapping[str, object]] = dict
+        self, model: ModelProcess, sample_rate: int, options: Callable[[], Mapping[str, object]] = dict
     ) -> None:
         self._model = model
-        self._wanted = wanted
+        self._options = options
         self._block = BLOCK_MS * sample_rate // 1000
 
     async def begin(self) -> None:
-        """Begin."""
+        """Start a piece."""
         await self._model.send("begin")
 
     async def feed(self, samples: Samples) -> None:
-        """Add audio, in blocks."""
+        """Send audio, in blocks."""
         for start in range(0, len(samples), self._block):
             await self._model.send("feed", samples[start : start + self._block].astype("<i2", copy=False).tobytes())
 
     async def partial(self) -> str:
-        """Ask."""
+        """Ask for the text so far."""
         with self._model.ask("partial") as replies:
             return (await replies.last()).text("text")
 
     async def finish(self, begin_ms: float) -> tuple[str, tuple[HeardWord, ...]]:
-        """End."""
-        with self._model.ask("finish", self._wanted()) as replies:
-            told = await replies.last()
-        return told.text("text"), heard_words(told, begin_ms)
+        """End the piece."""
+        with self._model.ask("finish", self._options()) as replies:
+            answer = await replies.last()
+        return answer.text("text"), heard_words(answer, begin_ms)
 
 
-async def hear(
+async def transcribe_in_pieces(
     recogniser: Recogniser, audio: AsyncIterator[Samples], *, sample_rate: int, piece_ms: float, interim_ms: float = 0
 ) -> AsyncGenerator[Transcript]:
-    """What is understood of one utterance: an end for each piece of ``piece_ms``, and after each ``interim_ms`` what is
-    understood so far, where that has changed. 0: one piece; no interims.
+    """Transcribe one utterance: a final text for each piece of ``piece_ms``, and every ``interim_ms`` the text so far,
+    if it has changed. 0 means a single piece, or no interim texts.
     """
-    cutter = Cutter(piece_ms, sample_rate)
-    heard_ms = begin_ms = asked_ms = 0.0
+    segmenter = Segmenter(piece_ms, sample_rate)
+    heard_ms = begin_ms = last_partial_ms = 0.0
     interim = ""
     await recogniser.begin()
     async for samples in audio:
-        parts = cutter.add(samples)
+        parts = segmenter.add(samples)
         for part in parts:
             if part is not None:
                 await recogniser.feed(part)
                 heard_ms += len(part) * 1000 / sample_rate
                 continue
             yield await _end(recogniser, begin_ms, heard_ms)
-            begin_ms = asked_ms = heard_ms
+            begin_ms = last_partial_ms = heard_ms
             interim = ""
             await recogniser.begin()
-        if parts and interim_ms and heard_ms - asked_ms >= interim_ms:
-            asked_ms = heard_ms
+        if parts and interim_ms and heard_ms - last_partial_ms >= interim_ms:
+            last_partial_ms = heard_ms
             text = await recogniser.partial()
             if text and text != interim:
                 interim = text
                 yield Transcript(text, final=False)
-    rest = cutter.end()
+    rest = segmenter.end()
     await recogniser.feed(rest)
     yield await _end(recogniser, begin_ms, heard_ms + len(rest) * 1000 / sample_rate)
 

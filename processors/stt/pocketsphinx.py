@@ -1,27 +1,26 @@
-"""Speech to text, offline: PocketSphinx in a process of its own. English, 16 kHz."""
+"""Offline speech to text: PocketSphinx in a process of its own. English, 16 kHz."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from typing import Any, ClassVar, Unpack
 
 from pydantic import Field, field_validator
 
 from ...pipeline.frames import HeardWord, Samples
 from ..service.base import settings_of
-from ..subprocess.parent import require_package
+from ..subprocess.parent import OwnsProcess, require_package
 from .base import STT, STTLimits, STTSettings
 from .jsgf import check_grammar
-from .piecewise import hear
-from .pocketsphinx_process import SAMPLE_RATE, SphinxProcess
+from .piecewise import transcribe_in_pieces
+from .pocketsphinx_process import SAMPLE_RATE, PocketSphinxProcess
 from .utterance import Transcript
 
 MIN_PIECE_MS = 1_000
 
 
 class PocketSphinxSettings(STTSettings):
-    """What PocketSphinx can be told: see `PocketSphinxSTT`."""
+    """Settings of PocketSphinx: see `PocketSphinxSTT`."""
 
     grammar: str | None = None
     interim_ms: float = Field(default=0.0, ge=0)
@@ -31,32 +30,32 @@ class PocketSphinxSettings(STTSettings):
     @classmethod
     def _long_enough(cls, value: float) -> float:
         if not (value == 0 or value >= MIN_PIECE_MS):
-            raise ValueError(f"be {MIN_PIECE_MS} or more, or 0 for never")
+            raise ValueError(f"be at least {MIN_PIECE_MS}, or 0 for never")
         return value
 
 
-class PocketSphinxSTT(STT[PocketSphinxSettings]):
-    """Turns what is said between "user started" and "user stopped" into one `TranscriptionFrame`.
+class PocketSphinxSTT(OwnsProcess[PocketSphinxProcess], STT[PocketSphinxSettings]):
+    """Transcribes the speech between "user started" and "user stopped" to one `TranscriptionFrame`.
 
-    ``grammar``: a JSGF text. Its sentence is the text where grammar and language model agree; where not, the
-    text is what the language model heard, and where that is nothing, it is empty. ``preroll_ms``: how much
-    audio from before the start of speech is decoded with it; a soft first sound is in there.
+    ``grammar``: a JSGF text. If grammar and language model agree, the text is the grammar's sentence; else it is the
+    language model's text, which may be empty. ``preroll_ms``: audio from before the start of speech that is decoded
+    with it; it contains a soft first sound.
 
-    ``interim_ms``: after each so much speech it is asked what it makes of it so far, and tells it as an
-    `InterimTranscriptionFrame` where that has changed; 0: never. With a grammar the rule is that of the final
-    text: the grammar's words only where the language model hears them too. The grammar alone would say "stop" 0.2 s
-    earlier, and "what can you do" in the middle of "what a lovely day". Asking costs the event loop 60 µs; the answer
-    comes after 150-270 µs, and holds up what is decoded next by no more than that.
+    ``interim_ms``: interval at which the text so far is reported as an `InterimTranscriptionFrame`, if it has changed;
+    0: never. With a grammar the rule for the final text holds: the grammar's words count only if the language model
+    agrees. The grammar alone would report "stop" 0.2 s earlier, and "what can you do" in the middle of "what a lovely
+    day". A question costs the event loop 60 µs; the answer arrives after 150-270 µs, and delays further decoding by no
+    more than that.
 
-    ``piece_ms``: free speech that is longer is told in pieces, each a `TranscriptionFrame`, while the user still
-    speaks. It is cut at the quietest 100 ms of the last 2 s before the bound; what follows the quietest place so far
-    waits until the place is found, so an utterance that ends in these 2 s costs up to 0.3 s more. A piece
-    without words is not told, but the last one always is. 0: never cut. A grammar's sentence is whole or none, so
-    with a grammar nothing is cut.
+    ``piece_ms``: longer free speech is transcribed in pieces, each a `TranscriptionFrame`, while the user still speaks.
+    It is cut at the quietest 100 ms of the last 2 s before the bound; audio behind the quietest place so far waits
+    until the place is found, so an utterance that ends in these 2 s takes up to 0.3 s longer. A piece without words is
+    not reported, except the last one. 0: never cut. With a grammar nothing is cut, because half a sentence matches
+    nothing.
 
-    Decodes while the user speaks, so that the end costs 15-60 ms. The process starts with the pipeline (0.5
-    s). If it dies, a new one hears what was said again. ``limits``: deadlines and attempts, see `STTSettings`.
-    Raises `MissingExtraError` without the package, `GrammarError` for a grammar that is none, and `SettingsError`.
+    Decodes while the user speaks, so the end costs 15-60 ms. The process starts with the pipeline (0.5 s). If it dies,
+    a new one decodes the audio again. ``limits``: deadlines and attempts, see `STTSettings`. Raises
+    `MissingExtraError` without the package, `GrammarError` for a wrong grammar, and `SettingsError`.
     """
 
     sample_rate = SAMPLE_RATE
@@ -81,58 +80,48 @@ class PocketSphinxSTT(STT[PocketSphinxSettings]):
         )
         if grammar is not None:
             check_grammar(grammar)
-        self._sphinx: SphinxProcess | None = None
 
     def update(self, **changes: Any) -> None:
-        """As with every service; raises `GrammarError` for a grammar that is none."""
+        """Change settings, as in every service. Raises `GrammarError` for a wrong grammar."""
         if (grammar := changes.get("grammar")) is not None:
             check_grammar(grammar)
         super().update(**changes)
 
     async def connect(self) -> None:
-        """Start the process, and load the models."""
-        if self._sphinx is None:
-            # It knows the caller's voice, so it is kept where its process dies.
-            self._sphinx = SphinxProcess(sleep=lambda seconds: self.clock.sleep(seconds))
-        await self._sphinx.start(self.settings.grammar)
+        """Start the process and load the models."""
+        if self._process is None:
+            # Kept when its process dies, because it knows the caller's cepstral mean.
+            self._process = PocketSphinxProcess(sleep=lambda seconds: self.clock.sleep(seconds))
+        await self._process.start(self.settings.grammar)
 
-    async def disconnect(self) -> None:
-        """End the process."""
-        if self._sphinx is not None:
-            await self._sphinx.close()
-
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._sphinx is not None and self._sphinx.pid is not None
-
-    async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
-        """Hear one utterance."""
-        assert self._sphinx is not None
+    def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
+        """Transcribe one utterance."""
+        assert self._process is not None
         rules = self.settings
-        piece_ms = 0 if rules.grammar is not None else rules.piece_ms
-        heard = hear(
-            _Ears(self._sphinx), audio, sample_rate=SAMPLE_RATE, piece_ms=piece_ms, interim_ms=rules.interim_ms
+        return transcribe_in_pieces(
+            _PocketSphinxRecogniser(self._process),
+            audio,
+            sample_rate=SAMPLE_RATE,
+            piece_ms=0 if rules.grammar is not None else rules.piece_ms,
+            interim_ms=rules.interim_ms,
         )
-        async with aclosing(heard):
-            async for transcript in heard:
-                yield transcript
 
 
-class _Ears:
-    """The process as a `Recogniser`. It tells no times of words."""
+class _PocketSphinxRecogniser:
+    """A `PocketSphinxProcess` as a `Recogniser`. It reports no word times."""
 
-    def __init__(self, sphinx: SphinxProcess) -> None:
-        self._sphinx = sphinx
+    def __init__(self, process: PocketSphinxProcess) -> None:
+        self._process = process
 
     async def begin(self) -> None:
-        await self._sphinx.begin()
+        await self._process.begin()
 
     async def feed(self, samples: Samples) -> None:
         if len(samples):
-            await self._sphinx.feed(samples.astype("<i2", copy=False).tobytes())
+            await self._process.feed(samples.astype("<i2", copy=False).tobytes())
 
     async def partial(self) -> str:
-        return await self._sphinx.partial()
+        return await self._process.partial()
 
     async def finish(self, begin_ms: float) -> tuple[str, tuple[HeardWord, ...]]:
-        return (await self._sphinx.finish()).text, ()
+        return (await self._process.finish()).text, ()

@@ -1,9 +1,8 @@
-"""The process that `sphinx.SphinxProcess` talks to: one or two PocketSphinx decoders over one stream of
-audio.
+"""Child process of `pocketsphinx_process.PocketSphinxProcess`: one or two PocketSphinx decoders on one audio stream.
 
-A grammar decoder hears its grammar in everything, so an LM decoder (the wheel's trigram model) listens beside
-it, and the parent compares the two. Both decode while audio comes in, so that the end of an utterance costs
-little. Steady noise is taken out before (`denoise.py`).
+A grammar decoder finds its grammar in any audio, so an LM decoder (the wheel's trigram model) runs beside it, and the
+parent compares the two. Both decode while audio arrives, so the end of an utterance costs little. Steady noise is
+removed first (`denoise.py`).
 """
 
 import resource
@@ -12,10 +11,11 @@ from typing import Protocol, cast
 
 from ..subprocess.child import ChildHost, Refused, Request
 from .denoise import Denoiser
+from .recogniser_child import RecogniserChild
 
 _BYTES_PER_MS = 32
 _BLOCK = 640
-"""Bytes given to a decoder at once (20 ms): a cancel or a partial result never waits for more."""
+"""Bytes per call of a decoder (20 ms): a cancel or a partial result never waits for more."""
 
 
 class _Hyp(Protocol):
@@ -23,7 +23,7 @@ class _Hyp(Protocol):
 
 
 class _Decoder(Protocol):
-    """What is used of `pocketsphinx.Decoder`, which carries no types."""
+    """The used part of `pocketsphinx.Decoder`, which has no type annotations."""
 
     def start_utt(self) -> None: ...
     def process_raw(self, data: bytes, /) -> object: ...
@@ -39,14 +39,14 @@ class _Decoder(Protocol):
 def _make_decoder(**config: object) -> _Decoder:
     from pocketsphinx import Decoder  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
 
-    # fwdflat=False: WER 0.21 for 0.25 and a quicker end (13 recordings of people). maxhmmpf=3000, for 30000:
-    # 40 % less CPU, and what is no clear speech ends in 20-30 ms, not 60-110; of 28 short sentences
-    # one was heard differently, and rightly. At 2000 two got worse.
+    # fwdflat=False: WER 0.21 instead of 0.25, and a faster end (13 recordings of people). maxhmmpf=3000 instead of
+    # 30000: 40 % less CPU, and unclear speech ends in 20-30 ms instead of 60-110; of 28 short sentences one result
+    # changed, to the right one. At 2000 two got worse.
     return cast(_Decoder, Decoder(samprate=16000, fwdflat=False, maxhmmpf=3000, loglevel="FATAL", **config))
 
 
-class _Recogniser:
-    """The operations. An utterance is open between `begin` and `finish`; a new `begin` drops an open one."""
+class PocketSphinxChild(RecogniserChild):
+    """Two decoders, their denoiser and the cepstral mean of the caller."""
 
     def __init__(self) -> None:
         self._lm: _Decoder | None = None
@@ -64,11 +64,11 @@ class _Recogniser:
             words = [str(word) for word in request.message.items("words")]
             unknown = [word for word in words if self._grammar.lookup_word(word) is None]
             if unknown:
-                raise Refused("unknown words: " + " ".join(unknown))
+                raise Refused("unknown words: " + " ".join(unknown), unknown_words=unknown)
             try:
                 self._grammar.add_jsgf_string("grammar", grammar)
             except (ValueError, RuntimeError) as error:
-                raise Refused(f"the decoder does not take the grammar: {error}") from error
+                raise Refused(f"the decoder refuses the grammar: {error}") from error
             self._grammar.activate_search("grammar")
         self._lm = _make_decoder()
 
@@ -103,8 +103,8 @@ class _Recogniser:
         self._cpu_ms += _cpu_ms() - started
         found = self._hypotheses()
         if found["lm"]:
-            # A cough's mean would spoil the next utterance, so only speech moves it. Without the update the
-            # mean moves in some utterances and not in others.
+            # The mean of a cough would spoil the next utterance, so only speech changes it. Without the explicit update
+            # the mean changes in some utterances and not in others.
             assert self._lm is not None
             self._mean = self._lm.get_cmn(True)
         return {
@@ -121,7 +121,7 @@ class _Recogniser:
                 decoder.process_raw(block)
 
     def _hypotheses(self) -> Mapping[str, object]:
-        """What each decoder heard; with a grammar also how that is pronounced."""
+        """Text of each decoder; with a grammar also its phones."""
         texts: dict[str, object] = {}
         for name, decoder in (("lm", self._lm), ("grammar", self._grammar)):
             if decoder is not None:
@@ -142,18 +142,8 @@ def _cpu_ms() -> float:
 
 
 def main() -> None:
-    """Serve until the parent goes away."""
-    host = ChildHost()
-    recogniser = _Recogniser()
-    host.serve(
-        {
-            "start": recogniser.start,
-            "begin": recogniser.begin,
-            "feed": recogniser.feed,
-            "partial": recogniser.partial,
-            "finish": recogniser.finish,
-        }
-    )
+    """Answer requests until the parent is gone."""
+    PocketSphinxChild().serve(ChildHost())
 
 
 if __name__ == "__main__":

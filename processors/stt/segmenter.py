@@ -1,4 +1,4 @@
-"""Where a long utterance is cut in two: at its quietest place, so that no word is."""
+"""Split a long utterance at its quietest place, so that no word is cut in two."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from ...pipeline.frames import Samples
 
 SEARCH_MS = 2_000
-"""How far before the bound a quiet place is looked for; half of the piece, where that is less."""
+"""Length of the search for a quiet place before the bound; half of the piece, if that is less."""
 WINDOW_HOPS = 10
-"""A quiet place is the middle of 100 ms: shorter is the closure of a "t", longer misses the gaps of quick speakers."""
+"""The cut is the middle of the quietest 100 ms: shorter is the closure of a "t", longer misses fast speakers' gaps."""
 HOP_MS = 10
 
 
-class Cutter:
-    """Audio of an utterance in, what may be decoded out: each sample once, in order, and a mark where a piece ends.
+class Segmenter:
+    """Takes audio and returns the parts to decode: each sample once, in order, with a mark at the end of each piece.
 
-    Up to `SEARCH_MS` before the bound everything may be decoded at once. From there on only what comes before the
-    quietest place so far: what follows it may belong to the next piece. So a recogniser is never fed a sample too
-    many, and has up to `SEARCH_MS` to catch up with where an utterance ends just there.
+    Up to `SEARCH_MS` before the bound, all audio is returned at once. After that only the audio before the quietest
+    place so far: the rest may belong to the next piece. So a recogniser never gets a sample of the next piece, and an
+    utterance that ends within the search leaves it at most `SEARCH_MS` to decode.
 
-    ``piece_ms`` is the bound; 0: there is none, and all passes by identity.
+    ``piece_ms``: the bound. 0: no bound, all audio passes by identity.
     """
 
     def __init__(self, piece_ms: float, sample_rate: int) -> None:
@@ -32,19 +32,19 @@ class Cutter:
         self._begin(0)
 
     def _begin(self, length: int) -> None:
-        """A new piece, of which ``length`` samples are given out already."""
+        """Start a piece, of which ``length`` samples are already returned."""
         self._length = length
         self._held: Samples = np.zeros(0, np.int16)
-        """What may not be decoded yet."""
-        self._given = self._search_from
-        """Where in the piece that begins."""
+        """Audio that may not be decoded yet."""
+        self._returned = self._search_from
+        """Position in the piece at which `_held` begins."""
         self._measured = self._search_from
         self._energies: deque[float] = deque(maxlen=WINDOW_HOPS)
         self._quietest = float("inf")
         self._place = self._search_from
 
     def add(self, samples: Samples) -> list[Samples | None]:
-        """The next audio; returns what may be decoded now, with None where a piece ends."""
+        """Add audio. Returns the parts to decode now, with None at the end of a piece."""
         if not self._piece:
             return [samples]
         out: list[Samples | None] = []
@@ -58,21 +58,21 @@ class Cutter:
                 continue
             self._held = np.concatenate([self._held, taken])
             self._look()
-            free = self._place - self._given
+            free = self._place - self._returned
             if free:
                 out.append(self._held[:free])
-                self._held, self._given = self._held[free:], self._place
+                self._held, self._returned = self._held[free:], self._place
             if self._length == self._piece:
-                # What is held is shorter than what a piece has before its search, so it can be given out at once.
+                # The held audio is shorter than a piece before its search, so it may be returned at once.
                 rest = self._held
                 out += [None, rest]
                 self._begin(len(rest))
         return out
 
     def _look(self) -> None:
-        """Measure what has come, hop by hop. Of two places that are as quiet, the later one: less is held."""
+        """Measure new audio, hop by hop. Of two equally quiet places the later one wins: less is held."""
         while self._measured + self._hop <= self._length:
-            at = self._measured - self._given
+            at = self._measured - self._returned
             hop = self._held[at : at + self._hop].astype(np.float64)
             self._energies.append(float(hop @ hop))
             self._measured += self._hop
@@ -82,7 +82,7 @@ class Cutter:
                 self._place = self._measured - WINDOW_HOPS // 2 * self._hop
 
     def end(self) -> Samples:
-        """The utterance has ended: what was held. The next `add` begins another one."""
+        """End the utterance: return the held audio. The next `add` starts another utterance."""
         held = self._held
         self._begin(0)
         return held

@@ -1,9 +1,8 @@
-"""Speech to text, offline: a streaming model for sherpa-onnx that you bring, in a process of its own."""
+"""Offline speech to text: your streaming model for sherpa-onnx, in a process of its own."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from os import PathLike
 from typing import ClassVar, Literal, Unpack
 
@@ -11,19 +10,19 @@ from pydantic import ConfigDict, Field
 
 from ...pipeline.frames import Samples
 from ..service.base import settings_of
-from ..subprocess.model_process import ModelProcess, OwnsModelProcess, path_of
-from ..subprocess.parent import require_package
+from ..subprocess.model_process import ModelProcess, path_of
+from ..subprocess.parent import OwnsProcess, require_package
 from .base import STT, STTLimits, STTSettings
-from .piecewise import ModelRecogniser, hear
+from .piecewise import ModelRecogniser, transcribe_in_pieces
 from .utterance import Transcript
 
 SAMPLE_RATE = 16_000
 
 
 class SherpaSettings(STTSettings):
-    """What sherpa-onnx can be told: see `SherpaSTT`."""
+    """Settings of sherpa-onnx: see `SherpaSTT`."""
 
-    model_config = ConfigDict(protected_namespaces=())  # "model_" is Pydantic's own before 2.10
+    model_config = ConfigDict(protected_namespaces=())  # Pydantic before 2.10 reserves "model_".
 
     connect_timeout_s: float = Field(default=30.0, gt=0)
     model_path: str = Field(min_length=1)
@@ -34,24 +33,24 @@ class SherpaSettings(STTSettings):
     threads: int = Field(default=1, ge=1, le=64)
 
 
-class SherpaSTT(OwnsModelProcess, STT[SherpaSettings]):
-    """Turns what is said between "user started" and "user stopped" into `TranscriptionFrame`, while it is said.
+class SherpaSTT(OwnsProcess[ModelProcess], STT[SherpaSettings]):
+    """Transcribes the speech between "user started" and "user stopped" to `TranscriptionFrame`, while it is spoken.
 
-    ``model_path``: a folder with ``tokens.txt`` and a *streaming* model as they are published for sherpa-onnx: a
-    transducer (encoder, decoder, joiner: zipformer, conformer, LSTM, NeMo), or a CTC model (zipformer2, NeMo). It is
-    yours to bring; nothing is downloaded. ``int8``: where the folder has a model twice, take the one with 8-bit
-    weights. ``method``: "modified_beam_search" is slower and for transducers only. ``threads``: how many cores.
+    ``model_path``: a folder with ``tokens.txt`` and a *streaming* model, as published for sherpa-onnx: a transducer
+    (encoder, decoder, joiner: zipformer, conformer, LSTM, NeMo), or a CTC model (zipformer2, NeMo). Nothing is
+    downloaded: put it there. ``int8``: if the folder has a model twice, take the one with 8-bit weights. ``method``:
+    "modified_beam_search" is slower and for transducers only. ``threads``: number of cores.
 
-    ``interim_ms``: after each so much speech it tells what it makes of it so far, as `InterimTranscriptionFrame`, where
-    that has changed; 0: never. ``piece_ms``: what is longer is told in pieces, cut at a quiet place, as with
-    `PocketSphinxSTT`. ``limits``: deadlines and attempts, see `STTSettings`.
+    ``interim_ms``: interval at which the text so far is reported as an `InterimTranscriptionFrame`, if it has changed;
+    0: never. ``piece_ms``: longer speech is transcribed in pieces, cut at a quiet place, as with `PocketSphinxSTT`.
+    ``limits``: deadlines and attempts, see `STTSettings`.
 
-    Words come with the times of their tokens, which are exact to the model's frames (40 ms, mostly) and a little late;
-    the end of a word is estimated. A model whose tokens are bytes gives a text without times. Being stopped, it
-    decodes what it was given to its end, and that is what it is behind: some 200 ms.
+    Words have the times of their tokens, which are exact to the model's frames (mostly 40 ms) and a little late; the
+    end of a word is estimated. A model whose tokens are bytes produces no word times. When stopped, it first decodes
+    the audio that it already has, some 200 ms.
 
     The model is loaded and tried before the first frame flows. Raises `MissingExtraError` without the package,
-    `SettingsError`; and at the start `BadRequestError` for files that are no such model.
+    `SettingsError`, and at the start `BadRequestError` for files of another kind.
     """
 
     sample_rate = SAMPLE_RATE
@@ -82,19 +81,18 @@ class SherpaSTT(OwnsModelProcess, STT[SherpaSettings]):
         )
 
     async def connect(self) -> None:
-        """Start the process, load the model, and try it."""
+        """Start the process, load the model and try it."""
         rules = self.settings
-        self._model = ModelProcess("SherpaSTT", "voxline.processors.stt.sherpa_child", sleep=self.clock.sleep)
-        await self._model.start(
+        self._process = ModelProcess("SherpaSTT", "voxline.processors.stt.sherpa_child", sleep=self.clock.sleep)
+        await self._process.start(
             rules.model_path, {"threads": rules.threads, "int8": int(rules.int8), "method": rules.method}
         )
 
-    async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
-        """Hear one utterance."""
-        assert self._model is not None
+    def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
+        """Transcribe one utterance."""
+        assert self._process is not None
         rules = self.settings
-        recogniser = ModelRecogniser(self._model, SAMPLE_RATE)
-        heard = hear(recogniser, audio, sample_rate=SAMPLE_RATE, piece_ms=rules.piece_ms, interim_ms=rules.interim_ms)
-        async with aclosing(heard):
-            async for transcript in heard:
-                yield transcript
+        recogniser = ModelRecogniser(self._process, SAMPLE_RATE)
+        return transcribe_in_pieces(
+            recogniser, audio, sample_rate=SAMPLE_RATE, piece_ms=rules.piece_ms, interim_ms=rules.interim_ms
+        )

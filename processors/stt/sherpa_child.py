@@ -1,7 +1,7 @@
-"""The process that `sherpa.SherpaSTT` talks to: one streaming recogniser of sherpa-onnx, one utterance at a time.
+"""Child process of `sherpa.SherpaSTT`: one streaming recogniser of sherpa-onnx, one utterance at a time.
 
-sherpa-onnx exits, or crashes, where a model is not what it takes it for. So the files are looked at first, and what it
-still does not survive ends this process and no other.
+sherpa-onnx exits or crashes on a model of an unexpected kind. So the files are checked first, and a crash that still
+happens ends this process only.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ import numpy as np
 
 from ..subprocess.child import ChildHost, Refused, Request
 from ..subprocess.model_files import OnnxHead, first_line, read_head, refuse_other, require_file, require_folder
+from .recogniser_child import RecogniserChild
 
 SAMPLE_RATE = 16_000
 FOLDER = "tokens.txt and a streaming model for sherpa-onnx: encoder, decoder and joiner, or one CTC model (.onnx)"
 TOKENS = "the tokens of a model for sherpa-onnx, each with its number"
 TRANSDUCERS = ("conformer", "ebranchformer", "lstm", "zipformer", "zipformer2")
 _TAIL_MS = 200
-"""Silence after the end, beyond the chunk that the model waits for: the last word is told late."""
+"""Silence after the end, in addition to the chunk that the model waits for: the last word is recognised late."""
 _TOKEN_MS = 80.0
-"""How long a word goes on after its last token began, if no other follows: tokens have a beginning only."""
+"""Assumed length of a word's last token if no other word follows: tokens have a start time only."""
 
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-"""Scripts that write no spaces between words: Thai, Lao, kana, Chinese. There, each token is a word."""
+"""Scripts without spaces between words: Thai, Lao, kana, Chinese. There, each token is a word."""
 
 
-class _Model(NamedTuple):
-    """The files of a model, and how long its chunks are."""
+class _SherpaModel(NamedTuple):
+    """The files of a model, and the length of its chunks."""
 
     files: dict[str, Path]
     nemo: bool
     chunk_ms: float
 
 
-class _Recogniser:
-    """The operations. `begin` begins an utterance, and drops one that is open."""
+class SherpaChild(RecogniserChild):
+    """A streaming recogniser and the stream of the utterance."""
 
     def __init__(self) -> None:
         self._recogniser: Any = None
@@ -61,7 +62,7 @@ class _Recogniser:
             self._recogniser = make(
                 num_threads=int(message.number("threads", 1)), decoding_method=message.text("method"), **given
             )
-            # What cannot work is found now.
+            # Try a second of silence now, so that a model that cannot work fails at the start.
             self._tail_ms = model.chunk_ms + _TAIL_MS
             self._open()
             self._hear(np.zeros(SAMPLE_RATE, np.float32))
@@ -91,10 +92,10 @@ class _Recogniser:
         self._samples = 0
 
     def _hear(self, audio: object, request: Request | None = None, *, last: bool = False) -> None:
-        """Add audio, float32 from -1 to 1, and decode what is complete."""
+        """Add audio, float32 from -1 to 1, and decode the complete chunks."""
         stream = self._stream
         if stream is None:
-            raise Refused("there is no utterance: begin one first")
+            raise Refused("there is no utterance: send begin first")
         stream.accept_waveform(SAMPLE_RATE, audio)
         self._samples += len(cast(Sequence[float], audio))
         if last:
@@ -109,10 +110,10 @@ class _Recogniser:
 def words_of(
     text: str, tokens: Sequence[str], starts_s: Sequence[float], audio_ms: float
 ) -> list[tuple[str, float, float]]:
-    """The words of a text with their times in ms: a token that begins with a blank begins a word.
+    """Join tokens to words with their times in ms: a token with a leading blank starts a word.
 
-    Empty where the tokens are not those of the text, as with models whose tokens are bytes. A token has only a
-    beginning; a word ends at most `_TOKEN_MS` after the beginning of its last.
+    Returns no words if the tokens do not spell the text, as with models whose tokens are bytes. A token has only a
+    start time; a word ends at most `_TOKEN_MS` after the start of its last token.
     """
     words: list[tuple[str, float, float]] = []
     for token, start_s in zip(tokens, starts_s, strict=False):
@@ -132,8 +133,8 @@ def words_of(
     return [(word, round(start, 1), round(end, 1)) for word, start, end in words] if same else []
 
 
-def find_model(folder: Path, *, int8: bool) -> _Model:
-    """The files of a streaming model. Refuses what is none, and what sherpa-onnx would die of."""
+def find_model(folder: Path, *, int8: bool) -> _SherpaModel:
+    """Find the files of a streaming model. Refuse other models, and files that would crash sherpa-onnx."""
     require_folder(folder, FOLDER)
     tokens = folder / "tokens.txt"
     count = _count_tokens(tokens)
@@ -144,31 +145,31 @@ def find_model(folder: Path, *, int8: bool) -> _Model:
         nemo, chunk_ms = _check_streaming(found["encoder"], heads["encoder"], TRANSDUCERS)
         if not nemo:
             _check_transducer(found, heads, count)
-        return _Model({"tokens": tokens, **found}, nemo, chunk_ms)
+        return _SherpaModel({"tokens": tokens, **found}, nemo, chunk_ms)
     if found:
         missing = ", ".join(name for name in parts if name not in found)
-        raise Refused(f"{folder} has {', '.join(found)}, and no {missing}; it should hold {FOLDER}.")
+        raise Refused(f"{folder} has {', '.join(found)}, but no {missing}; it should hold {FOLDER}.")
     model = _pick(folder, "*.onnx", int8=int8)
     if model is None:
-        raise Refused(f"{folder} has no .onnx file, and should hold {FOLDER}.")
+        raise Refused(f"{folder} has no .onnx file; it should hold {FOLDER}.")
     nemo, chunk_ms = _check_streaming(model, read_head(model, "a CTC model"), ("zipformer2",))
-    return _Model({"tokens": tokens, "model": model}, nemo, chunk_ms)
+    return _SherpaModel({"tokens": tokens, "model": model}, nemo, chunk_ms)
 
 
 def _pick(folder: Path, pattern: str, *, int8: bool) -> Path | None:
-    """The one file of a name. Where there are two, the one with 8-bit weights, or the other."""
+    """Find the file that matches. Of two, pick the one with 8-bit weights if ``int8``, else the other."""
     files = sorted(folder.glob(pattern))
     small = [file for file in files if ".int8." in file.name]
     wanted = small if int8 else [file for file in files if file not in small]
     files = wanted or files
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
-        raise Refused(f"{folder} has several models ({names}); keep one of them in a folder of its own.")
+        raise Refused(f"{folder} has several models ({names}); keep each in its own folder.")
     return files[0] if files else None
 
 
 def _count_tokens(path: Path) -> int:
-    """How many tokens there are. Refuses a list that sherpa-onnx would exit at."""
+    """Count the tokens. Refuse a list on which sherpa-onnx would exit."""
     require_file(path, TOKENS)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -176,12 +177,12 @@ def _count_tokens(path: Path) -> int:
     except ValueError:
         numbers = []
     if not numbers:
-        refuse_other(path, "a line is no token with a number", TOKENS)
+        refuse_other(path, "a line is not a token with a number", TOKENS)
     return len(numbers)
 
 
 def _check_streaming(path: Path, head: OnnxHead, kinds: Sequence[str]) -> tuple[bool, float]:
-    """Refuse what is not made for streaming. Returns whether it is one of NeMo's, and the length of its chunks."""
+    """Refuse models that are not made for streaming. Returns whether it is a NeMo model, and its chunk length."""
     notes = head.metadata
     expected = "a streaming model that was exported for sherpa-onnx"
     kind = notes.get("model_type", "")
@@ -189,14 +190,14 @@ def _check_streaming(path: Path, head: OnnxHead, kinds: Sequence[str]) -> tuple[
     frames = notes.get("window_size" if nemo else "T", "")
     if not nemo and kind not in kinds:
         says = f"its model_type is {kind!r}" if kind else "it has no model_type"
-        refuse_other(path, f"{says}, not one of {', '.join(kinds)}, nor is it a cache-aware one of NeMo", expected)
+        refuse_other(path, f"{says}, not one of {', '.join(kinds)}, and it is no cache-aware NeMo model", expected)
     if not frames.isdecimal() or (not nemo and "decode_chunk_len" not in notes):
-        refuse_other(path, "it is not made for streaming (it has no length of a chunk)", expected)
+        refuse_other(path, "it is not made for streaming (its metadata has no chunk length)", expected)
     return nemo, int(frames) * 10.0
 
 
 def _check_transducer(files: Mapping[str, Path], heads: Mapping[str, OnnxHead], tokens: int) -> None:
-    """Refuse parts that are not of one transducer."""
+    """Refuse parts that do not belong to one transducer."""
     notes, path = heads["decoder"].metadata, files["decoder"]
     size = notes.get("vocab_size", "")
     if not size.isdecimal() or "context_size" not in notes:
@@ -209,18 +210,8 @@ def _check_transducer(files: Mapping[str, Path], heads: Mapping[str, OnnxHead], 
 
 
 def main() -> None:
-    """Serve until the parent goes away."""
-    host = ChildHost()
-    recogniser = _Recogniser()
-    host.serve(
-        {
-            "start": recogniser.start,
-            "begin": recogniser.begin,
-            "feed": recogniser.feed,
-            "partial": recogniser.partial,
-            "finish": recogniser.finish,
-        }
-    )
+    """Answer requests until the parent is gone."""
+    SherpaChild().serve(ChildHost())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The audio of an utterance: read as it comes, and again after a failure."""
+"""Audio of an utterance: read as it arrives, and again after a failure."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ..service.base import ServiceCall
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was understood. ``final``: it will not change, and what is said next comes in another one.
+    """Text of speech. ``final``: it will not change, and further speech has its own transcript.
 
-    ``end_ms``: how much of the audio a final one covers, None for all that was read; ``words``: when they were said.
-    Both are in ms from the beginning of the audio that `STT.transcribe` got.
+    ``end_ms``: end of the audio that a final one covers, None for all audio so far; ``words``: the words with their
+    times. Both are in ms from the start of the audio that `STT.transcribe` got.
     """
 
     text: str
@@ -36,7 +36,7 @@ class Transcript:
     words: tuple[HeardWord, ...] = ()
 
 
-class Before:
+class PrerollBuffer:
     """The last audio before the start of speech."""
 
     def __init__(self) -> None:
@@ -44,14 +44,14 @@ class Before:
         self._ms = 0.0
 
     def add(self, frame: InputAudioFrame, kept_ms: float) -> None:
-        """One more frame; the oldest that are not needed go."""
+        """Add a frame, and drop the oldest beyond ``kept_ms``."""
         self._frames.append(frame)
         self._ms += frame.duration_ms
         while self._ms - self._frames[0].duration_ms >= kept_ms:
             self._ms -= self._frames.popleft().duration_ms
 
     def last(self, ms: float) -> Samples:
-        """The audio of the frames that hold the last ``ms``."""
+        """Return the audio of the frames that contain the last ``ms``."""
         found: list[Samples] = []
         for frame in reversed(self._frames):
             if ms <= 0:
@@ -62,66 +62,72 @@ class Before:
 
 
 class Utterance:
-    """What the user says between a start and a stop. Positions are in samples from its beginning."""
+    """Speech between a start and a stop. Positions are in samples from its start."""
 
     def __init__(
-        self, frames: Stream[Frame], before: Before, onset: Samples, replay_s: float, kept_ms: float, sample_rate: int
+        self,
+        frames: Stream[Frame],
+        preroll: PrerollBuffer,
+        onset: Samples,
+        replay_s: float,
+        kept_ms: float,
+        sample_rate: int,
     ) -> None:
         self._frames = frames
-        self._before = before
+        self._preroll = preroll
         self._kept_ms = kept_ms
         self._rate = sample_rate
         # bound: `replay_s` of audio, then the oldest goes
         self._audio: deque[Samples] = deque([onset] if len(onset) else [])
         self._most = max(1, round(replay_s * sample_rate))
         self._start = 0
-        """Where `_audio` begins: what comes before is told, or too old."""
-        self._asked = 0
-        """Where the audio of this attempt begins."""
+        """Position at which `_audio` starts: earlier audio is transcribed, or too old."""
+        self._attempt_start = 0
+        """Position at which this attempt's audio starts."""
         self._read = 0
-        """Up to where this attempt has read."""
+        """Position up to which this attempt has read."""
         self._end = len(onset)
-        self._told = 0
-        """Up to where a final text has told."""
+        self._transcribed = 0
+        """Position up to which final texts cover the audio."""
         self.ended = False
-        """Whether the user has stopped."""
+        """True once the user has stopped."""
 
     @property
     def audio_ms(self) -> float:
-        """Its length so far."""
+        """Length so far."""
         return self._ms(self._end)
 
-    def audio(self, asking: ServiceCall[Any]) -> AsyncGenerator[Samples]:
-        """The audio that no final text has told of, from its beginning to the end of the utterance."""
-        # At once, and not when it is first read: a text may come before that.
-        self._asked = self._read = self._start
-        return self._reading(asking)
+    def audio(self, call: ServiceCall[Any]) -> AsyncGenerator[Samples]:
+        """Yield the audio that no final text covers, up to the end of the utterance."""
+        # Set here and not at the first read, because a text may arrive before that.
+        self._attempt_start = self._read = self._start
+        return self._reading(call)
 
-    async def _reading(self, asking: ServiceCall[Any]) -> AsyncGenerator[Samples]:
+    async def _reading(self, call: ServiceCall[Any]) -> AsyncGenerator[Samples]:
         if self._audio:
             self._read = self._end
             yield np.concatenate(self._audio)
         while not self.ended:
-            samples = await self._more(asking)
+            samples = await self._more(call)
             if len(samples):
                 self._read = self._end
                 yield samples
 
-    async def rest(self, asking: ServiceCall[Any]) -> None:
-        """Wait for its end."""
+    async def rest(self, call: ServiceCall[Any]) -> None:
+        """Wait for the end of the utterance."""
         while not self.ended:
-            await self._more(asking)
+            await self._more(call)
         self._read = self._end
 
-    async def _more(self, asking: ServiceCall[Any]) -> Samples:
-        if asking.deadline is not None:
-            # The user may speak as long as they like.
-            asking.deadline.pause()
+    async def _more(self, call: ServiceCall[Any]) -> Samples:
+        if call.deadline is not None:
+            # The deadline does not run while the user speaks.
+            call.deadline.pause()
         frame = await anext(self._frames, None)
-        if asking.deadline is not None:
-            asking.deadline.resume()
+        if call.deadline is not None:
+            call.deadline.resume()
         if isinstance(frame, InputAudioFrame):
-            self._before.add(frame, self._kept_ms)
+            self._preroll.add(frame, self._kept_ms)
             self._audio.append(frame.samples)
             self._end += len(frame.samples)
             while self._end - self._start - len(self._audio[0]) >= self._most:
@@ -129,21 +135,27 @@ class Utterance:
             return frame.samples
         if frame is None or isinstance(frame, UserStoppedSpeakingFrame | InputEndedFrame):
             self.ended = True
-            asking.restart_clock()
+            call.restart_clock()
         return np.zeros(0, np.int16)
 
-    def told(self, heard: Transcript, asking: ServiceCall[Any]) -> TranscriptionFrame:
-        """A final text as a frame; the audio that it covers is not needed again."""
-        end = self._read if heard.end_ms is None else self._asked + round(heard.end_ms * self._rate / 1000)
-        end = min(max(end, self._told), self._end)
-        audio_ms, self._told = self._ms(end - self._told), end
+    def transcription(self, transcript: Transcript, call: ServiceCall[Any]) -> TranscriptionFrame:
+        """Make a frame of a final text, and drop the audio that it covers."""
+        end = (
+            self._read
+            if transcript.end_ms is None
+            else self._attempt_start + round(transcript.end_ms * self._rate / 1000)
+        )
+        end = min(max(end, self._transcribed), self._end)
+        audio_ms, self._transcribed = self._ms(end - self._transcribed), end
         while self._audio and self._start + len(self._audio[0]) <= end:
             self._start += len(self._audio.popleft())
         if self._audio and self._start < end:
             self._audio[0], self._start = self._audio[0][end - self._start :], end
-        late_ms = self._ms(self._asked)
-        words = tuple(HeardWord(word.text, word.start_ms + late_ms, word.end_ms + late_ms) for word in heard.words)
-        return TranscriptionFrame(heard.text, audio_ms, asking.total_ms if self.ended else 0.0, words=words)
+        offset_ms = self._ms(self._attempt_start)
+        words = tuple(
+            HeardWord(word.text, word.start_ms + offset_ms, word.end_ms + offset_ms) for word in transcript.words
+        )
+        return TranscriptionFrame(transcript.text, audio_ms, call.total_ms if self.ended else 0.0, words=words)
 
     def _ms(self, samples: int) -> float:
         return samples * 1000 / self._rate

@@ -1,9 +1,8 @@
-"""Speech to text, offline: a Whisper model that you bring, by faster-whisper, in a process of its own."""
+"""Offline speech to text: your Whisper model with faster-whisper, in a process of its own."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from os import PathLike
 from typing import ClassVar, Literal, Unpack
 
@@ -11,21 +10,21 @@ from pydantic import ConfigDict, Field
 
 from ...pipeline.frames import Samples
 from ..service.base import settings_of
-from ..subprocess.model_process import ModelProcess, OwnsModelProcess, path_of
-from ..subprocess.parent import require_package
+from ..subprocess.model_process import ModelProcess, path_of
+from ..subprocess.parent import OwnsProcess, require_package
 from .base import STT, STTLimits, STTSettings
-from .piecewise import ModelRecogniser, hear
+from .piecewise import ModelRecogniser, transcribe_in_pieces
 from .utterance import Transcript
 
 SAMPLE_RATE = 16_000
 WINDOW_MS = 30_000
-"""What Whisper hears at once."""
+"""Length of Whisper's window."""
 
 
 class WhisperSettings(STTSettings):
-    """What Whisper can be told: see `WhisperSTT`."""
+    """Settings of Whisper: see `WhisperSTT`."""
 
-    model_config = ConfigDict(protected_namespaces=())  # "model_" is Pydantic's own before 2.10
+    model_config = ConfigDict(protected_namespaces=())  # Pydantic before 2.10 reserves "model_".
 
     connect_timeout_s: float = Field(default=60.0, gt=0)
     first_timeout_s: float = Field(default=30.0, gt=0)
@@ -44,30 +43,30 @@ class WhisperSettings(STTSettings):
     threads: int = Field(default=2, ge=1, le=64)
 
 
-class WhisperSTT(OwnsModelProcess, STT[WhisperSettings]):
-    """Turns what is said between "user started" and "user stopped" into `TranscriptionFrame`, at its end.
+class WhisperSTT(OwnsProcess[ModelProcess], STT[WhisperSettings]):
+    """Transcribes the speech between "user started" and "user stopped" to `TranscriptionFrame`, at its end.
 
     ``model_path``: a folder with a Whisper model converted for CTranslate2 (``model.bin``, ``config.json``,
-    ``tokenizer.json``, a vocabulary). It is yours to bring: a name such as "small" is no path, and nothing is
-    downloaded. ``device`` and ``compute_type`` ("int8", "float16", ...): as CTranslate2 has them; ``threads``: cores.
+    ``tokenizer.json``, a vocabulary). Nothing is downloaded, and a name such as "small" is not a path: put the model
+    there. ``device`` and ``compute_type`` ("int8", "float16", ...): as in CTranslate2; ``threads``: number of cores.
 
     ``language``: "en", "de", ...; None: detected in each utterance, which costs a third to a half more and fails with
-    short ones. ``beam_size``: 1 is the quickest. ``prompt``: words to expect, such as names. ``word_times``: when words
-    were said, which costs some more. ``temperatures``: with several, what does not fit the thresholds is decoded again
-    with the next; each costs as much as the first. All these can be changed between two utterances.
+    short ones. ``beam_size``: 1 is the fastest. ``prompt``: expected words, such as names. ``word_times``: report the
+    times of words, which costs a little more. ``temperatures``: with several, a text that misses the thresholds is
+    decoded again with the next; each costs as much as the first. All of these may change between two utterances.
 
-    Whisper hears words in silence and noise, and repeats itself. What it says is dropped where it takes it for no
-    speech (``no_speech_threshold``) and is unsure of the words (average ``log_prob_threshold``), and where the text is
-    a loop (``compression_ratio_threshold``): the thresholds of its makers. Where all is dropped, the text is empty.
+    Whisper finds words in silence and noise, and repeats itself. A segment is dropped if the model takes it for silence
+    (``no_speech_threshold``) and is unsure of its words (average ``log_prob_threshold``), or if its text is a loop
+    (``compression_ratio_threshold``). The defaults are those of Whisper's authors. If all segments are dropped, the
+    text is empty.
 
-    There are no interim texts. What is longer than ``piece_ms`` is cut at a quiet place and told in pieces, while the
-    user goes on: so nothing is longer than Whisper's window of 30 s. Being stopped, it decodes to the end of that
-    window; the next utterance waits for it. ``limits``: deadlines and attempts, see `STTSettings`; after the end of
-    the speech there are 30 s for the answer.
+    There are no interim texts. Speech longer than ``piece_ms`` is cut at a quiet place and transcribed in pieces while
+    the user continues, so no piece exceeds Whisper's window of 30 s. When stopped, it decodes to the end of that
+    window; the next utterance waits for it. ``limits``: deadlines and attempts, see `STTSettings`; the answer may take
+    30 s after the end of speech.
 
     The model is loaded and tried before the first frame flows. Raises `MissingExtraError` without the package,
-    `SettingsError`; and at the start `BadRequestError` for files that are no such model, and for a language that it
-    does not know.
+    `SettingsError`, and at the start `BadRequestError` for files of another kind and for an unknown language.
     """
 
     sample_rate = SAMPLE_RATE
@@ -111,8 +110,8 @@ class WhisperSTT(OwnsModelProcess, STT[WhisperSettings]):
             **limits,
         )
 
-    def _wanted(self) -> dict[str, object]:
-        """How it is to be heard: what goes along with each question."""
+    def _options(self) -> dict[str, object]:
+        """Options of the decoder, sent with each question."""
         rules = self.settings
         return {
             "language": rules.language,
@@ -126,17 +125,14 @@ class WhisperSTT(OwnsModelProcess, STT[WhisperSettings]):
         }
 
     async def connect(self) -> None:
-        """Start the process, load the model, and try it."""
+        """Start the process, load the model and try it."""
         rules = self.settings
-        self._model = ModelProcess("WhisperSTT", "voxline.processors.stt.whisper_child", sleep=self.clock.sleep)
+        self._process = ModelProcess("WhisperSTT", "voxline.processors.stt.whisper_child", sleep=self.clock.sleep)
         fixed = {"device": rules.device, "compute_type": rules.compute_type, "threads": rules.threads}
-        await self._model.start(rules.model_path, {**fixed, **self._wanted()})
+        await self._process.start(rules.model_path, {**fixed, **self._options()})
 
-    async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
-        """Hear one utterance."""
-        assert self._model is not None
-        recogniser = ModelRecogniser(self._model, SAMPLE_RATE, self._wanted)
-        heard = hear(recogniser, audio, sample_rate=SAMPLE_RATE, piece_ms=self.settings.piece_ms)
-        async with aclosing(heard):
-            async for transcript in heard:
-                yield transcript
+    def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
+        """Transcribe one utterance."""
+        assert self._process is not None
+        recogniser = ModelRecogniser(self._process, SAMPLE_RATE, self._options)
+        return transcribe_in_pieces(recogniser, audio, sample_rate=SAMPLE_RATE, piece_ms=self.settings.piece_ms)

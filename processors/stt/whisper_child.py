@@ -1,7 +1,7 @@
-"""The process that `whisper.WhisperSTT` talks to: one Whisper model, one piece of audio at a time.
+"""Child process of `whisper.WhisperSTT`: one Whisper model, one piece of audio at a time.
 
-faster-whisper takes all the cores that it is given for seconds, and asks a hub for what it does not find: hence a
-process of its own, in which the hub is switched off, and a look at the folder first.
+faster-whisper occupies all its cores for seconds, and downloads missing files from a hub. Hence a process of its own
+with the hub switched off, and a check of the folder first.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ import numpy.typing as npt
 
 from ..subprocess.child import ChildHost, Refused, Request
 from ..subprocess.model_files import first_line, read_json, refuse_other, require_binary, require_file, require_folder
+from .recogniser_child import RecogniserChild
 
 SAMPLE_RATE = 16_000
 FOLDER = "a Whisper model for CTranslate2 (model.bin, config.json, tokenizer.json and a vocabulary)"
 _MODEL = "the model.bin of a Whisper model for CTranslate2"
 _TOKENIZER = "the tokenizer.json of a Whisper model"
 _SHORTEST_MS = 100
-"""What is shorter is no word, but Whisper would hear one."""
+"""Shorter audio contains no word, but Whisper would find one."""
 
 
 class _Segment(Protocol):
-    """What is used of a segment of faster-whisper."""
+    """The used part of a segment of faster-whisper."""
 
     @property
     def text(self) -> str: ...
@@ -42,30 +43,29 @@ class _Segment(Protocol):
     def words(self) -> Sequence[Any] | None: ...
 
 
-class Rules(NamedTuple):
-    """When a segment is believed: see `WhisperSTT`."""
+class SegmentThresholds(NamedTuple):
+    """Thresholds of an accepted segment: see `WhisperSTT`."""
 
     no_speech_threshold: float
     log_prob_threshold: float
     compression_ratio_threshold: float
 
-    def believe(self, segment: _Segment) -> bool:
-        """Whether it is what somebody said.
+    def accept(self, segment: _Segment) -> bool:
+        """Tell speech from silence and from a repeated text.
 
-        Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision (2022), section 4.5: silence is what
-        the model itself takes for none, where it is also unsure of its words; and a text that gzip makes much smaller
-        is a loop.
+        Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision (2022), section 4.5: a segment is
+        silence if the model says so and is also unsure of its words; a text that gzip makes much smaller is a loop.
         """
         silent = segment.no_speech_prob > self.no_speech_threshold and segment.avg_logprob < self.log_prob_threshold
         return not silent and segment.compression_ratio <= self.compression_ratio_threshold
 
 
-class _Recogniser:
-    """The operations. `begin` begins a piece, and drops one that is open."""
+class WhisperChild(RecogniserChild):
+    """A model, and the audio of the open piece."""
 
     def __init__(self) -> None:
         self._model: Any = None
-        # bound: `piece_ms` of audio, which the parent sees to
+        # bound: `piece_ms` of audio, which the parent keeps
         self._audio: list[npt.NDArray[np.float32]] = []
 
     def start(self, request: Request) -> Mapping[str, object]:
@@ -85,7 +85,7 @@ class _Recogniser:
             refuse_other(folder, f"CTranslate2 says {first_line(error, folder)}", f"a folder with {FOLDER}")
         _check_language(folder, message.header.get("language"), self._model.supported_languages)
         try:
-            # What cannot work is found now, and the first question does not pay for it.
+            # Try a second of silence now: a model that cannot work fails at the start, and the first piece is faster.
             for _ in self._segments(request, np.zeros(SAMPLE_RATE, np.float32)):
                 pass
         except Exception as error:
@@ -104,23 +104,23 @@ class _Recogniser:
         self._audio.clear()
         if len(audio) * 1000 < _SHORTEST_MS * SAMPLE_RATE:
             return {"text": "", "words": []}
-        rules = Rules(*(message.number(name) for name in Rules._fields))
+        thresholds = SegmentThresholds(*(message.number(name) for name in SegmentThresholds._fields))
         texts: list[str] = []
         words: list[tuple[str, float, float]] = []
         try:
             for segment in self._segments(request, audio):
                 if request.cancelled:
                     return {}
-                if rules.believe(segment):
+                if thresholds.accept(segment):
                     texts.append(segment.text.strip())
                     words += words_of(segment, len(audio) * 1000 / SAMPLE_RATE)
         except Exception as error:
-            # Not its message: what was said may stand in there.
+            # Without its message, which may contain what was said.
             raise Refused(f"the model failed with {type(error).__name__}") from None
         return {"text": " ".join(filter(None, texts)), "words": words}
 
     def _segments(self, request: Request, audio: npt.NDArray[np.float32]) -> Any:
-        """The segments of some audio, each decoded when it is asked for."""
+        """Return the segments as an iterator, which decodes each when it is reached."""
         message = request.message
         segments, _ = self._model.transcribe(
             audio,
@@ -133,7 +133,7 @@ class _Recogniser:
             compression_ratio_threshold=message.number("compression_ratio_threshold"),
             initial_prompt=message.text("prompt") or None,
             word_timestamps=bool(message.number("word_times")),
-            # With it, one loop becomes the next one's prompt.
+            # Otherwise a loop becomes the next segment's prompt.
             condition_on_previous_text=False,
             vad_filter=False,
         )
@@ -141,7 +141,7 @@ class _Recogniser:
 
 
 def words_of(segment: _Segment, audio_ms: float) -> list[tuple[str, float, float]]:
-    """Its words with their times in ms, none of them beyond the audio: Whisper pads it to 30 s."""
+    """Words of a segment with their times in ms, cut to the audio's length: Whisper pads it to 30 s."""
     return [
         (word.word.strip(), min(word.start * 1000, audio_ms), min(word.end * 1000, audio_ms))
         for word in segment.words or ()
@@ -150,12 +150,12 @@ def words_of(segment: _Segment, audio_ms: float) -> list[tuple[str, float, float
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that has not what is needed: faster-whisper would ask a hub for the rest."""
+    """Refuse an incomplete folder: faster-whisper would download the rest."""
     require_folder(folder, FOLDER)
     others = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*"), *folder.glob("*.pt")]
     if others and not (folder / "model.bin").exists():
         raise Refused(
-            f"{folder} has a Whisper model for PyTorch, and should hold {FOLDER}; "
+            f"{folder} has a Whisper model for PyTorch; it should hold {FOLDER}; "
             "convert it with: ct2-transformers-converter --copy_files tokenizer.json preprocessor_config.json"
         )
     require_binary(folder / "model.bin", _MODEL)
@@ -168,24 +168,21 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_language(folder: Path, language: object, known: Sequence[str]) -> None:
-    """Refuse a language that the model does not know; an English one would hear English in everything."""
+    """Refuse a language that the model does not know; an English model would transcribe all speech as English."""
     if language is not None and language not in known:
         there = ", ".join(known) if len(known) < 4 else f"{len(known)}, such as {', '.join(known[:6])}"
         raise Refused(f"the model in {folder} does not know the language {language!r}; it knows {there}.")
 
 
 def main() -> None:
-    """Serve until the parent goes away."""
+    """Answer requests until the parent is gone."""
     host = ChildHost()
-    # What is said would be told there, and a crash tells the last lines.
+    # The logs would contain what is said, and a crash reports the last lines.
     logging.disable(logging.CRITICAL)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # Threads that wait in a loop take the cores that the rest of the conversation needs.
+    # Threads that spin while they wait would take the cores that the rest of the conversation needs.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    recogniser = _Recogniser()
-    host.serve(
-        {"start": recogniser.start, "begin": recogniser.begin, "feed": recogniser.feed, "finish": recogniser.finish}
-    )
+    WhisperChild().serve(host)
 
 
 if __name__ == "__main__":

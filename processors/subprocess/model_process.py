@@ -75,21 +75,6 @@ class ModelProcess:
         await self._child.close()
 
 
-class OwnsModelProcess:
-    """Mixin of a service whose model runs in a process of its own. ``connect`` sets `_model`."""
-
-    _model: ModelProcess | None = None
-
-    async def disconnect(self) -> None:
-        """End the process."""
-        if self._model is not None:
-            await self._model.close()
-
-    def alive(self) -> bool:
-        """Return False once the process has ended."""
-        return self._model is not None and self._model.pid is not None
-
-
 def path_of(path: str | PathLike[str]) -> str:
     """Make an absolute path for settings; a leading ``~`` becomes the user's home."""
     return os.path.abspath(Path(path).expanduser()) if os.fspath(path) else ""

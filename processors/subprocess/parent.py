@@ -20,7 +20,7 @@ import sys
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from ...pipeline.errors import MissingExtraError, ServiceDownError, ServiceError
 from .pipes import ChildPipes
@@ -55,6 +55,37 @@ class ServiceRefused(ServiceError):
     def __init__(self, message: str, answer: WireMessage) -> None:
         super().__init__(message)
         self.answer = answer
+
+
+class ServiceProcess(Protocol):
+    """A child process, seen by its service: `EspeakProcess`, `PocketSphinxProcess`, `ModelProcess`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while the process runs, else None."""
+        ...
+
+    async def close(self) -> None:
+        """End the process and wait until it is gone."""
+        ...
+
+
+P = TypeVar("P", bound=ServiceProcess)
+
+
+class OwnsProcess(Generic[P]):
+    """Mixin of a `Service` that works in a process of its own. ``connect`` sets `_process`."""
+
+    _process: P | None = None
+
+    async def disconnect(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            await self._process.close()
+
+    def alive(self) -> bool:
+        """Return False once the process has ended."""
+        return self._process is not None and self._process.pid is not None
 
 
 def require_package(service: str, module: str, package: str, extra: str) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from ...pipeline.frames import Frame, OutputAudioFrame
 from ...pipeline.processor import AudioFormat
 from ..service.base import Limits, ServiceSettings, settings_of
-from ..subprocess.parent import require_package
+from ..subprocess.parent import OwnsProcess, require_package
 from .base import TTS
 from .espeak_process import PITCHES, RATES_WPM, SAMPLE_RATE, EspeakProcess
 from .word_timing import SpeechChunk, WordStart
@@ -24,7 +24,7 @@ class EspeakSettings(ServiceSettings):
     pitch: int = Field(default=50, ge=PITCHES[0], le=PITCHES[1])
 
 
-class EspeakTTS(TTS[EspeakSettings]):
+class EspeakTTS(OwnsProcess[EspeakProcess], TTS[EspeakSettings]):
     """Speaks every `TextFrame` as `OutputAudioFrame` of some 60 ms, int16 mono at 22,050 Hz, with the words that
     begin in them.
 
@@ -45,7 +45,6 @@ class EspeakTTS(TTS[EspeakSettings]):
         self.settings = settings_of(
             "EspeakTTS", EspeakSettings, voice=voice, rate_wpm=rate_wpm, pitch=pitch, **limits
         )  # fmt: skip
-        self._espeak: EspeakProcess | None = None
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
         """Mono at 22,050 Hz."""
@@ -54,24 +53,15 @@ class EspeakTTS(TTS[EspeakSettings]):
     async def connect(self) -> None:
         """Start the process."""
         wanted = self.settings
-        self._espeak = EspeakProcess(
+        self._process = EspeakProcess(
             sleep=self.clock.sleep, voice=wanted.voice, rate_wpm=wanted.rate_wpm, pitch=wanted.pitch
         )
-        await self._espeak.start()
-
-    async def disconnect(self) -> None:
-        """End the process."""
-        if self._espeak is not None:
-            await self._espeak.close()
-
-    def alive(self) -> bool:
-        """Return False once the process has ended."""
-        return self._espeak is not None and self._espeak.pid is not None
+        await self._process.start()
 
     async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
         """Yield the speech of a text."""
-        assert self._espeak is not None
-        with self._espeak.speak(text) as utterance:
+        assert self._process is not None
+        with self._process.speak(text) as utterance:
             async for chunk in utterance:
                 words = tuple(WordStart(word.char_offset, word.start_ms - chunk.start_ms) for word in chunk.words)
                 yield SpeechChunk(chunk.samples, SAMPLE_RATE, words)

@@ -1,4 +1,4 @@
-"""Text to speech, offline: a Piper voice that you bring, in a process of its own."""
+"""Offline text to speech: your Piper voice, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pydantic import ConfigDict, Field
 from ...pipeline.frames import Frame, OutputAudioFrame
 from ...pipeline.processor import AudioFormat
 from ..service.base import Limits, ServiceSettings, settings_of
-from ..subprocess.model_process import ModelProcess, OwnsModelProcess, path_of
-from ..subprocess.parent import require_package
+from ..subprocess.model_process import ModelProcess, path_of
+from ..subprocess.parent import OwnsProcess, require_package
 from .base import TTS
 from .word_timing import SpeechChunk
 
 
 class PiperSettings(ServiceSettings):
-    """What Piper can be told: see `PiperTTS`."""
+    """Settings of Piper: see `PiperTTS`."""
 
-    model_config = ConfigDict(protected_namespaces=())  # "model_" is Pydantic's own before 2.10
+    model_config = ConfigDict(protected_namespaces=())  # Pydantic before 2.10 reserves "model_".
 
     connect_timeout_s: float = Field(default=30.0, gt=0)
     model_path: str = Field(min_length=1)
@@ -34,23 +34,23 @@ class PiperSettings(ServiceSettings):
     threads: int = Field(default=2, ge=1, le=64)
 
 
-class PiperTTS(OwnsModelProcess, TTS[PiperSettings]):
-    """Speaks every `TextFrame`: `OutputAudioFrame` of 100 ms, int16 mono at the rate of the voice.
+class PiperTTS(OwnsProcess[ModelProcess], TTS[PiperSettings]):
+    """Speaks every `TextFrame` as `OutputAudioFrame` of 100 ms, int16 mono at the rate of the voice.
 
-    ``model_path``: the ``.onnx`` file of a voice for Piper; ``config_path``: its settings, if they are not in the file
-    of the same name with ``.json`` behind it. Both are yours to bring; nothing is downloaded.
+    ``model_path``: the ``.onnx`` file of a Piper voice; ``config_path``: its settings, by default the file of the same
+    name with ``.json`` appended. Nothing is downloaded: put both there.
 
-    ``speaker``: a number from 0 or a name, of a voice with several. ``length_scale``: how long the sounds are; 0.8 is
-    quicker, 1.2 slower. ``noise_scale`` and ``noise_w_scale``: how much sound and rhythm vary. None: as the voice has
-    it. ``volume``: 0 to 1, of each sentence's loudest sample. All of these can be changed between two texts.
-    ``threads``: how many cores it may take. ``limits``: deadlines and attempts, see `ServiceSettings`.
+    ``speaker``: a number from 0 or a name, for a voice with several. ``length_scale``: length of the sounds; 0.8 is
+    faster, 1.2 slower. ``noise_scale`` and ``noise_w_scale``: variation of sound and rhythm. None: the voice's own
+    value. ``volume``: 0 to 1, of each sentence's loudest sample. All of these may change between two texts.
+    ``threads``: number of cores. ``limits``: deadlines and attempts, see `ServiceSettings`.
 
-    A sentence is made as a whole, so the first sound comes when the first sentence is done. An interruption stops it
-    between two operators of the model, in ms; the next text begins at once. Piper does not say when words begin:
-    where eSpeak NG is installed they are aligned, else what was heard is interpolated (see `TTS.align_words`).
+    A sentence is synthesised as a whole, so the first sound arrives once the first sentence is complete. An
+    interruption stops it between two operators of the model, within ms; the next text starts at once. Piper reports no
+    word times: if eSpeak NG is installed the words are aligned, else they are interpolated (see `TTS.align_words`).
 
     The voice is loaded and tried before the first frame flows. Raises `MissingExtraError` without the package,
-    `SettingsError`; and at the start `BadRequestError` for files that are no voice, and for a speaker that it has not.
+    `SettingsError`, and at the start `BadRequestError` for files of another kind and for an unknown speaker.
     """
 
     align_words: bool = True
@@ -86,21 +86,23 @@ class PiperTTS(OwnsModelProcess, TTS[PiperSettings]):
         self._rate = 0
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """Mono; the rate is the voice's."""
+        """Mono audio at the rate of the voice."""
         return {OutputAudioFrame: AudioFormat((), (1,))}
 
     async def connect(self) -> None:
-        """Start the process, load the voice, and try it."""
+        """Start the process, load the voice and try it."""
         rules = self.settings
-        self._model = ModelProcess("PiperTTS", "voxline.processors.tts.piper_child", sleep=self.clock.sleep)
-        wanted = {"config": rules.config_path or "", "threads": rules.threads, "speaker": rules.speaker}
-        facts = await self._model.start(rules.model_path, wanted)
+        self._process = ModelProcess("PiperTTS", "voxline.processors.tts.piper_child", sleep=self.clock.sleep)
+        options = {"config": rules.config_path or "", "threads": rules.threads, "speaker": rules.speaker}
+        facts = await self._process.start(rules.model_path, options)
         self._rate = int(facts.number("sample_rate"))
 
     async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
-        """Speak a text."""
-        assert self._model is not None
-        wanted = self.settings.model_dump(include={"speaker", "length_scale", "noise_scale", "noise_w_scale", "volume"})
-        with self._model.ask("speak", {"text": text, **wanted}) as replies:
+        """Yield the speech of a text."""
+        assert self._process is not None
+        options = self.settings.model_dump(
+            include={"speaker", "length_scale", "noise_scale", "noise_w_scale", "volume"}
+        )
+        with self._process.ask("speak", {"text": text, **options}) as replies:
             async for message in replies:
                 yield SpeechChunk(np.frombuffer(message.payload, dtype="<i2"), self._rate)

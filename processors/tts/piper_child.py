@@ -1,7 +1,7 @@
-"""The process that `piper.PiperTTS` talks to: one Piper voice, one text at a time.
+"""Child process of `piper.PiperTTS`: one Piper voice, one text at a time.
 
-piper-tts is GPL-3 and holds the GIL: it lives in this process and nowhere else. The voice is put together here and not
-by `PiperVoice.load`, which would take all cores.
+piper-tts is GPL-3 and holds the GIL, so it is loaded in this process only. The voice is assembled here and not by
+`PiperVoice.load`, which would use all cores.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ MODEL = "the .onnx file of a Piper voice"
 CONFIG = "the .onnx.json file that belongs to a Piper voice"
 _INPUTS = ("input", "input_lengths", "scales")
 _CHUNK_MS = 100
-"""What is told at once: an interruption is exact to this, and a player can begin with it."""
+"""Audio per answer: the resolution of an interruption, and enough for a player to start."""
 _RATES = (8_000, 48_000)
 _SPEAKERS_SHOWN = 8
 
 
-class _Session:
+class _StoppableSession:
     """An onnxruntime session whose runs can be stopped from another thread, between two operators."""
 
     def __init__(self, path: Path, threads: int) -> None:
         runtime = self._runtime = cast(Any, import_module("onnxruntime"))
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        # A busy server has better things to do than to wait for the next sentence in a loop.
+        # Without this, idle threads spin while they wait for the next sentence.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
         self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -42,16 +42,16 @@ class _Session:
         self.request: Request | None = None
 
     def stop(self) -> None:
-        """Stop the run that is under way. In the reader's thread."""
+        """Stop the current run. Called in the reader's thread."""
         running = self._running
         if running is not None:
             running.terminate = True
 
     def run(self, outputs: object, feeds: object) -> Any:
-        """As `InferenceSession.run`."""
+        """Run the model, like `InferenceSession.run`."""
         options = self._running = self._runtime.RunOptions()
         options.log_severity_level = 4
-        # A cancel before the line above was not seen by `stop`, one after it is.
+        # `stop` misses a cancel that arrived before the line above.
         if self.request is not None and self.request.cancelled:
             options.terminate = True
         try:
@@ -60,16 +60,16 @@ class _Session:
             self._running = None
 
 
-class Speaker:
-    """The operations: see `ChildHost.serve`."""
+class PiperSynthesiser:
+    """The operations of this child: see `ChildHost.serve`."""
 
     def __init__(self) -> None:
         self._piper: Any = None
         self._voice: Any = None
-        self._session: _Session | None = None
+        self._session: _StoppableSession | None = None
 
     def stop(self) -> None:
-        """The parent has lost interest."""
+        """Stop synthesis, because the parent has withdrawn the question."""
         if self._session is not None:
             self._session.stop()
 
@@ -88,22 +88,22 @@ class Speaker:
         except Exception as error:
             refuse_other(config_path, first_line(error), CONFIG)
         try:
-            self._session = _Session(model, int(message.number("threads", 1)))
-        except Exception as error:  # onnxruntime's have no base of their own
+            self._session = _StoppableSession(model, int(message.number("threads", 1)))
+        except Exception as error:  # onnxruntime's exceptions have no common base
             refuse_other(model, f"onnxruntime says {first_line(error, model)}", MODEL)
         self._voice = self._piper.PiperVoice(session=self._session, config=made)
-        self._wanted(request)
+        self._options(request)
         self._try(model, config_path)
         return {"sample_rate": made.sample_rate, "speakers": made.num_speakers}
 
     def speak(self, request: Request) -> Mapping[str, object]:
         assert self._session is not None
-        wanted = self._wanted(request)
+        options = self._options(request)
         self._session.request = request
-        text = _harmless(request.message.text("text"))
+        text = _plain(request.message.text("text"))
         rate = int(self._voice.config.sample_rate)
         try:
-            for samples in self._sentences(text, wanted):
+            for samples in self._sentences(text, options):
                 for start in range(0, len(samples), rate * _CHUNK_MS // 1000):
                     if request.cancelled:
                         return {}
@@ -113,19 +113,19 @@ class Speaker:
         except Exception as error:
             if request.cancelled:
                 return {}
-            # Not its message: the text may stand in there.
+            # Without its message, which may contain the text.
             raise Refused(f"the voice failed with {type(error).__name__}") from None
         return {}
 
-    def _sentences(self, text: str, wanted: object) -> Iterator[npt.NDArray[np.int16]]:
-        for chunk in self._voice.synthesize(text, wanted):
+    def _sentences(self, text: str, options: object) -> Iterator[npt.NDArray[np.int16]]:
+        for chunk in self._voice.synthesize(text, options):
             samples = np.atleast_1d(chunk.audio_float_array)
             if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-                raise Refused(f"the voice gave no sound, but numbers of shape {samples.shape}")
+                raise Refused(f"the voice produced invalid sound, of shape {samples.shape}")
             yield np.asarray(chunk.audio_int16_array, "<i2")
 
-    def _wanted(self, request: Request) -> object:
-        """How it is to be spoken. Refuses a speaker that there is not."""
+    def _options(self, request: Request) -> object:
+        """Read the options of a request. Refuse an unknown speaker."""
         message = request.message
         given = {
             name: message.number(name)
@@ -150,9 +150,9 @@ class Speaker:
         raise Refused(f"the voice has no speaker {speaker!r}; there are {there}.")
 
     def _try(self, model: Path, config: Path) -> None:
-        """Speak a sound: what cannot work is found now."""
+        """Speak one sound, so that files that do not work fail at the start."""
         try:
-            # Digits are in every language.
+            # Every language has digits.
             found = sum(len(samples) for samples in self._sentences("1", self._piper.SynthesisConfig()))
         except ModuleNotFoundError as error:
             raise Refused(f"the voice {model} needs the package {error.name}, which is not installed.") from None
@@ -160,19 +160,21 @@ class Speaker:
             refuse_other(model, str(refused), MODEL)
         except Exception as error:
             why = f"a first sound failed with {first_line(error, model)}"
-            raise Refused(f"{model} and {config} do not fit each other: {why}; they should be of one voice.") from None
+            raise Refused(
+                f"{model} and {config} do not fit each other: {why}; both should belong to one voice."
+            ) from None
         if not found:
-            refuse_other(config, "it knows no phoneme of a first sound", CONFIG)
+            refuse_other(config, "it has no phonemes for a first sound", CONFIG)
 
 
-def _harmless(text: str) -> str:
-    """A text that is only text to Piper: to it, double brackets are phonemes, and a NUL is the end."""
-    said = "".join(" " if ord(char) < 32 else char for char in text).replace("[[", "[ [")
-    return said.encode(errors="replace").decode()
+def _plain(text: str) -> str:
+    """Escape a text for Piper, which takes double brackets as phonemes, and a NUL as the end."""
+    plain = "".join(" " if ord(char) < 32 else char for char in text).replace("[[", "[ [")
+    return plain.encode(errors="replace").decode()
 
 
 def _check_config(config: Mapping[str, object], path: Path, *, several: bool) -> None:
-    """Refuse settings that are of no Piper voice, or of another one."""
+    """Refuse settings of another kind, or of another voice."""
     audio, espeak = config.get("audio"), config.get("espeak")
     rate = cast(dict[str, object], audio).get("sample_rate") if isinstance(audio, dict) else None
     voice = cast(dict[str, object], espeak).get("voice") if isinstance(espeak, dict) else None
@@ -180,7 +182,7 @@ def _check_config(config: Mapping[str, object], path: Path, *, several: bool) ->
     if not (isinstance(rate, int) and _RATES[0] <= rate <= _RATES[1]):
         refuse_other(path, f"its audio.sample_rate is {rate!r}, not {_RATES[0]} to {_RATES[1]}", CONFIG)
     if not isinstance(voice, str):
-        refuse_other(path, f"its espeak.voice is {voice!r}, not a text", CONFIG)
+        refuse_other(path, f"its espeak.voice is {voice!r}, not a string", CONFIG)
     if not isinstance(ids, dict) or not {"_", "^", "$"} <= ids.keys():
         refuse_other(path, "its phoneme_id_map is missing, or has no _, ^ and $", CONFIG)
     symbols, speakers = config.get("num_symbols"), config.get("num_speakers")
@@ -188,19 +190,19 @@ def _check_config(config: Mapping[str, object], path: Path, *, several: bool) ->
         refuse_other(path, "its num_symbols or num_speakers is missing", CONFIG)
     if several != (speakers > 1):
         has = "several speakers" if several else "one speaker"
-        refuse_other(path, f"it is of {speakers} speakers, and the model has {has}", CONFIG)
+        refuse_other(path, f"it has {speakers} speakers, and the model {has}", CONFIG)
     if config.get("phoneme_type") == "pinyin":
-        raise Refused(f"{path} is of a Chinese voice, for which Piper would download another model: not supported.")
+        raise Refused(f"{path} belongs to a Chinese voice: not supported, because Piper would download another model.")
 
 
 def main() -> None:
-    """Serve until the parent goes away."""
+    """Answer requests until the parent is gone."""
     host = ChildHost()
-    # What cannot be spoken would be told there, letter by letter, and a crash tells the last lines.
+    # The logs would contain unpronounceable text, and a crash reports the last lines.
     logging.disable(logging.CRITICAL)
-    speaker = Speaker()
-    host.on_cancel = speaker.stop
-    host.serve({"start": speaker.start, "speak": speaker.speak})
+    synthesiser = PiperSynthesiser()
+    host.on_cancel = synthesiser.stop
+    host.serve({"start": synthesiser.start, "speak": synthesiser.speak})
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Turn detection: is the user done?"""
+"""Turn detection: predict whether the user has finished."""

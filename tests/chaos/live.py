@@ -341,7 +341,7 @@ class LiveTalk:
 
     def kills(self) -> None:
         """One of the processes dies, some time in this turn."""
-        found = [self.sphinx._sphinx, self.espeak._espeak]  # pyright: ignore[reportPrivateUsage]
+        found = [self.sphinx._process, self.espeak._process]  # pyright: ignore[reportPrivateUsage]
         pids = [one.pid for one in found if one is not None and one.pid is not None]
         if pids:
             pid = self.dice.choice(pids)

@@ -503,8 +503,8 @@ async def test_espeak_keeps_the_contract():
     pytest.importorskip("espeakng_loader")
 
     def kill(voice: EspeakTTS) -> None:
-        assert voice._espeak is not None
-        assert voice._espeak.pid is not None
-        os.kill(voice._espeak.pid, signal.SIGKILL)
+        assert voice._process is not None
+        assert voice._process.pid is not None
+        os.kill(voice._process.pid, signal.SIGKILL)
 
     await check_tts(EspeakTTS, break_=kill, cannot_connect=lambda: EspeakTTS("xx-none"))

@@ -67,9 +67,9 @@ async def test_pocketsphinx_keeps_the_contract():
     pytest.importorskip("pocketsphinx")
 
     def kill(stt: PocketSphinxSTT) -> None:
-        assert stt._sphinx is not None
-        assert stt._sphinx.pid is not None
-        os.kill(stt._sphinx.pid, signal.SIGKILL)
+        assert stt._process is not None
+        assert stt._process.pid is not None
+        os.kill(stt._process.pid, signal.SIGKILL)
 
     caller = CALLER
     audio = speech(caller, 16_000, start_ms=6_600, ms=1_300)

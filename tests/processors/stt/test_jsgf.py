@@ -56,7 +56,7 @@ def test_a_right_grammar_gives_its_public_rule_and_its_words_with_their_lines():
         (HEAD + "public <a> = x \\;;", "line 3 of the grammar: '\\\\' has no meaning here"),
         (HEAD + "import <other.*>;", "line 3 of the grammar: 'import' is not supported"),
         (HEAD + "public <> = x;", "line 3 of the grammar: '<>' has no name in it"),
-        (HEAD + "public <NULL> = x;", "line 3 of the grammar: <NULL> has a meaning of its own"),
+        (HEAD + "public <NULL> = x;", "line 3 of the grammar: <NULL> is predefined"),
     ],
 )
 def test_a_wrong_grammar_is_an_error_that_names_the_line(text: str, error: str):

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxline.processors.stt.phone_similarity import is_believed, likeness
+from voxline.processors.stt.phone_similarity import accepts_grammar, phone_similarity
 
 STOP = "S T AA P"
 TURN_LEFT = "T ER N L EH F T"
@@ -23,14 +23,14 @@ SPOKEN = st.lists(st.sampled_from(["AA", "IY", "S", "T", "M", "NG", "W", "+SPN+"
     ],
 )
 def test_likeness_is_the_share_that_needs_no_edit(ours: str, theirs: str, share: float):
-    assert likeness(ours.split(), theirs.split()) == pytest.approx(share)
+    assert phone_similarity(ours.split(), theirs.split()) == pytest.approx(share)
 
 
 @given(SPOKEN, SPOKEN)
 def test_likeness_is_mutual_and_whole_only_for_the_same(one: list[str], other: list[str]):
-    share = likeness(one, other)
+    share = phone_similarity(one, other)
     assert 0 <= share <= 1
-    assert share == likeness(other, one)
+    assert share == phone_similarity(other, one)
     assert (share == 1) == (one == other)
 
 
@@ -53,4 +53,4 @@ def test_likeness_is_mutual_and_whole_only_for_the_same(one: list[str], other: l
     ],
 )
 def test_which_sentence_is_believed(grammar: str, lm: str, believed: bool):
-    assert is_believed(grammar.split(), lm.split()) is believed
+    assert accepts_grammar(grammar.split(), lm.split()) is believed

@@ -27,7 +27,7 @@ from voxline.pipeline.testing import Bench, Harness
 from voxline.pipeline.testing.material import chunks, join
 from voxline.processors import PocketSphinxSTT
 from voxline.processors.stt.jsgf import GrammarError
-from voxline.processors.stt.pocketsphinx_process import SphinxProcess
+from voxline.processors.stt.pocketsphinx_process import PocketSphinxProcess
 from voxline.tests.places import AUDIO
 from voxline.transports.memory import MemoryTransport
 
@@ -75,9 +75,9 @@ def interims(bench: Bench) -> list[str]:
 def pid(bench: Bench) -> int:
     stt = bench.processor
     assert isinstance(stt, PocketSphinxSTT)
-    assert stt._sphinx is not None
-    assert stt._sphinx.pid is not None
-    return stt._sphinx.pid
+    assert stt._process is not None
+    assert stt._process.pid is not None
+    return stt._process.pid
 
 
 async def test_an_utterance_is_one_transcript_and_takes_no_virtual_time(harness: Harness):
@@ -195,13 +195,13 @@ async def test_a_grammar_s_words_are_not_told_where_nobody_said_them(harness: Ha
 
 async def test_it_is_asked_no_more_often_than_is_wanted(harness: Harness, monkeypatch: pytest.MonkeyPatch):
     asked: list[float] = []
-    partial = SphinxProcess.partial
+    partial = PocketSphinxProcess.partial
 
-    async def count(self: SphinxProcess) -> str:
+    async def count(self: PocketSphinxProcess) -> str:
         asked.append(0)
         return await partial(self)
 
-    monkeypatch.setattr(SphinxProcess, "partial", count)
+    monkeypatch.setattr(PocketSphinxProcess, "partial", count)
     bench = await bench_of(harness, PocketSphinxSTT(GRAMMAR, interim_ms=500))
     await say(bench, "go forward ten meters")
     # 2.1 s with what came before and the silence after.
@@ -237,13 +237,13 @@ async def test_a_pipeline_that_is_cancelled_while_it_is_asked_leaves_nothing_beh
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ):
     entered = asyncio.Event()
-    partial = SphinxProcess.partial
+    partial = PocketSphinxProcess.partial
 
-    async def slow(self: SphinxProcess) -> str:
+    async def slow(self: PocketSphinxProcess) -> str:
         entered.set()
         return await partial(self)
 
-    monkeypatch.setattr(SphinxProcess, "partial", slow)
+    monkeypatch.setattr(PocketSphinxProcess, "partial", slow)
     bench = await bench_of(harness, PocketSphinxSTT(interim_ms=100))
     for frame in [UserStartedSpeakingFrame(0), *audio(1_000, 1_900)]:
         bench.worker.post(frame)

@@ -15,8 +15,8 @@ import pytest
 from voxline.pipeline.clock import SystemClock
 from voxline.pipeline.errors import MissingExtraError, ServiceError
 from voxline.processors.stt.jsgf import GrammarError
-from voxline.processors.stt.phone_similarity import likeness
-from voxline.processors.stt.pocketsphinx_process import CEPSTRAL_MEAN, Hypothesis, SphinxProcess
+from voxline.processors.stt.phone_similarity import phone_similarity
+from voxline.processors.stt.pocketsphinx_process import CEPSTRAL_MEAN, Hypothesis, PocketSphinxProcess
 from voxline.processors.subprocess.parent import ServiceCrashed
 from voxline.tests.places import AUDIO
 
@@ -67,7 +67,7 @@ def turn(text: str) -> bytes:
     return speech(next(turn for turn in TURNS if turn["text"] == text))
 
 
-async def hear(sphinx: SphinxProcess, pcm: bytes) -> Hypothesis:
+async def hear(sphinx: PocketSphinxProcess, pcm: bytes) -> Hypothesis:
     """Feed speech as a microphone would, and finish."""
     await sphinx.begin()
     for start in range(0, len(pcm), CHUNK):
@@ -76,15 +76,15 @@ async def hear(sphinx: SphinxProcess, pcm: bytes) -> Hypothesis:
 
 
 @pytest.fixture
-async def sphinx() -> AsyncIterator[SphinxProcess]:
+async def sphinx() -> AsyncIterator[PocketSphinxProcess]:
     """Not started."""
-    process = SphinxProcess(sleep=SystemClock().sleep)
+    process = PocketSphinxProcess(sleep=SystemClock().sleep)
     yield process
     await process.close()
 
 
 @pytest.mark.parametrize("after_ms", [200, 350, 500])
-async def test_the_caller_s_commands_are_understood_and_his_chatter_is_not(sphinx: SphinxProcess, after_ms: int):
+async def test_the_caller_s_commands_are_understood_and_his_chatter_is_not(sphinx: PocketSphinxProcess, after_ms: int):
     await sphinx.start(ROVER_GRAMMAR)
     for turn in TURNS:
         heard = await hear(sphinx, speech(turn, after_ms=after_ms))
@@ -95,12 +95,12 @@ async def test_the_caller_s_commands_are_understood_and_his_chatter_is_not(sphin
             assert heard.agreement >= 0.5
         else:
             assert heard.text == heard.lm_text
-            assert likeness(heard.text.split(), turn["text"].split()) >= 0.8
+            assert phone_similarity(heard.text.split(), turn["text"].split()) >= 0.8
         assert heard.audio_ms == turn["end_ms"] - turn["start_ms"] + 300 + after_ms
         assert heard.decode_ms > 0
 
 
-async def test_every_command_is_right_as_a_process_s_first_words(sphinx: SphinxProcess):
+async def test_every_command_is_right_as_a_process_s_first_words(sphinx: PocketSphinxProcess):
     await sphinx.start(ROVER_GRAMMAR)
     for turn in TURNS:
         await sphinx.begin(CEPSTRAL_MEAN)
@@ -108,7 +108,7 @@ async def test_every_command_is_right_as_a_process_s_first_words(sphinx: SphinxP
         assert (await sphinx.finish()).in_grammar == turn["command"]
 
 
-async def test_without_a_grammar_the_language_model_s_words_are_the_text(sphinx: SphinxProcess):
+async def test_without_a_grammar_the_language_model_s_words_are_the_text(sphinx: PocketSphinxProcess):
     await sphinx.start()
     heard = await hear(sphinx, turn("go forward ten meters"))
     assert heard.text == heard.lm_text == "go forward ten meters"
@@ -116,7 +116,7 @@ async def test_without_a_grammar_the_language_model_s_words_are_the_text(sphinx:
     assert heard.agreement is None
 
 
-async def test_a_partial_result_comes_before_the_end(sphinx: SphinxProcess):
+async def test_a_partial_result_comes_before_the_end(sphinx: PocketSphinxProcess):
     await sphinx.start(ROVER_GRAMMAR)
     pcm = turn("go forward ten meters")
     await sphinx.begin()
@@ -127,7 +127,7 @@ async def test_a_partial_result_comes_before_the_end(sphinx: SphinxProcess):
     assert (await sphinx.finish()).text == "go forward ten meters"
 
 
-async def test_silence_noise_and_nothing_are_no_words(sphinx: SphinxProcess):
+async def test_silence_noise_and_nothing_are_no_words(sphinx: PocketSphinxProcess):
     await sphinx.start(ROVER_GRAMMAR)
     noise = np.random.default_rng(3).integers(-2000, 2000, 16_000).astype("<i2").tobytes()
     for pcm in (b"", bytes(2), bytes(32_000), noise):
@@ -137,7 +137,7 @@ async def test_silence_noise_and_nothing_are_no_words(sphinx: SphinxProcess):
 
 
 async def test_the_cepstral_mean_is_carried_on_by_speech_and_can_move_to_another_process(
-    sphinx: SphinxProcess,
+    sphinx: PocketSphinxProcess,
 ):
     await sphinx.start(ROVER_GRAMMAR)
     assert sphinx.cepstral_mean == CEPSTRAL_MEAN
@@ -155,7 +155,7 @@ async def test_the_cepstral_mean_is_carried_on_by_speech_and_can_move_to_another
         await sphinx.begin([1.0, 2.0])
 
 
-async def test_an_utterance_that_is_interrupted_anywhere_leaves_nothing_behind(sphinx: SphinxProcess):
+async def test_an_utterance_that_is_interrupted_anywhere_leaves_nothing_behind(sphinx: PocketSphinxProcess):
     await sphinx.start(ROVER_GRAMMAR)
     for method in (sphinx.finish, sphinx.partial):
         await sphinx.begin()
@@ -170,7 +170,7 @@ async def test_an_utterance_that_is_interrupted_anywhere_leaves_nothing_behind(s
     assert (await hear(sphinx, turn("turn left"))).text == "turn left"
 
 
-async def test_methods_out_of_order_and_half_samples_are_told(sphinx: SphinxProcess):
+async def test_methods_out_of_order_and_half_samples_raise(sphinx: PocketSphinxProcess):
     with pytest.raises(ServiceError, match=r"PocketSphinx is not running: call start\(\) first"):
         await sphinx.begin()
     await sphinx.start()
@@ -180,11 +180,11 @@ async def test_methods_out_of_order_and_half_samples_are_told(sphinx: SphinxProc
     with pytest.raises(ServiceError, match=r"feed\(\) without an utterance"):
         await sphinx.feed(b"\0\0")
     await sphinx.begin()
-    with pytest.raises(ValueError, match="3 bytes are not whole 16-bit samples"):
+    with pytest.raises(ValueError, match="3 bytes is not a whole number of 16-bit samples"):
         await sphinx.feed(b"\0\0\0")
 
 
-async def test_a_killed_process_is_told_and_starts_again(sphinx: SphinxProcess):
+async def test_a_killed_process_is_told_and_starts_again(sphinx: PocketSphinxProcess):
     await sphinx.start()
     assert sphinx.pid is not None
     await sphinx.begin()
@@ -211,7 +211,7 @@ async def test_a_killed_process_is_told_and_starts_again(sphinx: SphinxProcess):
         ("", "line 1 of the grammar: expected the header"),
     ],
 )
-async def test_a_wrong_grammar_is_told_at_the_start(sphinx: SphinxProcess, grammar: str, error: str):
+async def test_a_wrong_grammar_is_told_at_the_start(sphinx: PocketSphinxProcess, grammar: str, error: str):
     with pytest.raises(GrammarError) as caught:
         await sphinx.start(grammar)
     assert str(caught.value).startswith(error)
@@ -223,7 +223,7 @@ def not_found(name: str) -> None:
     """What `find_spec` answers for a package that is not installed."""
 
 
-async def test_a_missing_package_is_told_before_anything_starts(sphinx: SphinxProcess, monkeypatch: pytest.MonkeyPatch):
+async def test_a_missing_package_raises_before_the_start(sphinx: PocketSphinxProcess, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", not_found)
     with pytest.raises(MissingExtraError, match=r"PocketSphinx needs the package pocketsphinx.*'voxline\[speech\]'"):
         await sphinx.start()
@@ -234,7 +234,7 @@ PEOPLE = sorted(Path(os.environ.get("VOXLINE_SPEECH", "nowhere")).glob("*.wav"))
 
 
 @pytest.mark.skipif(not PEOPLE, reason="VOXLINE_SPEECH names no folder with recordings of people")
-async def test_people_s_voices_are_taken_and_refused_rightly(sphinx: SphinxProcess):
+async def test_people_s_voices_are_taken_and_refused_rightly(sphinx: PocketSphinxProcess):
     await sphinx.start(ROVER_GRAMMAR)
     for path in PEOPLE:
         with wave.open(str(path)) as recording:

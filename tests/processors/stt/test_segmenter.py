@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline.testing.material import noise, silence, tone
-from voxline.processors.stt.segmenter import HOP_MS, SEARCH_MS, WINDOW_HOPS, Cutter
+from voxline.processors.stt.segmenter import HOP_MS, SEARCH_MS, WINDOW_HOPS, Segmenter
 from voxline.tests.scale import examples
 
 Samples = npt.NDArray[np.int16]
@@ -17,13 +17,13 @@ RATE = 16_000
 
 def cut(samples: Samples, piece_ms: float, sizes: list[int], rate: int = RATE) -> tuple[Samples, list[int]]:
     """All that may be decoded, and where the pieces end in it; fed in frames of these sizes, over and over."""
-    cutter = Cutter(piece_ms, rate)
+    segmenter = Segmenter(piece_ms, rate)
     given: list[Samples] = []
     cuts: list[int] = []
     at = number = 0
     while at < len(samples):
         size = sizes[number % len(sizes)]
-        for part in cutter.add(samples[at : at + size]):
+        for part in segmenter.add(samples[at : at + size]):
             if part is None:
                 cuts.append(sum(map(len, given)))
             else:
@@ -31,7 +31,7 @@ def cut(samples: Samples, piece_ms: float, sizes: list[int], rate: int = RATE) -
         at, number = at + size, number + 1
         held = min(at, len(samples)) - sum(map(len, given))
         assert 0 <= held <= min(SEARCH_MS, piece_ms / 2) * rate / 1000
-    given.append(cutter.end())
+    given.append(segmenter.end())
     return np.concatenate(given), cuts
 
 
@@ -87,30 +87,30 @@ def test_a_click_in_a_pause_does_not_hide_the_other_half_of_it():
 
 
 def test_before_the_last_two_seconds_and_in_a_pause_nothing_is_held():
-    cutter = Cutter(15_000, RATE)
+    segmenter = Segmenter(15_000, RATE)
     frame = tone(300, 20)
     for _ in range(650):
-        assert [part is frame or np.shares_memory(part, frame) for part in cutter.add(frame) if part is not None] == [
-            True
-        ]
-    assert len(cutter.end()) == 0
-    held = Cutter(15_000, RATE)
+        assert [
+            part is frame or np.shares_memory(part, frame) for part in segmenter.add(frame) if part is not None
+        ] == [True]
+    assert len(segmenter.end()) == 0
+    held = Segmenter(15_000, RATE)
     held.add(silence(14_500))
     assert len(held.end()) == RATE * 50 // 1000
 
 
 def test_without_a_bound_all_passes_as_it_is():
-    cutter = Cutter(0, RATE)
+    segmenter = Segmenter(0, RATE)
     frame = tone(300, 60_000)
     for _ in range(3):
-        (part,) = cutter.add(frame)
+        (part,) = segmenter.add(frame)
         assert part is frame
-    assert len(cutter.end()) == 0
+    assert len(segmenter.end()) == 0
 
 
 def test_the_next_utterance_begins_anew():
-    cutter = Cutter(15_000, RATE)
+    segmenter = Segmenter(15_000, RATE)
     for _ in range(5):
-        assert all(part is not None for part in cutter.add(noise(14_000)))
-        held = cutter.end()
+        assert all(part is not None for part in segmenter.add(noise(14_000)))
+        held = segmenter.end()
         assert 0 < len(held) <= RATE

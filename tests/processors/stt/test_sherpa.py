@@ -66,9 +66,9 @@ def interims(bench: Bench) -> list[str]:
 
 def pid_of(stt: SherpaSTT) -> int:
     """The number of its process."""
-    assert stt._model is not None
-    assert stt._model.pid is not None
-    return stt._model.pid
+    assert stt._process is not None
+    assert stt._process.pid is not None
+    return stt._process.pid
 
 
 # --- hearing ---------------------------------------------------------------------------------------------------------
@@ -186,11 +186,11 @@ def alone(content: bytes) -> Callable[[Path], object]:
 E, D, J = "encoder-epoch-1.onnx", "decoder-epoch-1.onnx", "joiner-epoch-1.onnx"
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokens": (lambda folder: (folder / "tokens.txt").unlink(), r"there is no file .*tokens.txt"),
-    "other tokens": (write("tokens.txt", "hello\nworld x\n"), "a line is no token with a number"),
+    "other tokens": (write("tokens.txt", "hello\nworld x\n"), "a line is not a token with a number"),
     "few tokens": (write("tokens.txt", "<blk> 0\n"), "it has 5 tokens, and tokens.txt has 1"),
-    "no joiner": (lambda folder: (folder / J).unlink(), "has encoder, decoder, and no joiner"),
+    "no joiner": (lambda folder: (folder / J).unlink(), "has encoder, decoder, but no joiner"),
     "two models": (write("encoder-epoch-2.onnx", encoder()), "several models .encoder-epoch-1.onnx, encoder-epoch-2"),
-    "cut off": (write(E, encoder()[:-30]), "is cut off"),
+    "cut off": (write(E, encoder()[:-30]), "is truncated"),
     "a text": (write(E, "hello"), "is a text"),
     "lfs": (write(J, "version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
     "another model": (write(E, mean_model()), "it has no model_type, not one of"),
@@ -239,7 +239,7 @@ async def test_it_is_told_before_the_first_frame_and_nothing_is_left_running(
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("nowhere", "there is no folder"), ("transducer/tokens.txt", "is a file, and should")]
+    ("name", "message"), [("nowhere", "there is no folder"), ("transducer/tokens.txt", "is a file; it should")]
 )
 async def test_a_path_that_is_no_folder_is_told(harness: Harness, tmp_path: Path, name: str, message: str):
     write_transducer(tmp_path)

@@ -21,7 +21,7 @@ from voxline.pipeline import (
 from voxline.pipeline.testing import Bench, BenchFailure, Harness
 from voxline.pipeline.testing.material import chunks, noise
 from voxline.processors.stt.whisper import WhisperSTT
-from voxline.processors.stt.whisper_child import Rules, check_folder
+from voxline.processors.stt.whisper_child import SegmentThresholds, check_folder
 from voxline.processors.subprocess.child import Refused
 from voxline.tests.processors.stt.whisper_file import WORD_STARTS_MS, write_whisper
 
@@ -50,9 +50,9 @@ def texts(bench: Bench) -> list[str]:
 
 def pid_of(stt: WhisperSTT) -> int:
     """The number of its process."""
-    assert stt._model is not None
-    assert stt._model.pid is not None
-    return stt._model.pid
+    assert stt._process is not None
+    assert stt._process.pid is not None
+    return stt._process.pid
 
 
 # --- hearing ---------------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class Segment:
 
 
 @pytest.mark.parametrize(
-    ("segment", "believed"),
+    ("segment", "accepted"),
     [
         (Segment(0.0, -0.2), True),
         (Segment(0.9, -0.2), True),
@@ -164,8 +164,8 @@ class Segment:
         (Segment(0.0, 0.0, 9.0), False),
     ],
 )
-def test_a_segment_is_believed_by_the_rules_of_its_makers(segment: Segment, believed: bool):
-    assert Rules(0.6, -1.0, 2.4).believe(segment) is believed
+def test_segments_are_accepted_by_the_thresholds_of_whispers_authors(segment: Segment, accepted: bool):
+    assert SegmentThresholds(0.6, -1.0, 2.4).accept(segment) is accepted
 
 
 # --- files that are no model -----------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ async def test_a_name_is_no_path_and_nothing_is_downloaded(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BenchFailure, match=r"there is no folder .*; nothing is downloaded"):
+    with pytest.raises(BenchFailure, match=r"there is no folder .*Nothing is downloaded"):
         await bench_of(harness, WhisperSTT(name))
 
 

@@ -18,7 +18,7 @@ from voxline.processors import EspeakTTS, Fallback, PiperTTS, ScriptedTTS
 from voxline.processors.service.base import ServiceSettings
 from voxline.processors.tts import aligned, base
 from voxline.processors.tts.align import Features, Reference
-from voxline.processors.tts.aligned import LATE_MS, PIECE_MS, ReferenceVoice
+from voxline.processors.tts.aligned import PIECE_MS, REFERENCE_TIMEOUT_MS, ReferenceVoice
 from voxline.processors.tts.base import TTS
 from voxline.processors.tts.word_timing import SpeechChunk, WordStart
 
@@ -160,8 +160,8 @@ async def test_no_sound_waits_for_the_reference_and_its_words_come_with_the_soun
     book.open.clear()
     bench = await harness(Voice(realtime=True))
     await bench.send(TextFrame(TEXT), ResponseEndFrame())
-    await bench.advance(LATE_MS - 100)
-    assert len(sound_of(bench)) * 1000 / RATE >= LATE_MS - 100
+    await bench.advance(REFERENCE_TIMEOUT_MS - 100)
+    assert len(sound_of(bench)) * 1000 / RATE >= REFERENCE_TIMEOUT_MS - 100
     assert told(bench) == []
     book.open.set()
     await bench.advance(20_000)
@@ -173,7 +173,7 @@ async def test_where_it_does_not_come_in_time_the_text_is_one_word_from_the_begi
     book.open.clear()
     bench = await harness(Voice(realtime=True))
     await bench.send(TextFrame(TEXT), ResponseEndFrame())
-    await bench.advance(LATE_MS + 100)
+    await bench.advance(REFERENCE_TIMEOUT_MS + 100)
     assert [(word, start_ms) for word, start_ms, _ in told(bench)] == [(TEXT, 0.0)]
     await bench.advance(20_000)
     assert words_of(bench) == TEXT
@@ -349,7 +349,7 @@ async def test_a_reference_that_spells_a_text_is_none():
 
 def test_a_reference_that_is_too_slow_to_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("espeakng_loader")
-    monkeypatch.setattr(aligned, "START_S", 0.02)
+    monkeypatch.setattr(aligned, "START_TIMEOUT_S", 0.02)
 
     async def start() -> None:
         assert not await ReferenceVoice(SystemClock(), "en").start()

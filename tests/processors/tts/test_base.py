@@ -130,7 +130,7 @@ async def test_a_voice_that_says_nothing_of_a_text_has_failed_and_is_asked_again
 async def test_one_that_never_says_anything_is_an_error_without_the_text(harness: Harness):
     bench = await harness(Voice([], attempts=1))
     await bench.send(TextFrame("Ten."))
-    bench.expect_error("^Voice gave no audio for a text of 4 characters", error="BadAnswerError")
+    bench.expect_error("^Voice produced no audio for a text of 4 characters", error="BadAnswerError")
 
 
 async def test_the_first_sound_goes_out_when_it_is_there(harness: Harness):

@@ -126,9 +126,9 @@ async def test_an_empty_text_is_silence_and_no_error(harness: Harness):
 
 
 def pid(tts: EspeakTTS) -> int:
-    assert tts._espeak is not None
-    assert tts._espeak.pid is not None
-    return tts._espeak.pid
+    assert tts._process is not None
+    assert tts._process.pid is not None
+    return tts._process.pid
 
 
 async def test_a_voice_that_dies_in_mid_sentence_is_started_again_and_every_word_is_said_once(harness: Harness):

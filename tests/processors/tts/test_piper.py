@@ -27,7 +27,7 @@ from voxline.processors.subprocess.child import Refused, Request
 from voxline.processors.subprocess.model_process import ModelProcess
 from voxline.processors.subprocess.wire import WireMessage
 from voxline.processors.tts.piper import PiperTTS
-from voxline.processors.tts.piper_child import Speaker
+from voxline.processors.tts.piper_child import PiperSynthesiser
 from voxline.tests.processors.subprocess.onnx_file import mean_model
 from voxline.tests.processors.tts.piper_file import (
     PHONEME_SAMPLES,
@@ -61,9 +61,9 @@ def samples_of(text: str, length: float = 1.0) -> int:
 
 def pid_of(tts: PiperTTS) -> int:
     """The number of its process."""
-    assert tts._model is not None
-    assert tts._model.pid is not None
-    return tts._model.pid
+    assert tts._process is not None
+    assert tts._process.pid is not None
+    return tts._process.pid
 
 
 # --- speaking --------------------------------------------------------------------------------------------------------
@@ -232,30 +232,30 @@ def without(key: str) -> Callable[[Path], object]:
 
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda path: path.unlink(), "there is no file .*voice.onnx, which should be the"),
+    "missing": (lambda path: path.unlink(), "there is no file .*voice.onnx; it should be the"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder; it should be the .onnx"),
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
     "a text": (lambda path: path.write_text("hello\n" * 10), "is a text"),
     "a web page": (lambda path: path.write_text("\n<!DOCTYPE html><html>"), "is a web page"),
     "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
-    "noise": (lambda path: path.write_bytes(bytes(range(256)) * 9), "is no ONNX file"),
-    "cut off": (lambda path: path.write_bytes(voice_model()[:-40]), "is cut off"),
+    "noise": (lambda path: path.write_bytes(bytes(range(256)) * 9), "is not an ONNX file"),
+    "cut off": (lambda path: path.write_bytes(voice_model()[:-40]), "is truncated"),
     "another model": (lambda path: path.write_bytes(mean_model()), "has no input 'input' .it has input_features"),
     "another graph": (
         lambda path: path.write_bytes(mean_model("input")),
         "has no input 'input_lengths'",
     ),
     "no config": (lambda path: Path(f"{path}.json").unlink(), "there is no file .*voice.onnx.json"),
-    "config is a text": (lambda path: Path(f"{path}.json").write_text("hello"), "is no JSON object"),
-    "config is a list": (lambda path: Path(f"{path}.json").write_text("[1]"), "is no JSON object"),
+    "config is a text": (lambda path: Path(f"{path}.json").write_text("hello"), "is not a JSON object"),
+    "config is a list": (lambda path: Path(f"{path}.json").write_text("[1]"), "is not a JSON object"),
     "config of another kind": (lambda path: Path(f"{path}.json").write_text("{}"), "its audio.sample_rate is None"),
     "no voice": (without("espeak"), "its espeak.voice is None"),
     "no map": (without("phoneme_id_map"), "its phoneme_id_map is missing"),
     "no number": (without("num_symbols"), "num_symbols or num_speakers is missing"),
-    "several speakers": (lambda path: config(path, speakers=2), "of 2 speakers, and the model has one"),
-    "one speaker": (lambda path: path.write_bytes(voice_model(speakers=2)), "of 1 speakers, and the model has several"),
+    "several speakers": (lambda path: config(path, speakers=2), "2 speakers, and the model one"),
+    "one speaker": (lambda path: path.write_bytes(voice_model(speakers=2)), "1 speakers, and the model several"),
     "an unknown type": (lambda path: config(path, phoneme_type="runes"), "runes"),
-    "Chinese": (lambda path: config(path, phoneme_type="pinyin"), "would download another model: not supported"),
+    "Chinese": (lambda path: config(path, phoneme_type="pinyin"), "Piper would download another model"),
 }  # fmt: skip
 
 
@@ -265,7 +265,7 @@ def test_what_is_no_voice_is_told_in_a_sentence(tmp_path: Path, case: str):
     spoil(write_voice(tmp_path))
     request = Request(cast(Any, None), WireMessage({"model": str(tmp_path / "voice.onnx")}, b""))
     with pytest.raises(Refused, match=message) as caught:
-        Speaker().start(request)
+        PiperSynthesiser().start(request)
     assert len(str(caught.value).replace(str(tmp_path), "")) < 300
     assert "\n" not in str(caught.value)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voxline.pipeline import SpokenWord
 from voxline.processors.text.speakable import speakable
-from voxline.processors.tts.word_timing import CHARACTERS_PER_S, Script, SpeechChunk, WordStart
+from voxline.processors.tts.word_timing import CHARACTERS_PER_S, SpeechChunk, WordStart, WordTiming
 
 RATE = 1_000
 """One sample is one ms."""
@@ -16,9 +16,9 @@ def chunk(ms: int, *words: tuple[int, float]) -> SpeechChunk:
     return SpeechChunk(np.zeros(ms, np.int16), RATE, tuple(WordStart(offset, at) for offset, at in words))
 
 
-def script(written: str, *, timed: bool = True) -> Script:
-    made = Script(speakable(written))
-    assert made.go_on(timed=timed) == 0
+def script(written: str, *, timed: bool = True) -> WordTiming:
+    made = WordTiming(speakable(written))
+    assert made.start_attempt(timed=timed) == 0
     return made
 
 
@@ -115,9 +115,9 @@ def test_after_a_failure_it_goes_on_with_the_word_that_was_under_way_and_tells_i
     text = "One two three four."
     one = script(text)
     words = [*one.words_of(chunk(100, (0, 0.0), (4, 50.0), (8, 170.0)))]
-    assert text[one.go_on(timed=True) :] == "two three four."
+    assert text[one.start_attempt(timed=True) :] == "two three four."
     words += one.words_of(chunk(100, (0, 0.0), (4, 80.0)))
-    assert text[one.go_on(timed=True) :] == "three four."
+    assert text[one.start_attempt(timed=True) :] == "three four."
     words += one.words_of(chunk(100, (0, 0.0), (6, 10.0)))
     words += one.rest(100)
     assert [word.text for word in words] == ["One", "two", "three", "four."]
@@ -126,7 +126,7 @@ def test_after_a_failure_it_goes_on_with_the_word_that_was_under_way_and_tells_i
 def test_a_failure_before_the_first_sound_costs_nothing():
     one = script("One two.")
     one.words_of(chunk(0, (0, 0.0), (4, 100.0)))
-    assert one.go_on(timed=True) == 0
+    assert one.start_attempt(timed=True) == 0
     assert one.spoken_chars == 0
     assert one.words_of(chunk(200, (0, 0.0), (4, 100.0))) == (SpokenWord("One", 0.0), SpokenWord("two.", 100.0))
 
@@ -135,9 +135,9 @@ def test_of_a_voice_that_tells_nothing_it_is_reckoned_how_far_it_came():
     text = "One two three four."
     one = script(text, timed=False)
     one.words_of(chunk(round(6 * 1000 / CHARACTERS_PER_S)))
-    assert text[one.go_on(timed=True) :] == "two three four."
+    assert text[one.start_attempt(timed=True) :] == "two three four."
     assert one.words_of(chunk(300, (0, 0.0), (4, 100.0))) == ()
-    assert text[one.go_on(timed=False) :] == "three four."
+    assert text[one.start_attempt(timed=False) :] == "three four."
 
 
 TEXTS = st.one_of(
@@ -175,11 +175,11 @@ def test_joined_the_words_are_the_text_whatever_a_voice_tells_and_however_often_
     said = speakable(written)
     if not said.text.strip():
         return
-    one = Script(said)
+    one = WordTiming(said)
     words: list[SpokenWord] = []
     last_ms = 0
     for _ in range(data.draw(st.integers(1, 3))):
-        begin = one.go_on(timed=data.draw(st.booleans()) if data.draw(st.booleans()) else timed)
+        begin = one.start_attempt(timed=data.draw(st.booleans()) if data.draw(st.booleans()) else timed)
         made_ms = 0
         assert 0 <= begin < len(said.text)
         assert begin == 0 or not said.text[begin].isspace()

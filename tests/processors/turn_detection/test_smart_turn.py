@@ -12,7 +12,7 @@ from voxline.processors import SmartTurn
 from voxline.processors.turn_detection.smart_turn import (
     BANDS,
     FRAMES,
-    HEARD_SAMPLES,
+    AUDIO_SAMPLES,
     SAMPLE_RATE,
     log_mel,
     mel_filters,
@@ -46,7 +46,7 @@ def test_a_tone_is_loudest_in_its_own_band(hz: float):
 
 
 def test_the_scale_is_that_of_whisper():
-    features = log_mel(np.random.default_rng(0).normal(0, 0.1, HEARD_SAMPLES).astype(np.float32))
+    features = log_mel(np.random.default_rng(0).normal(0, 0.1, AUDIO_SAMPLES).astype(np.float32))
     # White noise of variance 1 under a window whose squares sum up to 150 has a power of 150; a band's area is 1 Hz,
     # of which a bin has 40.
     assert np.median(features) == pytest.approx((np.log10(150 * 0.7 / 40) + 4) / 4, abs=0.05)
@@ -57,7 +57,7 @@ def test_it_does_not_matter_how_loud_it_is():
     assert np.allclose(log_mel(tone(440, amplitude=0.9)), log_mel(tone(440, amplitude=0.01)), atol=1e-3)
 
 
-@pytest.mark.parametrize("length", [0, 1, 1_000, HEARD_SAMPLES, HEARD_SAMPLES + 5_000])
+@pytest.mark.parametrize("length", [0, 1, 1_000, AUDIO_SAMPLES, AUDIO_SAMPLES + 5_000])
 def test_silence_of_any_length_is_even(length: int):
     features = log_mel(np.zeros(length, np.float32))
     assert features.shape == (BANDS, FRAMES)
@@ -69,7 +69,7 @@ def test_what_is_short_stands_at_the_end_and_of_what_is_long_the_end_counts():
     assert short[:, : FRAMES - 203].max() == short.min()
     assert short[:, FRAMES - 195 :].max() == short.max()
     long = np.concatenate([tone(3_000, 4), tone(440, 8)])
-    assert np.array_equal(log_mel(long), log_mel(long[-HEARD_SAMPLES:]))
+    assert np.array_equal(log_mel(long), log_mel(long[-AUDIO_SAMPLES:]))
 
 
 def test_a_filter_is_a_triangle_of_area_one():
@@ -181,7 +181,7 @@ async def test_an_answer_that_is_no_probability_is_an_error(tmp_path: Path):
     path = tmp_path / "turn.onnx"
     path.write_bytes(mean_model(last="Relu"))
     model = SmartTurn(path)
-    noise = np.random.default_rng(0).normal(0, 0.1, HEARD_SAMPLES).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.1, AUDIO_SAMPLES).astype(np.float32)
     with pytest.raises(ServiceError, match=r"the turn model gave \[1\.\d+\], and not one probability"):
         await model.probability(noise)
     assert await model.probability(np.zeros(0, np.float32)) == 0

