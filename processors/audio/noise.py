@@ -75,9 +75,7 @@ class NoiseSuppressor(FrameProcessor):
                     f"{self.sample_rate} Hz and {type(model).__name__} {model.sample_rate} Hz."
                 )
             if model.chunk_samples < 1 or model.delay_samples < 0:
-                raise SettingsError(
-                    f"{type(model).__name__}: chunk_samples is at least 1, delay_samples at least 0."
-                )
+                raise SettingsError(f"{type(model).__name__}: chunk_samples is at least 1, delay_samples at least 0.")
         self._start_stream()
 
     def _start_stream(self) -> None:

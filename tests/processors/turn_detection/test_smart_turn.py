@@ -10,9 +10,9 @@ import pytest
 from voxline.pipeline import MissingExtraError, ServiceError, SettingsError
 from voxline.processors import SmartTurn
 from voxline.processors.turn_detection.smart_turn import (
+    AUDIO_SAMPLES,
     BANDS,
     FRAMES,
-    AUDIO_SAMPLES,
     SAMPLE_RATE,
     log_mel,
     mel_filters,
