@@ -246,7 +246,9 @@ class Wrong(Late):
 async def test_an_answer_of_another_shape_is_a_failure(harness: Harness):
     bench = await harness(NoiseSuppressor(Wrong()))
     await bench.send(InputAudioFrame(ramp(640), RATE))
-    bench.expect_error(r"Wrong failed \(ServiceError: it gave int16 of shape \(80,\), not int16 of shape \(160,\)\)")
+    bench.expect_error(
+        r"Wrong failed \(ServiceError: it returned int16 of shape \(80,\), not int16 of shape \(160,\)\)"
+    )
     assert np.array_equal(whole(bench), ramp(640))
 
 

@@ -73,12 +73,12 @@ class Copies(GoodVAD):
 
 
 class HearsSilence(GoodVAD):
-    def _ask(self, window: Any) -> float:
+    def probability(self, window: Any) -> float:
         return 1.0
 
 
 class Deaf(GoodVAD):
-    def _ask(self, window: Any) -> float:
+    def probability(self, window: Any) -> float:
         return 0.0
 
 

@@ -157,7 +157,7 @@ async def test_after_a_failure_what_was_said_before_is_still_known(harness: Harn
     model.bench = bench
     await bench.send(audio(1), STARTED, STOPPED)
     await bench.advance(ms=500)
-    bench.expect_error("gave no answer within 500 ms")
+    bench.expect_error("did not answer within 500 ms")
     await bench.send(audio(2), STARTED, UserStoppedSpeakingFrame(100))
     assert [len(heard) for heard in model.heard] == [320, 640]
 
@@ -214,7 +214,7 @@ async def test_an_answer_that_comes_too_late_is_none(harness: Harness):
     await bench.advance(ms=300)
     assert bench.errors == []
     await bench.advance(ms=1)
-    error = bench.expect_error(r"Slow failed \(ServiceTimeout: it gave no answer within 300\.5 ms\)")
+    error = bench.expect_error(r"Slow failed \(ServiceTimeout: it did not answer within 300\.5 ms\)")
     assert error.error == "ServiceTimeout"
     assert model.cut == 1
     await bench.advance(ms=10_000)
@@ -254,7 +254,7 @@ async def test_where_all_fail_one_error_says_so_until_one_works_again(harness: H
         await bench.advance(ms=400)
         assert len(bench.errors) == 1
     (error,) = bench.errors
-    assert "Nothing is known of whether the user's turn is over." in error.message
+    assert "The end of the user's turn is not predicted." in error.message
     assert error.frame == "UserStoppedSpeakingFrame"
     for _ in range(3):
         await ask(bench)
@@ -286,7 +286,7 @@ async def test_what_is_no_probability_is_a_failure(harness: Harness, says: float
 
 def test_settings_that_cannot_be_are_told_at_once():
     for deadline_ms in (0, -1, float("nan")):
-        with pytest.raises(SettingsError, match="deadline_ms is how long an answer may take"):
+        with pytest.raises(SettingsError, match="deadline_ms is the longest wait for an answer"):
             TurnDetector(Slow(0), deadline_ms=deadline_ms)
     with pytest.raises(SettingsError, match="at least one model"):
         FallbackTurnModel([])

@@ -113,7 +113,7 @@ async def test_who_is_not_listened_to_has_let_go_and_a_press_does_not_count(harn
 
 @pytest.mark.parametrize("length", [0, -1, float("nan")])
 def test_a_time_that_is_none_is_told_at_once(length: float):
-    with pytest.raises(SettingsError, match="max_press_ms is a length above 0, not"):
+    with pytest.raises(SettingsError, match="max_press_ms is a duration above 0, not"):
         PushToTalk(max_press_ms=length)
 
 

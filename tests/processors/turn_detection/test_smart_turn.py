@@ -157,17 +157,17 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path):
 def test_a_file_that_is_no_model_is_told(tmp_path: Path, content: bytes):
     path = tmp_path / "turn.onnx"
     path.write_bytes(content)
-    with pytest.raises(SettingsError, match=r"^SmartTurn: .*turn\.onnx is no ONNX model: [^\n]+$"):
+    with pytest.raises(SettingsError, match=r"^SmartTurn: .*turn\.onnx is not an ONNX model: [^\n]+$"):
         SmartTurn(path)
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (mean_model("audio", [1, 128_000]), r"it takes audio: tensor\(float\) \[1, 128000\], and not input_features"),
-        (mean_model(shape=[1, 80, 3_000]), r"it takes input_features: tensor\(float\) \[1, 80, 3000\], and not"),
+        (mean_model("audio", [1, 128_000]), r"it takes audio: tensor\(float\) \[1, 128000\] instead of input_features"),
+        (mean_model(shape=[1, 80, 3_000]), r"it takes input_features: tensor\(float\) \[1, 80, 3000\] instead of"),
         (mean_model(shape=[1, 80, 800], kind=11), r"it takes input_features: tensor\(double\)"),
-        (mean_model(last="Identity"), r"the turn model gave \[-1\.5\d*\], and not one probability"),
+        (mean_model(last="Identity"), r"the turn model returned \[-1\.5\d*\], not one probability"),
     ],
 )
 def test_another_model_is_told(tmp_path: Path, content: bytes, why: str):
@@ -182,7 +182,7 @@ async def test_an_answer_that_is_no_probability_is_an_error(tmp_path: Path):
     path.write_bytes(mean_model(last="Relu"))
     model = SmartTurn(path)
     noise = np.random.default_rng(0).normal(0, 0.1, AUDIO_SAMPLES).astype(np.float32)
-    with pytest.raises(ServiceError, match=r"the turn model gave \[1\.\d+\], and not one probability"):
+    with pytest.raises(ServiceError, match=r"the turn model returned \[1\.\d+\], not one probability"):
         await model.probability(noise)
     assert await model.probability(np.zeros(0, np.float32)) == 0
 
@@ -190,7 +190,7 @@ async def test_an_answer_that_is_no_probability_is_an_error(tmp_path: Path):
 def test_a_file_that_was_replaced_is_read_again(path: Path):
     SmartTurn(path)
     path.write_bytes(b"something else")
-    with pytest.raises(SettingsError, match="no ONNX model"):
+    with pytest.raises(SettingsError, match="not an ONNX model"):
         SmartTurn(path)
 
 
