@@ -1,4 +1,4 @@
-"""Puts RTP packets in order, and says what is missing. Pure: no clock, no codec, no sockets.
+"""Jitter buffer: puts RTP packets in order and reports gaps. Pure: no clock, no codec, no sockets.
 
 ::
 
@@ -6,9 +6,9 @@
     for piece in buffer.put(sequence, timestamp, ticks, payload, now_ns): ...
     if buffer.due_ns is not None: ...           # then call buffer.expire(now_ns) at that time
 
-Nobody plays what comes out, it is listened to; so there is no delay to even out the arrival of packets. What comes
-in order leaves at once. Only where a packet is missing do those after it wait, for as long as packets out of order
-have lately been late (`wait_ns`), and never longer than `MAX_WAIT_MS`.
+The audio goes to a recogniser and not to a loudspeaker, so the buffer adds no delay to even out arrivals. Packets in
+order leave at once. Packets behind a missing one wait for it: as long as recent out-of-order packets were late
+(`wait_ns`), at most `MAX_WAIT_MS`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from dataclasses import dataclass
 from ...pipeline.clock import NS_PER_MS, NS_PER_S
 
 MIN_WAIT_MS = 10
-"""What a missing packet is waited for on a line that has never been out of order."""
+"""Wait for a missing packet on a line that has always been in order."""
 MAX_WAIT_MS = 120
-"""What it is waited for at most: somebody waits for an answer."""
+"""Longest wait for a missing packet: the user waits for an answer."""
 HALF_LIFE_S = 10
-"""After that long without disorder, the wait is half of it."""
+"""The wait halves after this time without reordering."""
 MARGIN = 1.25
-"""How much longer is waited than the worst lateness of late."""
+"""Factor of the wait over the worst recent lateness."""
 MAX_HELD = 64
-"""Packets that wait for a missing one, at most: then it counts as lost."""
+"""Most packets that wait behind a missing one. With more, the missing one counts as lost."""
 MAX_JUMP = 3000
 """A packet further ahead than this begins a new stream (RFC 3550, A.1: MAX_DROPOUT)."""
 MAX_BEHIND = 100
-"""A packet further behind than this does, too (RFC 3550, A.1: MAX_MISORDER)."""
+"""A packet further behind than this also begins a new stream (RFC 3550, A.1: MAX_MISORDER)."""
 MAX_GAP_TICKS = 48_000 * 2
-"""A gap in the timestamps that is longer is a pause of the sender's, and nothing that was lost."""
+"""A longer gap in the timestamps is a pause of the sender, not loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A packet in its place. ``lost``: ticks of 48 kHz before it that were sent and never came; ``quiet``: ticks
-    before it in which nothing was sent. ``restart``: nothing before it belongs to the same stream.
+    """A packet in its place, with the gap before it.
+
+    ``lost``: ticks of 48 kHz that were sent and never arrived. ``quiet``: ticks in which nothing was sent. ``restart``:
+    the packet begins a new stream.
     """
 
     payload: bytes
@@ -58,51 +60,54 @@ class _Held:
 
 
 def _signed(value: int, bits: int) -> int:
-    """A difference of two numbers that wrap."""
+    """Read the difference of two wrapping numbers as signed."""
     half = 1 << (bits - 1)
     return ((value + half) & ((1 << bits) - 1)) - half
 
 
 class JitterBuffer:
-    """Packets of one stream in, `Piece` s out, in order."""
+    """Takes packets of one stream, returns `Piece` objects in order."""
 
     def __init__(self, *, min_wait_ms: float = MIN_WAIT_MS, max_wait_ms: float = MAX_WAIT_MS) -> None:
         self._min_ns = round(min_wait_ms * NS_PER_MS)
         self._max_ns = round(max_wait_ms * NS_PER_MS)
         self.lost = 0
-        """Packets that were waited for and did not come in time."""
+        """Packets that did not arrive within the wait."""
         self.late = 0
-        """Packets that came after that, and are dropped."""
+        """Packets that arrived after the wait, and were dropped."""
         self.duplicates = 0
         self._late_ns = 0
-        """How late packets out of order have been."""
+        """Worst lateness of recent out-of-order packets."""
         self._late_at_ns = 0
         self._next: int | None = None
-        """The sequence number that is due."""
+        """The next sequence number in order."""
         self._end = 0
-        """The timestamp at which what went out last ends."""
+        """The timestamp at the end of the last returned packet."""
         self._held: dict[int, _Held] = {}
-        """What waits, by sequence number."""
+        """Waiting packets by sequence number."""
         self._since_ns = 0
-        """When the first of them came."""
+        """Arrival time of the first waiting packet."""
         self._wait_ns = self._min_ns
-        """How long what is missing now is waited for."""
+        """Wait for the packet that is missing now."""
         self._given_up: dict[int, int] = {}
-        """When the last packets that count as lost were first missed: to learn how late a late one is."""
+        """Times at which lost packets were first missed, to measure the lateness of a late one."""
         self._odd: tuple[int, _Held] | None = None
-        """A packet far off; another one next to it begins a new stream."""
+        """A packet with a distant sequence number. The next number after it begins a new stream."""
 
     def wait_ns(self, now_ns: int) -> int:
-        """How long a packet that is missing from now on is waited for."""
+        """Return the wait for a packet that is missing from now on."""
         return max(self._min_ns, min(self._max_ns, round(self._faded_ns(now_ns) * MARGIN)))
 
     @property
     def due_ns(self) -> int | None:
-        """When `expire` has something to say; None while nothing is missing."""
+        """The time at which to call `expire`; None while nothing is missing."""
         return self._since_ns + self._wait_ns if self._held else None
 
     def put(self, sequence: int, timestamp: int, ticks: int, payload: bytes, now_ns: int) -> list[Piece]:
-        """A packet came: the 16 and 32 bit numbers of its header, its length in ticks, and when. What is ready."""
+        """Add a packet; return the pieces that are ready.
+
+        ``sequence`` (16 bit) and ``timestamp`` (32 bit) are from its header, ``ticks`` is its length at 48 kHz.
+        """
         held = _Held(timestamp, ticks, payload, now_ns)
         if self._next is None:
             return [self._begin(sequence, held)]
@@ -123,7 +128,7 @@ class JitterBuffer:
         return self.expire(now_ns)
 
     def expire(self, now_ns: int) -> list[Piece]:
-        """What is ready by now: what waited long enough comes without what it waited for."""
+        """Return the pieces that have waited long enough, without the packets that are missing before them."""
         ready: list[Piece] = []
         while self._held and (now_ns >= self._since_ns + self._wait_ns or len(self._held) > MAX_HELD):
             ready += self._give_up(now_ns)
@@ -143,7 +148,7 @@ class JitterBuffer:
     def _in_order(self, sequence: int, held: _Held, now_ns: int) -> list[Piece]:
         self._odd = None
         if self._held:
-            # Others have been waiting for it: that is how late it is.
+            # Later packets have been waiting for it, so this wait is its lateness.
             self._note_late(now_ns - self._since_ns, now_ns)
         ready = [self._piece(held, missing=False)]
         self._advance(sequence, held)
@@ -152,7 +157,7 @@ class JitterBuffer:
         return ready
 
     def _following(self, now_ns: int) -> list[Piece]:
-        """What was waiting for what went out just now."""
+        """Return the waiting packets that follow the one just returned."""
         ready: list[Piece] = []
         assert self._next is not None
         while (held := self._held.pop(self._next, None)) is not None:
@@ -163,7 +168,7 @@ class JitterBuffer:
         return ready
 
     def _missing(self, now_ns: int) -> None:
-        """Something is missing before what is held: since the first of that came."""
+        """Start the wait for a missing packet, counted from the arrival of the first packet behind it."""
         self._since_ns = min(held.arrived_ns for held in self._held.values())
         self._wait_ns = self.wait_ns(now_ns)
 
@@ -207,7 +212,7 @@ class JitterBuffer:
         return self._late_ns * 0.5 ** ((now_ns - self._late_at_ns) / NS_PER_S / HALF_LIFE_S)
 
     def _far_off(self, sequence: int, held: _Held) -> list[Piece]:
-        """One stray packet is dropped; two in a row are a stream that began anew."""
+        """Drop one stray packet; begin a new stream with two in a row."""
         odd = self._odd
         if odd is None or sequence != (odd[0] + 1) & 0xFFFF:
             self._odd = (sequence, held)

@@ -1,15 +1,15 @@
-"""Opus (RFC 6716) by libopus: 20 ms in, one packet out, and back.
+"""Opus (RFC 6716) by libopus: encode 20 ms to one packet, and decode packets.
 
-PyAV's wheel brings libopus along; without it, the system's is taken. Called through ctypes, which costs a
-microsecond and spares the resampling to 48 kHz stereo that FFmpeg's wrapper needs.
+libopus comes with PyAV's wheel; without the wheel, the system's library is used. Calls go through ctypes: a call costs
+a microsecond, and avoids the resampling to 48 kHz stereo that FFmpeg's wrapper needs.
 
-There are two ways to encode. On a line that loses nothing, Opus's transform codec (CELT): it holds 2.5 ms back and
-its silence is digital silence. Where packets are lost, its speech codec (SILK, alone or with CELT above 8 kHz), which
-can put a copy of each packet into the next one (`Encoder`'s ``loss_percent``); it holds 6.5 ms back.
+There are two encodings. Without packet loss, Opus's transform codec (CELT): it delays by 2.5 ms, and its silence is
+digital silence. With packet loss, its speech codec (SILK, alone or with CELT above 8 kHz), which can put a copy of each
+packet into the next one (`Encoder`'s ``loss_percent``); it delays by 6.5 ms.
 
 Measured with dense speech, 24 kHz mono, in µs of one core for 20 ms, warm caches: CELT at 40 kbit/s 27 with complexity
 1, 45 with 3, 61 with 5; SILK at 32 kbit/s 80 with complexity 1, 155 with 2; decoding to 16 kHz mono 20. Encoding
-*silence* costs up to 400, for the encoder then computes with denormal numbers: see `Encoder.silence`.
+*silence* costs up to 400, because the encoder then computes with denormal numbers: see `Encoder.silence`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from ...pipeline.errors import SettingsError, TransportError
 from ...pipeline.frames import Samples
 
 RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
-"""What Opus takes and gives, in Hz (RFC 6716, section 2)."""
+"""Sample rates of Opus, in Hz (RFC 6716, section 2)."""
 CLOCK_RATE = 48_000
-"""Of RTP timestamps, whatever the audio's rate (RFC 7587, section 4.1)."""
+"""Rate of RTP timestamps, for any audio rate (RFC 7587, section 4.1)."""
 FRAME_MS = 20
 FRAME_TICKS = CLOCK_RATE * FRAME_MS // 1000
 """20 ms of RTP timestamps."""
 MAX_PACKET = 1275
-"""Bytes of a frame (RFC 6716, section 3.2.1)."""
+"""Largest frame, in bytes (RFC 6716, section 3.2.1)."""
 MAX_MS = 120
-"""Of a packet (RFC 6716, section 3.2.5)."""
+"""Longest packet (RFC 6716, section 3.2.5)."""
 SETTLE = 10
 """Frames of silence after which an encoder's packets of silence no longer change."""
 
@@ -57,7 +57,7 @@ _CELT_MS = (2.5, 5, 10, 20)
 
 
 def _candidates() -> list[str]:
-    """Where libopus may be: in PyAV's wheel first."""
+    """List possible paths of libopus, those in PyAV's wheel first."""
     found: list[str] = []
     try:
         import av
@@ -73,10 +73,10 @@ def _candidates() -> list[str]:
 
 @cache
 def library() -> Any:
-    """libopus, loaded. Raises `TransportError` where there is none."""
+    """Load libopus. Raises `TransportError` where there is none."""
     for name in _candidates():
         try:
-            # The GIL is kept: a call is shorter than what it costs to get it back from a busy thread.
+            # Keeps the GIL: a call is shorter than the time to get it back from a busy thread.
             opus = ctypes.PyDLL(name)
             opus.opus_encoder_create.restype = ctypes.c_void_p
         except (OSError, AttributeError):
@@ -84,7 +84,7 @@ def library() -> Any:
         return _declared(opus)
     install = "brew install opus" if sys.platform == "darwin" else "apt install libopus0"
     raise TransportError(
-        "There is no libopus: neither in the wheel of PyAV (built from source, it has none) nor on this machine. "
+        "libopus is missing: PyAV has none (PyAV was built from source), and this machine has none. "
         f"Install PyAV's wheel (pip install --force-reinstall --only-binary av av), or the library ({install})."
     )
 
@@ -94,7 +94,7 @@ def _declared(opus: Any) -> Any:
     opus.opus_encoder_create.argtypes = [ctypes.c_int32, c_int, c_int, error]
     opus.opus_encoder_destroy.argtypes = [pointer]
     opus.opus_encoder_destroy.restype = None
-    # One argument less than it takes: ctypes then knows that the last is variadic, which matters on Apple's ARM.
+    # One argument fewer than the call has: ctypes then passes the last as variadic, as Apple's ARM requires.
     opus.opus_encoder_ctl.argtypes = [pointer, c_int]
     opus.opus_encode.argtypes = [pointer, pointer, c_int, pointer, ctypes.c_int32]
     opus.opus_decoder_create.restype = ctypes.c_void_p
@@ -109,13 +109,13 @@ def _declared(opus: Any) -> Any:
 def _check(sample_rate: int, channels: int) -> None:
     if sample_rate not in RATES or channels not in (1, 2):
         raise SettingsError(
-            f"Opus knows {', '.join(str(rate) for rate in RATES)} Hz and 1 or 2 channels, not {sample_rate} Hz "
-            f"with {channels}. Give the transport one of these rates."
+            f"Opus supports {', '.join(str(rate) for rate in RATES)} Hz and 1 or 2 channels, not {sample_rate} Hz "
+            f"with {channels} channels. Set the transport to one of these rates."
         )
 
 
 def packet_ticks(packet: bytes) -> int:
-    """How much audio a packet has, in RTP timestamps (48 kHz). 0 for what is no packet (RFC 6716, section 3.1)."""
+    """Return the length of a packet's audio in RTP timestamps (48 kHz); 0 for a malformed packet (RFC 6716, 3.1)."""
     if not packet:
         return 0
     toc = packet[0]
@@ -135,11 +135,11 @@ def packet_ticks(packet: bytes) -> int:
 
 
 class Encoder:
-    """20 ms of int16 at ``sample_rate`` to one packet.
+    """Encodes 20 ms of int16 at ``sample_rate`` to one packet.
 
-    ``bit_rate`` in bit/s, ``complexity`` 0 to 10, ``loss_percent``: the loss that forward error correction is made
-    for; 0: there is none, and the transform codec is used. Raises `SettingsError` for what Opus does not know,
-    `TransportError` without libopus.
+    ``bit_rate`` in bit/s, ``complexity`` 0 to 10. ``loss_percent``: the expected loss, for which forward error
+    correction is added; 0 turns it off and selects the transform codec. Raises `SettingsError` for values outside of
+    Opus's ranges, `TransportError` without libopus.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Encoder:
             (_SET_SIGNAL, _SIGNAL_VOICE),
         ):
             self._ctl(request, value)
-        # Where it reads and writes: fixed, so that no address has to be asked for in each call.
+        # Fixed buffers, so that a call need not ask for their addresses.
         self._in = np.zeros(self.frame_samples * channels, np.int16)
         self._in_at = self._in.ctypes.data
         self._out = ctypes.create_string_buffer(MAX_PACKET)
@@ -187,7 +187,7 @@ class Encoder:
         self._opus.opus_encoder_ctl(self._state, request, ctypes.c_int32(value))
 
     def encode(self, samples: Samples) -> bytes:
-        """One packet. ``samples``: 20 ms, shape ``(n,)``, or ``(n, 2)``; mono goes into both of two channels."""
+        """Encode one packet. ``samples``: 20 ms, shape ``(n,)`` or ``(n, 2)``; mono goes into both of two channels."""
         if self.channels == 2 and samples.ndim == 1:
             self._in.reshape(-1, 2)[:] = samples[:, None]
         else:
@@ -201,20 +201,20 @@ class Encoder:
         return ctypes.string_at(self._out_at, size)
 
     def encode_silence(self) -> bytes:
-        """20 ms of silence, which begin with what the encoder still had of the sound before."""
+        """Encode 20 ms of silence, which begin with the encoder's rest of the sound before."""
         self._in[:] = 0
         return self._encode()
 
     def silence(self) -> bytes:
-        """The packet that this encoder makes of lasting silence, from one that is made for it once."""
+        """Return the packet for lasting silence; it is encoded once per setting and then reused."""
         return _silence(self.sample_rate, self.channels, *self._settings)
 
     def reset(self) -> None:
-        """Forget what was encoded."""
+        """Reset the encoder's state."""
         self._opus.opus_encoder_ctl(self._state, _RESET_STATE)
 
     def close(self) -> None:
-        """Give its memory back. Nothing can be encoded after that."""
+        """Free the encoder. It cannot be used afterwards."""
         if self._state:
             self._opus.opus_encoder_destroy(self._state)
             self._state = None
@@ -231,7 +231,7 @@ def _silence(sample_rate: int, channels: int, bit_rate: int, complexity: int, lo
 
 
 class Decoder:
-    """Packets to mono int16 at ``sample_rate``, whatever was encoded: Opus resamples and mixes by itself."""
+    """Decodes packets of any rate to mono int16 at ``sample_rate``: Opus resamples and mixes itself."""
 
     def __init__(self, sample_rate: int = 16_000) -> None:
         _check(sample_rate, 1)
@@ -245,19 +245,19 @@ class Decoder:
         self._out_at = self._out.ctypes.data
 
     def decode(self, packet: bytes) -> Samples | None:
-        """What a packet says; None where it is none: broken, or empty."""
+        """Decode a packet, shape ``(n,)``; None for a broken or empty one."""
         if not packet:
             return None
         return self._decode(packet, len(self._out), 0)
 
     def conceal(self, ticks: int) -> Samples:
-        """A guess of what was lost, in the manner of what came before: ``ticks`` of 48 kHz, a multiple of 2.5 ms."""
+        """Conceal ``ticks`` of 48 kHz of lost audio (a multiple of 2.5 ms), extrapolated from the audio before."""
         count = ticks * self.sample_rate // CLOCK_RATE
         guess = self._decode(None, count, 0)
         return np.zeros(count, np.int16) if guess is None else guess
 
     def recover(self, following: bytes, ticks: int) -> Samples:
-        """The ``ticks`` of 48 kHz before a packet, of which it may have a copy (in-band forward error correction)."""
+        """Recover the ``ticks`` of 48 kHz before a packet from its copy of them, if any (in-band error correction)."""
         samples = self._decode(following, ticks * self.sample_rate // CLOCK_RATE, 1)
         return self.conceal(ticks) if samples is None else samples
 
@@ -267,7 +267,7 @@ class Decoder:
         return self._out[:got].copy() if got > 0 else None
 
     def close(self) -> None:
-        """Give its memory back. Nothing can be decoded after that."""
+        """Free the decoder. It cannot be used afterwards."""
         if self._state:
             self._opus.opus_decoder_destroy(self._state)
             self._state = None

@@ -1,7 +1,7 @@
-"""The user's voice from the wire: packets in, audio out at once, in order, with what is missing made up for.
+"""Receives the user's voice: packets in, audio out at once, in order, with lost packets concealed.
 
-A lost packet is taken from the copy in the one after it, where there is one, and guessed otherwise, so that the audio
-keeps time. Where the sender sent nothing (RFC 7587, section 3.1.3: DTX), there is silence.
+A lost packet is recovered from the copy in the next one, or else concealed, so that the audio keeps time. Gaps in which
+the sender sent nothing (DTX; RFC 7587, section 3.1.3) become silence.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .opus import CLOCK_RATE, FRAME_TICKS, Decoder, packet_ticks
 from .rtp import RtpPacket, SenderReport, block
 
 MAX_GUESS_TICKS = CLOCK_RATE // 10
-"""100 ms: a guess of more is no longer speech, so the rest is silence."""
+"""100 ms: longer concealment no longer resembles speech, so the rest is silence."""
 MAX_AHEAD_NS = 10 * NS_PER_S
-"""Audio may come so much faster than it is spoken: what a network held back comes at once. The rest is dropped."""
+"""Audio may arrive this far ahead of real time, after a network held it back. Audio beyond is dropped."""
 MAX_QUIET_TICKS = CLOCK_RATE
-"""1 s: of a longer gap, only the time stamp tells."""
+"""1 s: the longest gap that is filled with silence. A longer one only moves the timestamps."""
 _STEP_TICKS = CLOCK_RATE // 400
 """2.5 ms, the unit of Opus."""
 
 
-class Statistics:
-    """What a receiver reports of a stream (RFC 3550, section 6.4.1 and A.3, A.8)."""
+class ReceptionStatistics:
+    """Counts packets of a stream for receiver reports (RFC 3550, section 6.4.1 and A.3, A.8)."""
 
     def __init__(self, ssrc: int) -> None:
         self.ssrc = ssrc
@@ -45,7 +45,7 @@ class Statistics:
         self._last_sr_ns = 0
 
     def packet(self, sequence: int, timestamp: int, now_ns: int) -> None:
-        """One came."""
+        """Count one packet."""
         self.received += 1
         arrival = now_ns * CLOCK_RATE // NS_PER_S
         transit = (arrival - timestamp) & 0xFFFFFFFF
@@ -61,17 +61,17 @@ class Statistics:
         self._transit = transit
 
     def sender(self, report: SenderReport, now_ns: int) -> None:
-        """The sender's own report."""
+        """Take the sender's report."""
         self._last_sr = report.ntp >> 16 & 0xFFFFFFFF
         self._last_sr_ns = now_ns
 
     @property
     def lost(self) -> int:
-        """Expected and not received; below 0 with duplicates."""
+        """Packets expected and not received; negative with duplicates."""
         return 0 if self._base is None else self._highest - self._base + 1 - self.received
 
     def block(self, now_ns: int) -> tuple[int, ...]:
-        """The report block, and the beginning of the next interval."""
+        """Return the report block, and start the next interval."""
         expected = 0 if self._base is None else self._highest - self._base + 1
         due, came = expected - self._expected_before, self.received - self._received_before
         self._expected_before, self._received_before = expected, self.received
@@ -81,7 +81,7 @@ class Statistics:
 
 
 class VoiceReceiver:
-    """Gives ``deliver`` the audio (int16 mono at ``sample_rate``) and its time in ns since the first of it."""
+    """Calls ``deliver`` with audio (int16 mono at ``sample_rate``) and its time in ns since the first audio."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class VoiceReceiver:
         self._clock = clock
         self._deliver = deliver
         self.payload_type = payload_type
-        """Of Opus; another one after a renegotiation."""
+        """Opus's payload type; a renegotiation may change it."""
         self._sample_rate = sample_rate
         self._decoder = Decoder(sample_rate)
         self._jitter = JitterBuffer()
@@ -102,27 +102,27 @@ class VoiceReceiver:
         self._timer_ns = 0
         self._first_ns: int | None = None
         self._ticks = 0
-        """The time of what is delivered next, in ticks of 48 kHz since the first."""
-        self.statistics: Statistics | None = None
+        """Time of the next delivered audio, in ticks of 48 kHz since the first."""
+        self.statistics: ReceptionStatistics | None = None
         self.broken = 0
-        """Packets that are none of Opus."""
+        """Packets that are not valid Opus."""
         self.concealed = 0
-        """Ticks of 48 kHz that were lost, and made up for."""
+        """Ticks of 48 kHz that were lost and concealed."""
         self.hurried = 0
-        """Samples that were dropped: they came too much faster than they are spoken."""
+        """Samples dropped because they arrived more than `MAX_AHEAD_NS` ahead of real time."""
         self._ahead_ns = 0
-        """Until when the audio lasts that came."""
+        """Time at which the received audio ends."""
         self._gap = SilenceWatch(clock, self._fall_silent)
         self._silent = False
-        """The silence of the gap that is now was given already."""
+        """The silence for the current gap has been delivered."""
 
     @property
     def jitter(self) -> JitterBuffer:
-        """Where packets wait for those before them."""
+        """The buffer in which packets wait for earlier ones."""
         return self._jitter
 
     def packet(self, packet: RtpPacket) -> None:
-        """One came."""
+        """Take one packet: deliver all audio that is ready."""
         if packet.payload_type != self.payload_type or not packet.payload:
             return
         now_ns = self._clock.now_ns()
@@ -135,33 +135,33 @@ class VoiceReceiver:
             self.broken += 1
             return
         for piece in self._jitter.put(packet.sequence, packet.timestamp, ticks, packet.payload, now_ns):
-            self._give(piece, now_ns)
+            self._play(piece, now_ns)
         self._watch()
         self._gap.came(now_ns)
 
     def _fall_silent(self) -> None:
         self._silent = True
-        self._out(self._zeros(MAX_QUIET_TICKS))
+        self._emit(self._zeros(MAX_QUIET_TICKS))
 
     def sender_report(self, report: SenderReport) -> None:
-        """The other side's report of what it sends."""
+        """Take the other side's sender report."""
         if self.statistics is not None and report.ssrc == self.statistics.ssrc:
             self.statistics.sender(report, self._clock.now_ns())
 
     def blocks(self, now_ns: int) -> list[tuple[int, ...]]:
-        """What we report of it."""
+        """Return the report blocks about the received stream."""
         return [] if self.statistics is None else [self.statistics.block(now_ns)]
 
     def stop(self) -> None:
-        """Nothing more comes."""
+        """Stop delivering."""
         self._gap.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._deliver = _nowhere
 
-    def _begin(self, ssrc: int) -> Statistics:
-        self.statistics = Statistics(ssrc)
+    def _begin(self, ssrc: int) -> ReceptionStatistics:
+        self.statistics = ReceptionStatistics(ssrc)
         self._jitter = JitterBuffer()
         self._decoder = Decoder(self._sample_rate)
         return self.statistics
@@ -181,10 +181,10 @@ class VoiceReceiver:
         self._timer = None
         now_ns = self._clock.now_ns()
         for piece in self._jitter.expire(now_ns):
-            self._give(piece, now_ns)
+            self._play(piece, now_ns)
         self._watch()
 
-    def _give(self, piece: Piece, now_ns: int) -> None:
+    def _play(self, piece: Piece, now_ns: int) -> None:
         if self._first_ns is None:
             self._first_ns = now_ns
         if piece.restart:
@@ -195,22 +195,22 @@ class VoiceReceiver:
             self._ticks += max(0, piece.quiet + piece.lost - MAX_QUIET_TICKS)
             piece = replace(piece, quiet=0, lost=0)
         if piece.quiet:
-            self._quiet(piece.quiet)
+            self._emit_silence(piece.quiet)
         if piece.lost:
-            self._make_up(piece)
+            self._conceal(piece)
         samples = self._decoder.decode(piece.payload)
         if samples is None:
             self.broken += 1
             samples = self._decoder.conceal(min(piece.ticks, FRAME_TICKS * 3))
-        self._out(samples)
+        self._emit(samples)
 
-    def _quiet(self, ticks: int) -> None:
+    def _emit_silence(self, ticks: int) -> None:
         silent = min(ticks, MAX_QUIET_TICKS)
         self._ticks += ticks - silent
-        self._out(self._zeros(silent))
+        self._emit(self._zeros(silent))
 
-    def _make_up(self, piece: Piece) -> None:
-        """The copy is of what is just before the packet; a guess goes on from what was heard last."""
+    def _conceal(self, piece: Piece) -> None:
+        """Conceal a gap, and recover its end from the copy in the packet after it."""
         self.concealed += piece.lost
         copied = min(piece.lost, piece.ticks)
         guessed = min(piece.lost - copied, MAX_GUESS_TICKS)
@@ -218,19 +218,19 @@ class VoiceReceiver:
         left = piece.lost - copied - guessed
         while guessed:
             step = min(guessed, FRAME_TICKS)
-            self._out(self._decoder.conceal(step))
+            self._emit(self._decoder.conceal(step))
             guessed -= step
         if left:
-            self._quiet(left)
+            self._emit_silence(left)
         if copied % _STEP_TICKS:
-            self._out(self._zeros(copied))
+            self._emit(self._zeros(copied))
         else:
-            self._out(self._decoder.recover(piece.payload, copied))
+            self._emit(self._decoder.recover(piece.payload, copied))
 
     def _zeros(self, ticks: int) -> Samples:
         return np.zeros(ticks * self._sample_rate // CLOCK_RATE, np.int16)
 
-    def _out(self, samples: Samples) -> None:
+    def _emit(self, samples: Samples) -> None:
         pts_ns = self._ticks * NS_PER_S // CLOCK_RATE
         self._ticks += len(samples) * CLOCK_RATE // self._sample_rate
         now_ns = self._clock.now_ns()
@@ -243,4 +243,4 @@ class VoiceReceiver:
 
 
 def _nowhere(samples: Samples, pts_ns: int) -> None:
-    """For what comes after the end."""
+    """Ignore audio after the end."""

@@ -1,4 +1,4 @@
-"""RTP and RTCP packets (RFC 3550) as far as one voice each way needs them: bytes to numbers and back."""
+"""RTP and RTCP packets (RFC 3550) for one audio stream each way: parse and pack."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RTCP_SR, RTCP_RR, RTCP_SDES, RTCP_BYE = 200, 201, 202, 203
 _CNAME = 1
 MAX_BLOCKS = 31
 _NTP_EPOCH_S = 2_208_988_800
-"""Where the clock of this machine's wall is not read, 1900 is this long before the clock's zero: see `ntp`."""
+"""Seconds from 1900 to the zero of the worker's clock, as `ntp` counts them; the wall clock is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class RtpPacket:
-    """What matters of a packet. ``arrived`` order is the caller's."""
+    """The header fields in use, and the payload."""
 
     payload_type: int
     sequence: int
@@ -33,23 +33,23 @@ class RtpPacket:
 
 @dataclass(frozen=True, slots=True)
 class ReportBlock:
-    """What a receiver says of what we send (RFC 3550, section 6.4.1)."""
+    """A receiver's report about our stream (RFC 3550, section 6.4.1)."""
 
     ssrc: int
     fraction_lost: float
-    """Since its last report, 0 to 1."""
+    """Since the last report, 0 to 1."""
     lost: int
     highest: int
     jitter: int
     """In RTP timestamps."""
     last_sr: int
     delay: int
-    """Since that came, in 1/65536 s."""
+    """Time since the receiver got that sender report, in 1/65536 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class SenderReport:
-    """When a sender says it is (RFC 3550, section 6.4.1)."""
+    """A sender's clock and counts (RFC 3550, section 6.4.1)."""
 
     ssrc: int
     ntp: int
@@ -60,29 +60,29 @@ class SenderReport:
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """A sender has ended (RFC 3550, section 6.6)."""
+    """The end of a stream (RFC 3550, section 6.6)."""
 
     ssrc: int
 
 
 def ntp(now_ns: int) -> int:
-    """A clock's time as a 64 bit NTP timestamp. It need not be the wall's: RFC 3550, section 6.4.1."""
+    """Convert a clock's time to a 64 bit NTP timestamp. RFC 3550, section 6.4.1, does not require the wall clock."""
     seconds, rest = divmod(now_ns, NS_PER_S)
     return ((seconds + _NTP_EPOCH_S) & 0xFFFFFFFF) << 32 | (rest << 32) // NS_PER_S
 
 
 def pack_rtp(payload_type: int, sequence: int, timestamp: int, ssrc: int, payload: bytes) -> bytes:
-    """One packet, with no extension and no marker."""
+    """Pack one packet without extension or marker."""
     return _RTP.pack(0x80, payload_type, sequence, timestamp, ssrc) + payload
 
 
 def is_rtcp(packet: bytes) -> bool:
-    """Which of the two a packet on a shared port is (RFC 5761, section 4)."""
+    """Return True for RTCP, False for RTP, on a shared port (RFC 5761, section 4)."""
     return len(packet) > 1 and 192 <= packet[1] <= 223
 
 
 def parse_rtp(packet: bytes) -> RtpPacket | None:
-    """None where it is none (RFC 3550, section 5.1). Header extensions are passed over."""
+    """Parse an RTP packet (RFC 3550, section 5.1), skipping header extensions. Return None for anything else."""
     size = len(packet)
     if size < 12:
         return None
@@ -105,7 +105,7 @@ def parse_rtp(packet: bytes) -> RtpPacket | None:
 
 
 def pack_report(report: SenderReport, cname: str, blocks: list[tuple[int, ...]]) -> bytes:
-    """A compound packet: a sender's report with blocks of what it receives, and its name (RFC 3550, section 6.1)."""
+    """Pack a compound packet: sender report, report blocks, and the CNAME (RFC 3550, section 6.1)."""
     body = b"".join(_BLOCK.pack(*block) for block in blocks[:MAX_BLOCKS])
     words = 6 + 6 * len(blocks[:MAX_BLOCKS])
     sender = _SENDER.pack(
@@ -116,7 +116,7 @@ def pack_report(report: SenderReport, cname: str, blocks: list[tuple[int, ...]])
 
 
 def pack_receiver_report(ssrc: int, cname: str, blocks: list[tuple[int, ...]]) -> bytes:
-    """The same of somebody who sends nothing (RFC 3550, section 6.4.2)."""
+    """Pack a receiver report and the CNAME, for an end that sends no audio (RFC 3550, section 6.4.2)."""
     body = b"".join(_BLOCK.pack(*block) for block in blocks[:MAX_BLOCKS])
     count = len(blocks[:MAX_BLOCKS])
     return _RTCP.pack(0x80 | count, RTCP_RR, 1 + 6 * count, ssrc) + body + _pack_name(ssrc, cname)
@@ -130,18 +130,18 @@ def _pack_name(ssrc: int, cname: str) -> bytes:
 
 
 def pack_bye(ssrc: int) -> bytes:
-    """We send no more."""
+    """Pack the end of our stream."""
     return _RTCP.pack(0x81, RTCP_BYE, 1, ssrc)
 
 
 def block(ssrc: int, fraction: int, lost: int, highest: int, jitter: int, last_sr: int, delay: int) -> tuple[int, ...]:
-    """A report block's six words: ``fraction`` in 1/256, ``lost`` as a signed 24 bit number."""
+    """Return the six words of a report block. ``fraction`` is in 1/256, ``lost`` a signed 24 bit number."""
     lost = max(-0x800000, min(0x7FFFFF, lost)) & 0xFFFFFF
     return ssrc, (fraction & 0xFF) << 24 | lost, highest & 0xFFFFFFFF, jitter, last_sr, delay & 0xFFFFFFFF
 
 
 def parse_rtcp(data: bytes) -> Iterator[SenderReport | ReportBlock | Bye]:
-    """What a compound packet says; it ends where something in it is malformed. Other packets are passed over."""
+    """Yield the reports of a compound packet, skipping other packet types; stop at the first malformed packet."""
     at = 0
     while len(data) - at >= 8:
         first, kind, words = struct.unpack_from("!BBH", data, at)

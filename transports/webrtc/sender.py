@@ -1,14 +1,13 @@
-"""The bot's voice on the wire: one RTP packet each 20 ms from connection to close, silence among them.
+"""Sends the bot's voice: one RTP packet every 20 ms from connection to close, speech or silence.
 
-The schedule is one for the whole connection: slot k has the timestamp 960 k and goes out at ``start + 20 k`` ms. So
-timestamps go on with real time however long the call is, no two packets have the same, none is left out, and
-the receiver's buffer finds nothing to adapt to. What the bot says takes the place of the silence of the next slots.
+One schedule serves the whole connection: slot k has the timestamp 960 k and is sent at ``start + 20 k`` ms. Timestamps
+keep pace with real time, each is used once, none is skipped, and the receiver's buffer has nothing to
+adapt to. Speech replaces the silence of the next slots.
 
-- The first 20 ms of a response go out *at once*, ahead of their slot by what is left of the one before (under 20 ms).
-- What follows waits for its slot: at most what the pacer gives ahead of time (`Transport.lead_ms`), and that is what
-  `clear` still can drop.
-- After a stall, all slots that are due go out at once, and the next is on the schedule again. The pacer had the same
-  stall, and gets one turn of the event loop to bring what is due before silence is sent in the middle of a word.
+- The first 20 ms of a response are sent *at once*, ahead of their slot by the rest of the current one (under 20 ms).
+- Later audio waits for its slot. At most the pacer's lead waits (`Transport.lead_ms`); `clear` can still drop it.
+- After a stall, all overdue slots are sent at once, and the next is on schedule again. The pacer had the same stall, so
+  it gets one turn of the event loop to deliver overdue speech before silence is sent in the middle of a word.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ from .rtp import ReportBlock, SenderReport, ntp, pack_bye, pack_receiver_report,
 
 SLOT_NS = FRAME_MS * NS_PER_MS
 TAIL_SLOTS = 3
-"""Slots of silence that are encoded after speech, with what the encoder still has of it, before the ready packet."""
+"""Slots of silence that are encoded after speech, with the encoder's rest of it, before the prepared packet is used."""
 REPORT_SLOTS = 100
-"""A sender's report each 2 s: more often than RFC 3550's 5 s, for few are as cheap as those of one voice."""
+"""Slots between sender reports: one report in 2 s. RFC 3550 has 5 s; for one voice, more reports cost little."""
 LATE_NS = 4 * NS_PER_MS
-"""A timer later than this was held up by a stall of the event loop."""
+"""A timer that fires later than this was delayed by a stall of the event loop."""
 EXCUSE_NS = 2 * NS_PER_MS
-"""How much longer speech is waited for after a stall."""
+"""Extra wait for speech after a stall."""
 MAX_BURST = 50
-"""Slots of silence that are sent late; what a longer stall has left out stays out."""
+"""Most slots that are sent late. Slots that a longer stall missed are skipped."""
 LOSSY = 0.02
-"""Above this loss, forward error correction is worth its bits (0 to 1)."""
+"""Loss from which forward error correction is worth its bits (0 to 1)."""
 MIN_PERCENT = 10
-"""What it is made for at least."""
+"""Least loss that forward error correction is set for, in percent."""
 CALM_REPORTS = 30
-"""After so many reports of no loss, about a minute, it is left off again."""
+"""Reports without loss (about a minute) after which forward error correction is turned off."""
 WAITING = 100
-"""Slots of speech that wait, at most."""
+"""Most slots of speech that wait."""
 
 
 class VoiceSender:
-    """Sends 20 ms of audio each 20 ms.
+    """Sends 20 ms of audio every 20 ms.
 
-    ``make_encoder`` gets the loss, in percent, that forward error correction is to be made for. ``transmit`` gets RTP
-    and ``control`` RTCP, neither encrypted; they must not wait.
+    ``make_encoder`` is called with the loss, in percent, to set forward error correction for. ``transmit`` takes RTP
+    packets and ``control`` RTCP packets, both not yet encrypted; neither function may block.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class VoiceSender:
         self._sequence = first_sequence & 0xFFFF
         self._first_timestamp = first_timestamp
         self._silence = encoder.silence()
-        # bound: WAITING slots of 20 ms, then the oldest is dropped; the pacer gives its lead of two or three
+        # bound: WAITING slots of 20 ms, then the oldest is dropped; the pacer sends its lead of two or three ahead
         self._waiting: deque[Samples] = deque(maxlen=WAITING)
         self._halted = False
         self._speaking = False
@@ -82,39 +81,39 @@ class VoiceSender:
         self._excused = False
         self._start_ns = 0
         self._slot = 0
-        """The next one."""
+        """The next slot."""
         self._timer: TimerHandle | None = None
         self._running = False
         self._loss_percent: int = 0
-        """What the encoder provides for."""
+        """The loss that the encoder is set for."""
         self._wanted_percent: int = 0
         self._calm = 0
-        """How many reports in a row have told of no loss."""
+        """Reports without loss in a row."""
         self.sends = True
-        """False: the client does not want to hear. The schedule goes on, and reports do; nothing else is sent."""
+        """False: the client does not want audio. The schedule and the reports continue; no audio is sent."""
         self.packets = 0
         self.octets = 0
         self.round_trip_ms: float | None = None
-        """As the other side's reports have it."""
+        """Round trip time, from the other side's reports."""
         self.blocks: Callable[[int], list[tuple[int, ...]]] = lambda now_ns: []
-        """What is received, for the reports."""
+        """Returns the report blocks about the received stream."""
 
     # --- the pacer's side ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin the schedule, with the slot that is now."""
+        """Start the schedule with the current slot."""
         if not self._running:
             self._running = True
             now_ns = self._clock.now_ns()
-            # The slots of all calls begin together: one turn of the event loop for them all, and warm caches.
+            # The slots of all calls start together: one turn of the event loop serves them all, with warm caches.
             self._start_ns = now_ns - now_ns % SLOT_NS
             self._tick()
 
     def send(self, samples: Samples, due_ns: int) -> None:
-        """The next 20 ms, int16 at the encoder's rate. Returns when they, or those before them, are on the wire.
+        """Queue the next 20 ms, int16 at the encoder's rate; send all audio that is due.
 
-        ``due_ns``: when they are to be heard, as the pacer has it. After a stall it tells apart what has to catch up
-        from what only begins now: that is not said in slots of the past.
+        ``due_ns``: the pacer's time for this audio. After a stall it distinguishes audio that must catch up from audio
+        that only starts now and must not use past slots.
         """
         if not self._running:
             return
@@ -132,21 +131,21 @@ class VoiceSender:
             self._speak()
 
     def clear(self) -> None:
-        """Drop what waits for its slot. From the next slot on there is silence."""
+        """Drop the waiting audio. Silence follows from the next slot on."""
         self._waiting.clear()
         self._speaking = False
 
     def pause(self) -> None:
-        """Silence from the next slot on; what waits is kept."""
+        """Send silence from the next slot on; keep the waiting audio."""
         self._halted = True
         self._speaking = False
 
     def resume(self) -> None:
-        """Send what `pause` kept, from the next slot on."""
+        """Send the audio that `pause` kept, from the next slot on."""
         self._halted = False
 
     def stop(self) -> None:
-        """Say that nothing more comes (RTCP BYE), and stop."""
+        """Send the end of the stream (RTCP BYE), and stop."""
         if not self._running:
             return
         self._running = False
@@ -161,7 +160,7 @@ class VoiceSender:
 
     @property
     def _due_ns(self) -> int:
-        """When the next slot goes out."""
+        """The time of the next slot."""
         return self._start_ns + self._slot * SLOT_NS
 
     def _tick(self) -> None:
@@ -184,7 +183,7 @@ class VoiceSender:
             self._timer = self._clock.call_at(self._due_ns, self._tick)
 
     def _skip(self, now_ns: int) -> None:
-        """Leave out what a long stall has left out."""
+        """Skip the slots that a long stall missed."""
         late_ns = now_ns - self._due_ns
         if late_ns > MAX_BURST * SLOT_NS:
             self._slot += late_ns // SLOT_NS
@@ -197,7 +196,7 @@ class VoiceSender:
     def _be_silent(self) -> None:
         self._speaking = False
         if self._wanted_percent != self._loss_percent and not self._tail:
-            # In silence, where the change of the codec is not heard.
+            # Changed in silence, so that the change is not audible.
             self._loss_percent = self._wanted_percent
             self._encoder = self._make_encoder(self._loss_percent)
             self._silence = self._encoder.silence()
@@ -209,7 +208,7 @@ class VoiceSender:
 
     def _put(self, payload: bytes) -> None:
         slot = self._slot
-        # First, so that a socket that raises costs its own 20 ms and not the schedule.
+        # Advance first: a socket that raises then costs its own 20 ms and not the schedule.
         self._slot = slot + 1
         if slot % REPORT_SLOTS == self.ssrc % REPORT_SLOTS:
             self._control(self._report(self._clock.now_ns()))
@@ -225,7 +224,7 @@ class VoiceSender:
     # --- reports ------------------------------------------------------------------------------------------------
 
     def _report(self, now_ns: int) -> bytes:
-        """Which timestamp is now: by the schedule, not by the last packet, which may have been early or late."""
+        """Pack a report. Its timestamp follows the schedule, not the last packet, which may have been early or late."""
         blocks = self.blocks(now_ns)
         if not self.sends:
             return pack_receiver_report(self.ssrc, self._cname, blocks)
@@ -235,7 +234,7 @@ class VoiceSender:
         return pack_report(report, self._cname, blocks)
 
     def heard(self, report: ReportBlock) -> None:
-        """What the other side says of what we sent: how much is lost is what the encoder provides for."""
+        """Take the other side's report: measure the round trip, and set the encoder for the reported loss."""
         if report.ssrc != self.ssrc:
             return
         if report.last_sr:
