@@ -84,3 +84,40 @@ def test_tests_and_examples_write_voxline_in_front() -> None:
                     names = [node.module or ""]
                 broken += [f"{file}: {name}" for name in names if name.split(".")[0] in ("pipeline", *WINGS)]
     assert broken == []
+
+
+FLOORS = (
+    ("service", "subprocess", "text", "session"),
+    ("audio", "stt", "tools", "tts", "turn_detection", "vad"),
+    ("llm",),
+    ("fallback", "openai"),
+    ("contracts", "conversation_pipeline", "testing"),
+)
+"""Folders of `processors/`, the lowest first. A folder imports lower folders only, so none of its own floor."""
+BESIDE_SESSION = ("conversation_pipeline", "testing")
+"""The session talks to services by frames alone. Only these two folders may import it."""
+
+
+def test_the_folders_of_processors_import_lower_floors_only() -> None:
+    floor_of = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
+    broken: list[str] = []
+    seen: set[str] = set()
+    for module in modules().values():
+        folder = processors_folder(module.name)
+        if not folder:
+            continue
+        seen.add(folder)
+        for name, node in imports(module):
+            other = processors_folder(name)
+            if not other or other == folder:
+                continue
+            if floor_of[folder] <= floor_of[other] or (other == "session" and folder not in BESIDE_SESSION):
+                broken.append(f"{module.line(node)} imports {name}")
+    assert seen == set(floor_of)
+    assert not broken, "\n".join(broken)
+
+
+def processors_folder(name: str) -> str:
+    """Folder (or module) right below `processors/`; empty for other modules and for `processors` itself."""
+    parts = name.split(".")
+    return parts[2] if parts[:2] == ["voxline", "processors"] and len(parts) > 2 else ""
