@@ -26,6 +26,8 @@ A message says what happened, where, what is allowed, and what to do.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -122,10 +124,47 @@ class RecordingError(VoxlineError):
 
 
 class MissingExtraError(VoxlineError, ImportError):
-    """A part needs a package that is not installed."""
+    """A part needs an optional package that is not installed. The message ends with the command that installs it."""
 
     def __init__(self, part: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{part} needs the package {package}, which is not installed. "
-            f"Install it with: pip install 'voxline[{extra}]'"
+            f"{part} needs the package {package}, which is not installed. Install it with: {install_command(extra)}"
         )
+
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Folder of the import package; in a checkout also the repository."""
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra into this Python.
+
+    In a checkout pip is pointed at the checkout. After an installation from a wheel it is pointed at that file, or, if
+    the file is gone, at the packages of the extra. Only an installation from an index can name ``voxline[extra]``.
+    """
+    # Loaded here: only errors need them.
+    import json
+    import shlex
+    import sys
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    targets = [f"voxline[{extra}]"]
+    if (ROOT / "pyproject.toml").is_file():
+        targets = ["-e", f"{ROOT}[{extra}]"]
+    else:
+        try:
+            installed = distribution("voxline")
+            origin = json.loads(installed.read_text("direct_url.json") or "{}")
+        except (PackageNotFoundError, ValueError):
+            return shlex.join([sys.executable, "-m", "pip", "install", *targets])
+        url = urlsplit(origin.get("url", ""))
+        wheel = url2pathname(url.path)
+        if url.scheme == "file" and Path(wheel).is_file():
+            targets = [f"{wheel}[{extra}]"]
+        elif url.scheme:
+            marker = re.compile(rf"""\s*;\s*extra\s*==\s*['"]{re.escape(extra)}['"]\s*$""")
+            needed = [marker.sub("", line) for line in installed.requires or () if marker.search(line)]
+            targets = needed or targets
+    return shlex.join([sys.executable, "-m", "pip", "install", *targets])

@@ -16,6 +16,7 @@ CALLER = ROOT / "examples" / "audio" / "caller.wav"
 
 BOT = '''
 from voxline.pipeline import Pipeline
+from voxline.pipeline.errors import install_command
 from voxline.processors import ScriptedLLM, ScriptedSTT, ScriptedTTS, SessionController, SileroVAD
 
 def make_pipeline(transport):
@@ -147,7 +148,7 @@ def test_a_pipeline_that_cannot_be_built(bot: Path, capsys: pytest.CaptureFixtur
 def test_a_package_that_is_missing(bot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     said = refused(capsys, "run", ROVER, "--input", CALLER, "--timeline", bot.parent / "a.png")
-    assert "pip install 'voxline[" in said
+    assert install_command("demo") in said
 
 
 def test_a_caller_that_is_not_there(bot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 from voxline.pipeline import MissingExtraError
+from voxline.pipeline.errors import install_command
 from voxline.tests.laws.source import ROOT, modules
 
 CORE = ["av", "soundfile", "pydantic"]
@@ -97,7 +98,7 @@ def test_a_missing_extra_says_which_and_how_to_install_it(case: str) -> None:
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
-    assert f"pip install 'voxline[{extra}]'" in out.stdout
+    assert install_command(extra) in out.stdout
 
 
 def test_every_extra_that_an_error_names_exists() -> None:

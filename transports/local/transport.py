@@ -10,7 +10,7 @@ import numpy as np
 
 from ...pipeline.audio import StreamResampler
 from ...pipeline.clock import NS_PER_MS, NS_PER_S, Clock, TimerHandle
-from ...pipeline.errors import TransportError
+from ...pipeline.errors import TransportError, install_command
 from ...pipeline.frames import ClientDisconnectedFrame, InputAudioFrame, Samples
 from ...pipeline.tasks import THREADS
 from ..base import Transport
@@ -62,7 +62,8 @@ class LocalTransport(Transport):
         if echo == "cancel" and not installed():
             log.warning(
                 'LocalTransport: the echo canceller needs the package livekit, and echo="gate" is used in its place. '
-                "Install it with: pip install 'voxline[local]'"
+                "Install it with: %s",
+                install_command("local"),
             )
             echo = "gate"
         self.echo: Echo = echo

@@ -329,7 +329,7 @@ def test_without_pytest_asyncio_only_the_fixture_is_missing(pytester: pytest.Pyt
     )
     result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-p", "no:voxline", "-p", "no:asyncio")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*MissingExtraError*pip install 'voxline[[]test]'*"])
+    result.stdout.fnmatch_lines(["*MissingExtraError*pip install*[[]test]*"])
 
 
 # --- a wrong processor fails the test, at once, and the message says so ---------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from voxline.pipeline.clock import SystemClock
-from voxline.pipeline.errors import MissingExtraError, ServiceError
+from voxline.pipeline.errors import MissingExtraError, ServiceError, install_command
 from voxline.processors.subprocess.parent import ChildProcess, ServiceCrashed, require_package
 from voxline.processors.subprocess.wire import MessageReader, WireError, encode
 
@@ -344,7 +344,7 @@ def test_the_error_for_a_missing_package_has_the_command_that_installs_it():
         require_package("PocketSphinx", "no_such_sphinx", "pocketsphinx", "speech")
     assert str(caught.value) == (
         "PocketSphinx needs the package pocketsphinx, which is not installed. "
-        "Install it with: pip install 'voxline[speech]'"
+        f"Install it with: {install_command('speech')}"
     )
 
 

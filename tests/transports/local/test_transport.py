@@ -32,6 +32,7 @@ from voxline.pipeline import (
     handles,
     source,
 )
+from voxline.pipeline.errors import install_command
 from voxline.tests.transports.local.card import CARDS, Crystal, FakeCard, plug_in
 from voxline.transports.local import Device, LocalTransport
 from voxline.transports.local.devices import LOST_MS, find
@@ -157,7 +158,7 @@ def test_a_missing_package_says_what_to_install() -> None:
         "try: LocalTransport()\nexcept ImportError as error: print(error)"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert "pip install 'voxline[local]'" in out
+    assert install_command("local") in out
 
 
 def test_the_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,7 @@ def test_without_the_canceller_it_is_a_gate_and_that_is_said(
     monkeypatch.setattr("voxline.transports.local.transport.installed", lambda: False)
     with caplog.at_level(logging.WARNING, "voxline"):
         assert LocalTransport().echo == "gate"
-    assert "pip install 'voxline[local]'" in caplog.text
+    assert install_command("local") in caplog.text
 
 
 # --- audio ------------------------------------------------------------------------------------------------------------

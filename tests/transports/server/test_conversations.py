@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.pipeline import Pipeline, VirtualClock
+from voxline.pipeline.errors import install_command
 from voxline.tests.transports.server.rig import mirror
 from voxline.transports.base import Transport
 from voxline.transports.memory import MemoryTransport
@@ -118,7 +119,7 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(blocke
     out: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtraError" in out.stderr
     assert f"needs the package {blocked}" in out.stderr
-    assert "pip install 'voxline[webrtc]'" in out.stderr
+    assert install_command("webrtc") in out.stderr
 
 
 def test_without_webrtc_the_server_needs_no_aiortc() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from voxline.pipeline.errors import install_command
+
 
 def test_a_missing_extra_says_how_to_install_it():
     script = (
@@ -13,4 +15,4 @@ def test_a_missing_extra_says_how_to_install_it():
         "try:\n    import voxline.transports.websocket\nexcept MissingExtraError as error:\n    print(error)"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert "pip install 'voxline[websocket]'" in said
+    assert install_command("websocket") in said
