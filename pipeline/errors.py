@@ -26,7 +26,7 @@ A message says what happened, where, what is allowed, and what to do.
 
 from __future__ import annotations
 
-import re
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -133,38 +133,17 @@ class MissingExtraError(VoxlineError, ImportError):
 
 
 ROOT = Path(__file__).resolve().parent.parent
-"""Folder of the import package; in a checkout also the repository."""
+"""Folder of the import package. In a checkout it is also the folder of `pyproject.toml`."""
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra into this Python.
+    """Return the command that installs an extra into the Python that runs.
 
-    In a checkout pip is pointed at the checkout. After an installation from a wheel it is pointed at that file, or, if
-    the file is gone, at the packages of the extra. Only an installation from an index can name ``voxline[extra]``.
+    In a checkout pip takes the extra from there. Elsewhere the package is installed already, from a wheel or an index:
+    pip keeps it, adds the packages of the extra, and needs no index to have voxline.
     """
-    # Loaded here: only errors need them.
-    import json
-    import shlex
-    import sys
-    from importlib.metadata import PackageNotFoundError, distribution
-    from urllib.parse import urlsplit
-    from urllib.request import url2pathname
+    import shlex  # loaded here: only a failure needs it
 
-    targets = [f"voxline[{extra}]"]
-    if (ROOT / "pyproject.toml").is_file():
-        targets = ["-e", f"{ROOT}[{extra}]"]
-    else:
-        try:
-            installed = distribution("voxline")
-            origin = json.loads(installed.read_text("direct_url.json") or "{}")
-        except (PackageNotFoundError, ValueError):
-            return shlex.join([sys.executable, "-m", "pip", "install", *targets])
-        url = urlsplit(origin.get("url", ""))
-        wheel = url2pathname(url.path)
-        if url.scheme == "file" and Path(wheel).is_file():
-            targets = [f"{wheel}[{extra}]"]
-        elif url.scheme:
-            marker = re.compile(rf"""\s*;\s*extra\s*==\s*['"]{re.escape(extra)}['"]\s*$""")
-            needed = [marker.sub("", line) for line in installed.requires or () if marker.search(line)]
-            targets = needed or targets
-    return shlex.join([sys.executable, "-m", "pip", "install", *targets])
+    editable = (ROOT / "pyproject.toml").is_file()
+    target = ["-e", f"{ROOT}[{extra}]"] if editable else [f"voxline[{extra}]"]
+    return shlex.join([sys.executable, "-m", "pip", "install", *target])

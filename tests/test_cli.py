@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from voxline.cli import main
+from voxline.pipeline.errors import install_command
 from voxline.tests.places import ROOT
 
 ROVER = ROOT / "examples" / "rover.py"
@@ -16,7 +17,6 @@ CALLER = ROOT / "examples" / "audio" / "caller.wav"
 
 BOT = '''
 from voxline.pipeline import Pipeline
-from voxline.pipeline.errors import install_command
 from voxline.processors import ScriptedLLM, ScriptedSTT, ScriptedTTS, SessionController, SileroVAD
 
 def make_pipeline(transport):
