@@ -110,7 +110,7 @@ class Noted(WebRTCTransport):
 class WithoutWords(EspeakTTS):
     """A voice that does not tell when its words begin; the log knows it all the same."""
 
-    tells_words: ClassVar[bool] = False
+    reports_words: ClassVar[bool] = False
     align_words = True
     log: Log
 

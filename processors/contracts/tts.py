@@ -111,9 +111,9 @@ class _TTSSuite(Suite[TTS[Any]]):
         self._words(adapter, chunks)
 
     def _words(self, adapter: TTS[Any], chunks: Sequence[SpeechChunk]) -> None:
-        self.rule = "tells_words says whether words are told"
+        self.rule = "reports_words matches the chunks"
         words = [word for chunk in chunks for word in chunk.words]
-        self.expect(bool(words) == adapter.tells_words, f"words: {adapter.tells_words}", f"{len(words)} words")
+        self.expect(bool(words) == adapter.reports_words, f"words: {adapter.reports_words}", f"{len(words)} words")
         self.rule = "words come in their order, within the text and within the sound"
         offsets = [word.char_offset for word in words]
         self.expect(offsets == sorted(set(offsets)), "places in the text that grow", offsets)

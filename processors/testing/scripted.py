@@ -263,7 +263,7 @@ class ScriptedTTS(Scripted, TTS):
     ) -> None:
         self.settings = settings_of("ScriptedTTS", ServiceSettings, **{**_ONCE, **limits})
         self.connects = iter(connects)
-        self.tells_words = timed  # pyright: ignore[reportAttributeAccessIssue]
+        self.reports_words = timed  # pyright: ignore[reportAttributeAccessIssue]
         self._chunks = max(1, round(word_ms / CHUNK_MS))
         self._delay_ms, self._between_ms = delay_ms, between_ms
         self._rate = sample_rate
@@ -284,7 +284,7 @@ class ScriptedTTS(Scripted, TTS):
         await self.clock.sleep(self._delay_ms / 1000)
         for word in re.finditer(r"\S+", text):
             for number in range(self._chunks):
-                words = () if number or not self.tells_words else (WordStart(word.start(), 0.0),)
+                words = () if number or not self.reports_words else (WordStart(word.start(), 0.0),)
                 yield SpeechChunk(self._tone, self._rate, words)
                 if self._between_ms:
                     await self.clock.sleep(self._between_ms / 1000)

@@ -39,7 +39,7 @@ class TTS(Service[S]):
     kind: ClassVar[str] = "tts"
     language: str = "en"
     """Language of the words that replace unspeakable text (a block of code, for example), and of `align_words`."""
-    tells_words: ClassVar[bool] = False
+    reports_words: ClassVar[bool] = False
     """True if the chunks report when words begin. If not, words are aligned or interpolated."""
     align_words: bool = False
     """Find the words of a voice that reports none by comparison with eSpeak NG, if that is installed (the extra
@@ -117,7 +117,7 @@ class TTS(Service[S]):
 
         async def ask(member: TTS[Any]) -> AsyncGenerator[SpeechChunk]:
             reference = self._reference if _needs_alignment(member) else None
-            text = sentence.text[timing.start_attempt(timed=member.tells_words or reference is not None) :]
+            text = sentence.text[timing.start_attempt(timed=member.reports_words or reference is not None) :]
             chunks = _spoken(member, text)
             if reference is not None:
                 aligned = AlignedSpeech(
@@ -155,7 +155,7 @@ class TTS(Service[S]):
 
 
 def _needs_alignment(member: Service[Any]) -> bool:
-    return isinstance(member, TTS) and member.align_words and not member.tells_words
+    return isinstance(member, TTS) and member.align_words and not member.reports_words
 
 
 async def _spoken(member: TTS[Any], text: str) -> AsyncGenerator[SpeechChunk]:

@@ -37,7 +37,7 @@ class EspeakTTS(OwnsProcess[EspeakProcess], TTS[EspeakSettings]):
     pipeline; the error lists similar ones.
     """
 
-    tells_words: ClassVar[bool] = True
+    reports_words: ClassVar[bool] = True
     reconnect_for: ClassVar[frozenset[str]] = frozenset({"voice", "rate_wpm", "pitch"})
 
     def __init__(self, voice: str = "en-us", *, rate_wpm: int = 175, pitch: int = 50, **limits: Unpack[Limits]) -> None:

@@ -399,7 +399,7 @@ class FaultyTTS(Faulty, TTS):
     ) -> None:
         self.set_up(book, dice, name, stubborn)
         self.settings = settings
-        self.tells_words = timed  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+        self.reports_words = timed  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
         return {OutputAudioFrame: AudioFormat((RATE,), (1,))}
@@ -414,9 +414,9 @@ class FaultyTTS(Faulty, TTS):
             for word in re.finditer(r"\S+", text):
                 value = book.next_value()
                 # A voice that does not tell when words begin is taken to speak at this speed.
-                speed = CHARACTERS_PER_S * (3 if self.tells_words else 1)
+                speed = CHARACTERS_PER_S * (3 if self.reports_words else 1)
                 samples = np.full(round((len(word[0]) + 1) / speed * RATE), value, np.int16)
-                book.spoken[value] = Spoken(word[0], self.response, attempt, self.tells_words, len(samples))
+                book.spoken[value] = Spoken(word[0], self.response, attempt, self.reports_words, len(samples))
                 at = 0
                 while at < len(samples):
                     if lot.what and pieces == lot.at:
@@ -424,7 +424,7 @@ class FaultyTTS(Faulty, TTS):
                             yield junk
                     pieces += 1
                     size = dice.choice([200, 400, 1_600])
-                    words = (WordStart(word.start(), 0.0),) if at == 0 and self.tells_words else ()
+                    words = (WordStart(word.start(), 0.0),) if at == 0 and self.reports_words else ()
                     yield SpeechChunk(samples[at : at + size], RATE, words)
                     at += size
                     await self.clock.sleep(dice.choice([0.0, 0.0, 0.02]))

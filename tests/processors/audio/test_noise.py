@@ -153,7 +153,7 @@ async def test_no_sample_is_lost_doubled_or_moved_whatever_fails(data: st.DataOb
 # --- failures ------------------------------------------------------------------------------------------------
 
 
-async def test_where_the_model_fails_audio_passes_as_it_is_and_one_error_says_so(harness: Harness):
+async def test_if_the_model_fails_audio_passes_unchanged_with_one_error(harness: Harness):
     model = Late(fails_at=range(4, 40), mark=10_000)
     bench = await harness(NoiseSuppressor(model))
     await hear(bench, ramp(320 * 10), fails=True)
@@ -196,7 +196,7 @@ async def test_after_its_rest_it_goes_on_and_has_heard_what_was_before(harness: 
     assert set(marks[320 * 20 :]) == {10_000}
 
 
-async def test_what_passes_as_it_is_is_the_very_same_frame(harness: Harness):
+async def test_unchanged_audio_passes_by_identity(harness: Harness):
     bench = await harness(NoiseSuppressor(Late(fails_at=range(100))))
     frame = InputAudioFrame(ramp(320), RATE, 5)
     await bench.send(frame)
@@ -220,7 +220,7 @@ async def test_the_next_takes_over_in_the_middle_and_the_first_comes_back(harnes
     assert bench.errors == []
 
 
-async def test_who_is_late_three_times_in_a_row_has_failed(harness: Harness):
+async def test_a_model_that_is_late_three_times_in_a_row_has_failed(harness: Harness):
     first, second = Late(mark=10_000), Late(mark=-10_000)
     bench = await harness(FallbackNoise([NoiseSuppressor(first), NoiseSuppressor(second)]))
     first.bench = bench
@@ -284,7 +284,7 @@ def test_a_transport_at_another_rate_is_found_when_the_pipeline_is_built():
     Pipeline([MemoryTransport(sample_rate=48_000).input(), Resampler(RATE), NoiseSuppressor(Late())])
 
 
-def test_members_that_do_not_fit_are_told_at_once():
+def test_members_of_different_rates_raise():
     other = Late()
     other.sample_rate = 8_000
     with pytest.raises(SettingsError, match="Late takes 16000 Hz and Late 8000 Hz"):
@@ -299,7 +299,7 @@ def test_members_that_do_not_fit_are_told_at_once():
 
 
 def nothing_is_installed(name: str) -> None:
-    """In the place of `importlib.util.find_spec`."""
+    """Replacement of `importlib.util.find_spec`."""
 
 
 def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
@@ -309,7 +309,7 @@ def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypa
 
 
 @pytest.mark.parametrize("rate", [11_025, 44_100])
-def test_a_rate_that_it_does_not_know_is_told_at_once(rate: int):
+def test_an_unknown_rate_raises(rate: int):
     with pytest.raises(SettingsError, match="8000, 16000, 32000, 48000 Hz"):
         NoiseSuppressor(sample_rate=rate)
 
@@ -328,7 +328,7 @@ def voice(rate: int) -> Samples:
 
 @pytest.mark.usefixtures("webrtc")
 @pytest.mark.parametrize("rate", DELAY_SAMPLES)
-async def test_it_is_as_late_as_it_says_so_times_stay_right(harness: Harness, rate: int):
+async def test_the_delay_is_as_declared_so_times_stay_correct(harness: Harness, rate: int):
     bench = await harness(NoiseSuppressor(sample_rate=rate))
     samples = voice(rate)
     await hear(bench, samples, rate // 50, rate)

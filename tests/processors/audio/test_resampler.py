@@ -53,7 +53,7 @@ async def test_the_time_of_the_first_sample_stays_right(harness: Any):
         position += len(frame.samples)
 
 
-async def test_what_has_the_rate_passes_as_it_is(harness: Any):
+async def test_a_frame_at_the_rate_passes_by_identity(harness: Any):
     bench = await harness(Resampler(16_000))
     heard, said = InputAudioFrame(silence(20, 16_000), 16_000), OutputAudioFrame(silence(20, 16_000), 16_000)
     await bench.send(heard, said)

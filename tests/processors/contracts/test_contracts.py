@@ -53,7 +53,7 @@ log = logging.getLogger("an adapter")
 class Good(TTS):
     """A voice that keeps the contract: 60 ms for each word."""
 
-    tells_words: ClassVar[bool] = True
+    reports_words: ClassVar[bool] = True
     broken = False
     open = False
 
@@ -79,7 +79,7 @@ class Good(TTS):
 
 
 class Untimed(Good):
-    tells_words: ClassVar[bool] = False
+    reports_words: ClassVar[bool] = False
 
     def chunk(self, offset: int) -> SpeechChunk:
         return SpeechChunk(np.full(60, 9, np.int16), 1_000)
@@ -418,7 +418,7 @@ class LogsTheKey(Good):
         (Inaudible, "chunks of int16", "silence"),
         (AnotherRate, "the rate that makes() says", "1100"),
         (NoRate, "the rate that makes() says", "None"),
-        (TellsNoWords, "tells_words says", "0 words"),
+        (TellsNoWords, "reports_words matches", "0 words"),
         (WordsBackwards, WORDS, "that grow"),
         (WordsBeyondTheText, WORDS, "0 to 26"),
         (WordsBeyondTheSound, WORDS, "starts from 0"),

@@ -393,7 +393,7 @@ async def test_an_interruption_while_it_connects_leaves_nothing_half_done(harnes
     await bench.interrupt()
     await bench.send(TextFrame("ho"), response=2)
     assert texts(bench) == ["ho!"]
-    # What the second one had begun was given back before the third.
+    # `disconnect` of the second connection ran before the third `connect`.
     assert [line for line in oracle.log if "connect" in line] == [*["connect", "disconnect"] * 2, "connect"]
 
 

@@ -54,7 +54,7 @@ ENCODER_NOTES: dict[str, str | int] = {
 
 
 def encoder(notes: Mapping[str, str | int] = ENCODER_NOTES) -> bytes:
-    """How loud the lower and the upper half of the bands are, each 40 ms: shape ``(n, 2, 2)``."""
+    """Levels of the lower and the upper half of the bands, per 40 ms: shape ``(n, 2, 2)``."""
     nodes = [
         _constant("halves", 0, CHUNK_FRAMES // 4, 4, 2, 40),
         node("Reshape", ["x", "halves"], "split"),
@@ -88,7 +88,7 @@ def decoder(vocab_size: int = len(TOKENS)) -> bytes:
 
 
 def joiner() -> bytes:
-    """What is heard, and what must not follow."""
+    """Recognised tokens, and tokens that must not follow."""
     nodes = [
         #               blank, low, high, er, unused
         *_matrix("heard", [[0, 1, 0, 0, 0], [0, 0, 1, 1, 0]]),
@@ -137,7 +137,7 @@ def nemo_ctc(folder: Path) -> Path:
     nodes = [
         _constant("quarters", 0, 2, 40, CHUNK_FRAMES // 4, 4),
         node("Reshape", ["audio_signal", "quarters"], "split"),
-        # Of all that is heard, the lower half: the first of two.
+        # The lower half of the bands: the first of two.
         node("ReduceMean", ["split"], "levels", axes=[2, 4], keepdims=0),
         *_matrix("heard", [[1, 0], [0, 0]]),
         node("Transpose", ["levels"], "in_time", perm=[0, 2, 1]),

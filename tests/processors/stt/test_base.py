@@ -136,7 +136,7 @@ def metrics(bench: Bench) -> list[ServiceMetricsFrame]:
 # --- utterances -------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_said_between_start_and_stop_is_one_transcription(harness: Harness):
+async def test_speech_between_start_and_stop_is_one_transcription(harness: Harness):
     talk = await talk_of(harness, Ears())
     await talk.audio(3)
     await talk.says(5)
@@ -187,7 +187,7 @@ async def test_nothing_understood_is_an_empty_text(harness: Harness):
     assert [frame.text for frame in finals(talk.bench)] == ["", ""]
 
 
-async def test_what_it_understands_so_far_is_told(harness: Harness):
+async def test_interim_texts_are_pushed(harness: Harness):
     talk = await talk_of(harness, Ears([1, INTERIM, 1, INTERIM]))
     await talk.says(3)
     told = [frame for frame in talk.bench.down if isinstance(frame, InterimTranscriptionFrame | TranscriptionFrame)]
@@ -218,7 +218,7 @@ async def test_several_after_the_end_are_pieces_too(harness: Harness):
     ]
 
 
-async def test_a_piece_without_words_is_not_told(harness: Harness):
+async def test_a_piece_without_words_is_not_pushed(harness: Harness):
     talk = await talk_of(harness, Ears([2, Transcript("")]))
     await talk.says(3)
     assert [frame.more for frame in finals(talk.bench)] == [False]
@@ -302,7 +302,7 @@ async def test_one_that_hangs_while_the_user_speaks_is_noticed_and_what_they_sai
 
 @pytest.mark.parametrize("kind", [ServiceDownError, BadAnswerError])
 @pytest.mark.parametrize("chunks", [0, 1, 4, 9])
-async def test_after_a_failure_all_that_was_not_told_is_heard_again(
+async def test_after_a_failure_all_audio_without_a_final_text_is_read_again(
     harness: Harness, kind: type[Exception], chunks: int
 ):
     ears = Ears([chunks, kind("Gone.")])
@@ -313,7 +313,7 @@ async def test_after_a_failure_all_that_was_not_told_is_heard_again(
     assert len(finals(talk.bench)) == 1
 
 
-async def test_what_was_told_is_not_told_again(harness: Harness):
+async def test_final_texts_are_not_repeated_after_a_failure(harness: Harness):
     ears = Ears([4, ("", 30), 1, ServiceDownError("Gone.")], [2, FINAL, ServiceDownError("Gone.")])
     talk = await talk_of(harness, ears)
     await talk.says(9)
@@ -328,7 +328,7 @@ async def test_of_a_long_utterance_the_newest_is_heard_again(harness: Harness):
     assert heard(talk.bench) == [*range(800, 1_200)]
 
 
-async def test_a_failure_when_all_is_told_costs_nothing_that_was_said(harness: Harness):
+async def test_a_failure_after_the_last_final_text_loses_nothing(harness: Harness):
     ears = Ears([9, FINAL, ServiceDownError("Gone.")])
     talk = await talk_of(harness, ears)
     await talk.says(9)
@@ -338,7 +338,7 @@ async def test_a_failure_when_all_is_told_costs_nothing_that_was_said(harness: H
     assert not any(frame.failed for frame in finals(talk.bench))
 
 
-async def test_where_all_have_failed_one_frame_says_so_and_an_error_and_the_next_is_heard(
+async def test_if_all_fail_there_is_a_failed_frame_and_an_error_and_the_next_utterance_works(
     harness: Harness,
 ):
     ears = Ears(*[[1, ServiceDownError("Gone.")]] * 3)
@@ -355,7 +355,7 @@ async def test_where_all_have_failed_one_frame_says_so_and_an_error_and_the_next
     assert not finals(talk.bench)[-1].failed
 
 
-async def test_what_was_told_before_all_failed_stays(harness: Harness):
+async def test_final_texts_before_the_last_failure_stay(harness: Harness):
     ears = Ears([2, FINAL, AuthenticationError("No key.")])
     talk = await talk_of(harness, ears)
     await talk.starts()
@@ -368,7 +368,7 @@ async def test_what_was_told_before_all_failed_stays(harness: Harness):
     ]
 
 
-async def test_who_speaks_again_while_it_is_tried_again_is_heard_after_that(harness: Harness):
+async def test_speech_during_a_retry_is_transcribed_afterwards(harness: Harness):
     ears = Ears([9, HANG], first_timeout_s=3)
     talk = await talk_of(harness, ears)
     await talk.says(9)
@@ -416,7 +416,7 @@ FRAMES = st.lists(
 def test_not_one_sample_is_lost_or_doubled_whatever_fails(
     script: list[list[Step]], talks: list[tuple[int, int, int]], preroll_ms: float
 ):
-    """Of each utterance, all texts together are its samples, each once and in order; one frame ends it."""
+    """The texts of an utterance are its samples, each once and in order; one frame ends it."""
 
     async def run() -> None:
         ears = Ears(*script, attempts=50, preroll_ms=preroll_ms, first_timeout_s=1, between_timeout_s=1)

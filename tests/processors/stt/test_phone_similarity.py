@@ -22,12 +22,12 @@ SPOKEN = st.lists(st.sampled_from(["AA", "IY", "S", "T", "M", "NG", "W", "+SPN+"
         ("", "", 1.0),
     ],
 )
-def test_likeness_is_the_share_that_needs_no_edit(ours: str, theirs: str, share: float):
+def test_similarity_is_the_share_that_needs_no_edit(ours: str, theirs: str, share: float):
     assert phone_similarity(ours.split(), theirs.split()) == pytest.approx(share)
 
 
 @given(SPOKEN, SPOKEN)
-def test_likeness_is_mutual_and_whole_only_for_the_same(one: list[str], other: list[str]):
+def test_similarity_is_symmetric_and_1_only_for_equal_sequences(one: list[str], other: list[str]):
     share = phone_similarity(one, other)
     assert 0 <= share <= 1
     assert share == phone_similarity(other, one)

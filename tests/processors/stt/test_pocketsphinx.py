@@ -177,7 +177,7 @@ async def test_while_the_user_speaks_it_tells_what_it_has_heard_so_far(harness: 
     assert last < kinds.index(UserStoppedSpeakingFrame) < kinds.index(TranscriptionFrame)
 
 
-async def test_stop_is_told_long_before_the_silence_that_ends_it(harness: Harness):
+async def test_stop_is_reported_long_before_the_silence_that_ends_it(harness: Harness):
     bench = await bench_of(harness, PocketSphinxSTT(GRAMMAR, interim_ms=100))
     await say(bench, "stop")
     first = next(n for n, frame in enumerate(bench.down) if frame == InterimTranscriptionFrame("stop"))
@@ -185,7 +185,7 @@ async def test_stop_is_told_long_before_the_silence_that_ends_it(harness: Harnes
     assert sum(frame.duration_ms for frame in bench.down[first:end] if isinstance(frame, InputAudioFrame)) > 300
 
 
-async def test_a_grammar_s_words_are_not_told_where_nobody_said_them(harness: Harness):
+async def test_a_grammar_s_words_are_not_reported_for_other_speech(harness: Harness):
     bench = await bench_of(harness, PocketSphinxSTT(GRAMMAR, interim_ms=100))
     await say(bench, "what a lovely day it is today")
     told = interims(bench)
@@ -193,7 +193,7 @@ async def test_a_grammar_s_words_are_not_told_where_nobody_said_them(harness: Ha
     assert not {"stop", "turn left", "turn right"} & {*told}
 
 
-async def test_it_is_asked_no_more_often_than_is_wanted(harness: Harness, monkeypatch: pytest.MonkeyPatch):
+async def test_partial_texts_are_requested_at_the_interval_only(harness: Harness, monkeypatch: pytest.MonkeyPatch):
     asked: list[float] = []
     partial = PocketSphinxProcess.partial
 
@@ -214,7 +214,7 @@ async def test_it_is_asked_no_more_often_than_is_wanted(harness: Harness, monkey
     assert interims(bench) == []
 
 
-async def test_the_same_words_in_the_next_utterance_are_told_again(harness: Harness):
+async def test_the_same_words_in_the_next_utterance_are_reported_again(harness: Harness):
     bench = await bench_of(harness, PocketSphinxSTT(GRAMMAR, interim_ms=200))
     await say(bench, "stop")
     await say(bench, "stop")
@@ -281,7 +281,7 @@ async def breathe(bench: Bench, frames: list[InputAudioFrame]) -> None:
 
 
 @pytest.mark.parametrize("piece_ms", [2_000, 4_000])
-async def test_long_speech_is_told_in_pieces_and_no_word_is_lost_or_doubled(harness: Harness, piece_ms: int):
+async def test_long_speech_is_transcribed_in_pieces_and_no_word_is_lost_or_doubled(harness: Harness, piece_ms: int):
     bench = await bench_of(harness, PocketSphinxSTT(piece_ms=piece_ms))
     frames = monologue()
     await breathe(bench, frames)
@@ -291,7 +291,7 @@ async def test_long_speech_is_told_in_pieces_and_no_word_is_lost_or_doubled(harn
     said = transcripts(bench)
     assert len(said) == len(early) + 1
     words = " ".join(frame.text for frame in said).replace("goodbye", "good bye").split()
-    # What the language model makes of "what a lovely day" is not certain; all around it is.
+    # The language model's text for "what a lovely day" is not certain; all around it is.
     head, tail = "go forward ten meters turn left where are you", "go back three meters stop good bye"
     assert words[:9] == head.split()
     assert words[-7:] == tail.split()
@@ -318,7 +318,7 @@ async def test_with_a_grammar_nothing_is_cut(harness: Harness):
     assert [frame.text for frame in transcripts(bench)] == ["go forward ten meters"]
 
 
-async def test_a_piece_without_words_is_not_told_but_the_last_one_is(harness: Harness):
+async def test_a_piece_without_words_is_not_pushed_unless_it_is_the_last(harness: Harness):
     bench = await bench_of(harness, PocketSphinxSTT(piece_ms=1_000))
     await breathe(bench, chunks(np.zeros(16_000 * 3, np.int16)))
     assert transcripts(bench) == []
@@ -359,7 +359,7 @@ async def test_a_recogniser_that_dies_in_a_piece_hears_that_again_and_no_more(ha
 @pytest.mark.parametrize(
     "settings", [{"interim_ms": -1}, {"interim_ms": float("nan")}, {"piece_ms": -1}, {"piece_ms": 999}]
 )
-def test_settings_that_cannot_be_are_told_at_once(settings: dict[str, float]):
+def test_impossible_settings_raise(settings: dict[str, float]):
     with pytest.raises(SettingsError, match=f"PocketSphinxSTT: {next(iter(settings))} is .*, and should "):
         PocketSphinxSTT(**settings)  # pyright: ignore[reportArgumentType]
 
@@ -367,7 +367,7 @@ def test_settings_that_cannot_be_are_told_at_once(settings: dict[str, float]):
 # --- wrong from the start ------------------------------------------------------------------------------------
 
 
-def test_a_grammar_that_is_none_is_told_at_once():
+def test_a_wrong_grammar_raises_in_the_constructor():
     with pytest.raises(GrammarError):
         PocketSphinxSTT("public <c> = stop")
 
@@ -378,7 +378,7 @@ def test_audio_at_another_rate_is_found_when_the_pipeline_is_built():
 
 
 def nothing_is_installed(name: str) -> None:
-    """In the place of `importlib.util.find_spec`."""
+    """Replacement of `importlib.util.find_spec`."""
 
 
 def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
@@ -387,7 +387,7 @@ def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypa
         PocketSphinxSTT()
 
 
-async def test_a_grammar_that_is_none_is_told_to_who_sets_it(harness: Harness):
+async def test_a_wrong_grammar_raises_in_update(harness: Harness):
     stt = PocketSphinxSTT()
     await harness(stt)
     with pytest.raises(GrammarError):

@@ -57,7 +57,7 @@ TURNS: list[Turn] = json.loads((AUDIO / "caller.json").read_text())["turns"]
 
 
 def speech(turn: Turn, before_ms: int = 300, after_ms: int = 300) -> bytes:
-    """What a voice detector would cut out for a turn, with its pre-roll."""
+    """Audio of a turn, as a voice detector would cut it, with pre-roll."""
     with wave.open(str(AUDIO / "caller.wav")) as recording:
         pcm = recording.readframes(recording.getnframes())
     return pcm[(turn["start_ms"] - before_ms) * BYTES_PER_MS : (turn["end_ms"] + after_ms) * BYTES_PER_MS]
@@ -184,7 +184,7 @@ async def test_methods_out_of_order_and_half_samples_raise(sphinx: PocketSphinxP
         await sphinx.feed(b"\0\0\0")
 
 
-async def test_a_killed_process_is_told_and_starts_again(sphinx: PocketSphinxProcess):
+async def test_a_killed_process_raises_and_starts_again(sphinx: PocketSphinxProcess):
     await sphinx.start()
     assert sphinx.pid is not None
     await sphinx.begin()
@@ -211,7 +211,7 @@ async def test_a_killed_process_is_told_and_starts_again(sphinx: PocketSphinxPro
         ("", "line 1 of the grammar: expected the header"),
     ],
 )
-async def test_a_wrong_grammar_is_told_at_the_start(sphinx: PocketSphinxProcess, grammar: str, error: str):
+async def test_a_wrong_grammar_raises_at_the_start(sphinx: PocketSphinxProcess, grammar: str, error: str):
     with pytest.raises(GrammarError) as caught:
         await sphinx.start(grammar)
     assert str(caught.value).startswith(error)
@@ -220,7 +220,7 @@ async def test_a_wrong_grammar_is_told_at_the_start(sphinx: PocketSphinxProcess,
 
 
 def not_found(name: str) -> None:
-    """What `find_spec` answers for a package that is not installed."""
+    """Replacement of `find_spec`: no package is installed."""
 
 
 async def test_a_missing_package_raises_before_the_start(sphinx: PocketSphinxProcess, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""Where a long utterance is cut in two."""
+"""Segmenter: a long utterance is cut at a quiet place."""
 
 from itertools import pairwise
 
@@ -72,7 +72,7 @@ def test_every_sample_comes_once_and_in_order_and_the_cuts_are_at_the_quietest_p
     assert len(samples) - begins[-1] < piece
 
 
-def test_it_is_cut_in_the_pause():
+def test_the_cut_is_in_the_pause():
     speech = noise(30_000, dbfs=-26)
     speech[RATE * 13_700 // 1000 : RATE * 13_850 // 1000] = 0
     assert cut(speech, 15_000, [320])[1][0] == pytest.approx(RATE * 13.775, abs=RATE * 0.025)

@@ -88,7 +88,7 @@ async def test_an_utterance_is_one_transcript_with_the_times_of_its_words(harnes
     assert bench.now_ms == 0
 
 
-async def test_what_is_heard_so_far_is_told_while_the_user_speaks(harness: Harness, tmp_path: Path):
+async def test_interim_texts_are_pushed_while_the_user_speaks(harness: Harness, tmp_path: Path):
     bench = await bench_of(harness, SherpaSTT(write_transducer(tmp_path), interim_ms=200))
     await say(bench, sound("low", "high", "low"))
     assert interims(bench) == ["low", "low higher", "low higher low"]
@@ -116,7 +116,7 @@ async def test_one_utterance_after_the_other_begins_anew(harness: Harness, tmp_p
     assert texts(bench) == ["low higher", ""] * 3
 
 
-async def test_a_long_utterance_is_told_in_pieces_with_times_of_the_whole(harness: Harness, tmp_path: Path):
+async def test_pieces_of_a_long_utterance_have_times_from_its_start(harness: Harness, tmp_path: Path):
     bench = await bench_of(harness, SherpaSTT(write_transducer(tmp_path), piece_ms=1_500, interim_ms=0))
     await say(bench, sound("low", "silence", "high", "silence", "low", "silence", "high", "silence"))
     told = transcripts(bench)
@@ -211,11 +211,11 @@ DEADLY: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "cut off": WRONG["cut off"],
 }
-"""What sherpa-onnx itself refuses, or exits at; and one that it is spared."""
+"""Models that sherpa-onnx refuses or exits on, and one that never reaches it."""
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_model_is_told_in_a_sentence(tmp_path: Path, case: str):
+def test_a_wrong_model_is_refused_with_one_sentence(tmp_path: Path, case: str):
     spoil, message = WRONG[case]
     folder = write_transducer(tmp_path)
     spoil(folder)
@@ -226,9 +226,7 @@ def test_what_is_no_model_is_told_in_a_sentence(tmp_path: Path, case: str):
 
 
 @pytest.mark.parametrize("case", DEADLY)
-async def test_it_is_told_before_the_first_frame_and_nothing_is_left_running(
-    harness: Harness, tmp_path: Path, case: str
-):
+async def test_a_wrong_model_fails_the_start_and_leaves_no_process(harness: Harness, tmp_path: Path, case: str):
     spoil, message = DEADLY[case]
     folder = write_transducer(tmp_path)
     spoil(folder)
@@ -241,14 +239,14 @@ async def test_it_is_told_before_the_first_frame_and_nothing_is_left_running(
 @pytest.mark.parametrize(
     ("name", "message"), [("nowhere", "there is no folder"), ("transducer/tokens.txt", "is a file; it should")]
 )
-async def test_a_path_that_is_no_folder_is_told(harness: Harness, tmp_path: Path, name: str, message: str):
+async def test_a_path_that_is_not_a_folder_is_refused(harness: Harness, tmp_path: Path, name: str, message: str):
     write_transducer(tmp_path)
     with pytest.raises(BenchFailure, match=message):
         await bench_of(harness, SherpaSTT(tmp_path / name))
 
 
 @pytest.mark.parametrize("settings", [{"method": "best"}, {"piece_ms": 10}, {"threads": 0}, {"interim_ms": -1}])
-def test_settings_out_of_range_are_told_at_once(settings: dict[str, Any]):
+def test_settings_out_of_range_raise(settings: dict[str, Any]):
     with pytest.raises(SettingsError, match=next(iter(settings))):
         SherpaSTT("model", **settings)
 
@@ -260,7 +258,7 @@ def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypa
 
 
 def nothing_is_installed(name: str) -> None:
-    """In the place of `importlib.util.find_spec`."""
+    """Replacement of `importlib.util.find_spec`."""
 
 
 # --- words from tokens -----------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ async def bench_of(harness: Harness, stt: WhisperSTT) -> Bench:
 
 
 async def say(bench: Bench, ms: float = 2_000) -> None:
-    """Something of this length; what it is does not matter to the models of these tests."""
+    """Audio of this length; its content does not matter to the test models."""
     await bench.send(UserStartedSpeakingFrame(0))
     for frame in chunks(noise(ms), ms=100):
         await bench.send(frame)
@@ -78,7 +78,7 @@ async def test_without_the_times_of_words_it_is_the_same_text(harness: Harness, 
     assert transcripts(bench) == [TranscriptionFrame("go west", 2_000.0, 0.0)]
 
 
-async def test_one_utterance_after_the_other_and_each_is_told(harness: Harness, tmp_path: Path):
+async def test_each_utterance_has_its_transcription(harness: Harness, tmp_path: Path):
     bench = await bench_of(harness, WhisperSTT(write_whisper(tmp_path)))
     for _ in range(3):
         await say(bench, 1_000)
@@ -91,13 +91,13 @@ async def test_a_click_is_not_asked_about(harness: Harness, tmp_path: Path):
     assert texts(bench) == [""]
 
 
-async def test_what_is_silence_to_the_model_is_no_text(harness: Harness, tmp_path: Path):
+async def test_a_segment_of_silence_has_no_text(harness: Harness, tmp_path: Path):
     bench = await bench_of(harness, WhisperSTT(write_whisper(tmp_path, sure=False, silence=True)))
     await say(bench)
     assert texts(bench) == [""]
 
 
-async def test_what_it_is_sure_of_is_text_though_it_takes_it_for_silence(harness: Harness, tmp_path: Path):
+async def test_a_certain_segment_is_text_even_if_it_may_be_silence(harness: Harness, tmp_path: Path):
     bench = await bench_of(harness, WhisperSTT(write_whisper(tmp_path, silence=True)))
     await say(bench)
     assert texts(bench) == ["go west"]
@@ -113,7 +113,7 @@ async def test_a_loop_is_no_text(harness: Harness, tmp_path: Path):
     assert texts(bench)[1].startswith("go go go go")
 
 
-async def test_a_long_utterance_is_told_in_pieces_with_times_of_the_whole(harness: Harness, tmp_path: Path):
+async def test_pieces_of_a_long_utterance_have_times_from_its_start(harness: Harness, tmp_path: Path):
     bench = await bench_of(harness, WhisperSTT(write_whisper(tmp_path), piece_ms=5_000))
     await say(bench, 12_000)
     told = transcripts(bench)
@@ -210,7 +210,7 @@ UNLOADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_model_is_told_in_a_sentence(tmp_path: Path, case: str):
+def test_a_wrong_model_is_refused_with_one_sentence(tmp_path: Path, case: str):
     spoil, message = WRONG[case]
     folder = write_whisper(tmp_path)
     spoil(folder)
@@ -221,9 +221,7 @@ def test_what_is_no_model_is_told_in_a_sentence(tmp_path: Path, case: str):
 
 
 @pytest.mark.parametrize("case", UNLOADABLE)
-async def test_it_is_told_before_the_first_frame_and_nothing_is_left_running(
-    harness: Harness, tmp_path: Path, case: str
-):
+async def test_a_wrong_model_fails_the_start_and_leaves_no_process(harness: Harness, tmp_path: Path, case: str):
     spoil, message = UNLOADABLE[case]
     folder = write_whisper(tmp_path)
     spoil(folder)
@@ -242,13 +240,13 @@ async def test_a_name_is_no_path_and_nothing_is_downloaded(
         await bench_of(harness, WhisperSTT(name))
 
 
-async def test_a_language_that_the_model_does_not_know_is_told(harness: Harness, tmp_path: Path):
+async def test_an_unknown_language_is_refused(harness: Harness, tmp_path: Path):
     with pytest.raises(BenchFailure, match="does not know the language 'de'; it knows en"):
         await bench_of(harness, WhisperSTT(write_whisper(tmp_path), language="de"))
 
 
 @pytest.mark.parametrize("settings", [{"beam_size": 0}, {"temperatures": ()}, {"piece_ms": 40_000}, {"device": "tpu"}])
-def test_settings_out_of_range_are_told_at_once(settings: dict[str, Any]):
+def test_settings_out_of_range_raise(settings: dict[str, Any]):
     with pytest.raises(SettingsError, match=next(iter(settings))):
         WhisperSTT("model", **settings)
 
@@ -260,4 +258,4 @@ def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypa
 
 
 def nothing_is_installed(name: str) -> None:
-    """In the place of `importlib.util.find_spec`."""
+    """Replacement of `importlib.util.find_spec`."""

@@ -19,9 +19,9 @@ _SIZE = 16
 _PLACE = 13
 """Frames of 20 ms."""
 _LOOKS = {0: "<|notimestamps|>", 2: WORDS[0], 4: WORDS[1]}
-"""Where in the sound the next word is, in places, and after which token."""
+"""Place of the next word in the sound, and the token before it."""
 WORD_STARTS_MS = (0, 2 * _PLACE * 20)
-"""When its two words begin."""
+"""Starts of its two words."""
 _SPECIAL = (
     "<|endoftext|>",
     "<|startoftranscript|>",
@@ -45,7 +45,7 @@ def _vocabulary() -> list[str]:
 
 
 def _chain(loop: bool) -> dict[str, str]:
-    """What follows what."""
+    """Successor of each token."""
     says: dict[str, str] = {"<|startoftranscript|>": _TIMES[0], _TIMES[0]: WORDS[0]}
     if loop:
         return says | {WORDS[0]: WORDS[0]}
@@ -105,7 +105,7 @@ def write_whisper(folder: Path, *, sure: bool = True, silence: bool = False, loo
     for token, place in places.items():
         embeddings[ids[token]] = np.eye(_SIZE, dtype=np.float32)[place]
     for before, after in chain.items():
-        # Of some 1,800 tokens that are equally likely otherwise.
+        # Otherwise some 1,800 tokens are equally likely.
         projection[ids[after], places[before]] = 8 if sure else 1.5
     if silence:
         projection[ids["<|nospeech|>"], places["<|startoftranscript|>"]] = 12
@@ -128,7 +128,7 @@ def write_whisper(folder: Path, *, sure: bool = True, silence: bool = False, loo
     query, keys, _ = decoder.layer[0].attention.linear
     keys.weight[:_SIZE] = np.eye(_SIZE)
     for place, token in _LOOKS.items():
-        # Where it looks when it says the next word: that is how Whisper tells when.
+        # Cross-attention to the place of the next word, from which Whisper derives word times.
         query.weight[place, places[token]] = 4
     decoder.projection.weight = projection
     spec.register_vocabulary(vocabulary)

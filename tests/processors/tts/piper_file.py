@@ -13,7 +13,7 @@ REST = 2**64 - 1
 """-1, as a protobuf has it: what is left."""
 SAMPLE_RATE = 16_000
 PHONEME_SAMPLES = 400
-"""How long a phoneme is with a length_scale of 1."""
+"""Length of a phoneme with a length_scale of 1."""
 
 
 def constant(name: str, *numbers: int) -> bytes:
@@ -103,5 +103,5 @@ def write_voice(folder: Path, *, speakers: int = 1, busy: int = 0, **changes: An
 
 
 def phonemes_of(text: str) -> int:
-    """How many ids a text has: a pad after each letter, one after the begin, and the begin and the end."""
+    """Number of ids of a text: begin, pad, each letter with a pad, and end."""
     return 2 * len(text) + 3

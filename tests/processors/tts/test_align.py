@@ -22,7 +22,7 @@ def reference(text: str) -> Reference:
 
 
 def align(text: str, sound: Samples, sizes: list[int], rate: int = RATE) -> tuple[Found, list[float]]:
-    """What is found, and how much sound in ms there was when it was."""
+    """Found words, and the length of the sound at that moment in ms."""
     features, aligner = Features(rate), Aligner(reference(text))
     found: Found = []
     when: list[float] = []
@@ -63,7 +63,7 @@ def test_silence_in_front_is_no_word():
     assert abs(found[0][1] - 500 - words[0][1]) <= 30
 
 
-def test_a_word_is_told_so_much_later_than_it_begins_and_not_at_the_end_of_the_text():
+def test_a_word_is_found_soon_after_it_begins_and_not_at_the_end_of_the_text():
     sound, _ = say(TEXT, seed=2)
     found, when = align(TEXT, sound, [RATE // 50])
     late = [told_ms - at_ms for (_, at_ms), told_ms in zip(found, when, strict=True)]
@@ -94,9 +94,7 @@ SOUNDS = st.tuples(st.integers(0, 999), st.sampled_from(["silence", "noise", "sp
 
 @given(SOUNDS, st.integers(1, 12), st.integers(1, 5_000))
 @settings(max_examples=60)
-def test_whatever_is_heard_each_word_is_told_once_in_order_and_within_the_sound(
-    what: tuple[int, str], count: int, size: int
-):
+def test_for_any_sound_each_word_is_found_once_in_order_and_within_it(what: tuple[int, str], count: int, size: int):
     seed, kind = what
     text = " ".join(TEXT.split()[:count])
     sound, _ = say(text, seed=seed, pause_ms=300)

@@ -57,14 +57,14 @@ def said(text: str) -> tuple[Any, list[tuple[int, float]]]:
 
 
 class Book:
-    """What the reference is asked, and when it may answer."""
+    """Texts for the reference, and the time of its answers."""
 
     def __init__(self) -> None:
         self.there = True
         self.open = asyncio.Event()
         self.open.set()
         self.turns = 0
-        """Of the event loop, that it takes."""
+        """Time of the event loop that it uses."""
         self.fault: Exception | None = None
         self.asked: list[str] = []
         self.under_way = self.closed = 0
@@ -124,7 +124,7 @@ def sound_of(bench: Bench) -> np.ndarray[Any, np.dtype[np.int16]]:
 
 
 def exact(bench: Bench, texts: Sequence[str] = (TEXT,)) -> bool:
-    """Whether most words are told with the time at which they begin, and none is far off."""
+    """Check that most words have the right start, and none is far off."""
     truth, at_ms = list[float](), 0.0
     for text in texts:
         sound, words = said(text)
@@ -136,7 +136,7 @@ def exact(bench: Bench, texts: Sequence[str] = (TEXT,)) -> bool:
 
 @pytest.mark.parametrize("realtime", [True, False])
 @pytest.mark.parametrize("chunk", [77, CHUNK, 4 * RATE])
-async def test_words_are_told_with_their_times_after_they_have_begun(
+async def test_words_are_reported_with_their_times_after_they_have_begun(
     harness: Harness, book: Book, realtime: bool, chunk: int
 ):
     bench = await harness(Voice(realtime=realtime, chunk=chunk))
@@ -144,7 +144,7 @@ async def test_words_are_told_with_their_times_after_they_have_begun(
     await bench.advance(20_000)
     assert words_of(bench) == TEXT
     assert exact(bench)
-    # Where it may be heard already, a word is told in haste; one that cannot be is waited for, to be surer.
+    # A word that may already be heard is reported early; others wait for more certainty.
     late = sorted(by_ms - start_ms for _, start_ms, by_ms in told(bench))
     assert late[0] > 0
     assert late[len(late) // 2] <= 200 if realtime and chunk < RATE else 300 <= late[len(late) // 2] <= 700
@@ -169,7 +169,7 @@ async def test_no_sound_waits_for_the_reference_and_its_words_come_with_the_soun
     assert exact(bench)
 
 
-async def test_where_it_does_not_come_in_time_the_text_is_one_word_from_the_beginning(harness: Harness, book: Book):
+async def test_with_a_late_reference_the_text_is_one_word_from_the_beginning(harness: Harness, book: Book):
     book.open.clear()
     bench = await harness(Voice(realtime=True))
     await bench.send(TextFrame(TEXT), ResponseEndFrame())
@@ -193,7 +193,7 @@ async def test_one_that_fails_costs_the_times_and_nothing_else(harness: Harness,
     assert exact(bench)
 
 
-async def test_where_a_short_text_is_over_before_it_is_there_it_is_waited_for(harness: Harness, book: Book):
+async def test_the_end_of_a_short_text_waits_for_the_reference(harness: Harness, book: Book):
     book.turns = 1_000
     bench = await harness(Voice())
     await bench.send(TextFrame("one two"), TextFrame("three four"))
@@ -235,7 +235,7 @@ async def test_after_a_failure_it_goes_on_with_the_word_that_was_under_way(harne
 
 async def test_a_fallback_that_tells_times_goes_on_in_the_middle(harness: Harness, book: Book):
     class Timed(Voice):
-        tells_words: ClassVar[bool] = True
+        reports_words: ClassVar[bool] = True
 
         async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
             self.asked.append(text)
@@ -271,7 +271,7 @@ async def test_an_interruption_ends_the_reference_too(harness: Harness, book: Bo
 
 async def test_a_voice_that_tells_times_needs_none(harness: Harness, book: Book):
     class Timed(Voice):
-        tells_words: ClassVar[bool] = True
+        reports_words: ClassVar[bool] = True
 
     await harness(Timed())
     assert book.languages == []
@@ -288,7 +288,7 @@ def test_voices_of_people_are_aligned_and_tones_are_not():
 class Secretive(EspeakTTS):
     """Keeps the times of its words to itself; ``words`` has them."""
 
-    tells_words: ClassVar[bool] = False
+    reports_words: ClassVar[bool] = False
     align_words = True
     words: list[float]
 
@@ -363,7 +363,7 @@ async def test_an_interruption_while_the_event_loop_has_its_turn_is_no_error():
     loop, errors = asyncio.get_running_loop(), list[dict[str, Any]]()
     loop.set_exception_handler(lambda _, context: errors.append(context))
     waiting = asyncio.ensure_future(aligned._turn())
-    # When it has begun to wait, in the same turn in which it would be woken.
+    # Cancelled in the turn in which it would be woken.
     loop.call_soon(waiting.cancel)
     await asyncio.wait([waiting])
     await asyncio.sleep(0)

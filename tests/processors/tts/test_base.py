@@ -27,7 +27,7 @@ def chunk(ms: int, *words: tuple[int, float]) -> SpeechChunk:
 class Voice(TTS):
     """Speaks by a script, a list of steps for each time that it is asked; without one, 100 ms for each word."""
 
-    tells_words: ClassVar[bool] = True
+    reports_words: ClassVar[bool] = True
 
     def __init__(self, *script: Sequence[Any], **limits: Unpack[Limits]) -> None:
         self.settings = settings_of("Voice", ServiceSettings, **{"backoff_s": 0.0, **limits})
@@ -64,7 +64,7 @@ class Voice(TTS):
 class Mute(Voice):
     """One that does not tell when words begin."""
 
-    tells_words: ClassVar[bool] = False
+    reports_words: ClassVar[bool] = False
 
 
 def audio(bench: Bench) -> list[OutputAudioFrame]:
@@ -87,7 +87,7 @@ async def test_a_text_is_its_speech_with_its_words(harness: Harness):
     assert sum(frame.duration_ms for frame in audio(bench)) == 300
 
 
-async def test_markup_is_not_spoken_and_what_was_written_is_what_is_told(harness: Harness):
+async def test_markup_is_not_spoken_and_the_words_are_the_written_ones(harness: Harness):
     voice = Voice()
     bench = await harness(voice)
     await bench.send(TextFrame("**Turn** [left](https://example.com), _please_."))
@@ -104,7 +104,7 @@ async def test_a_long_text_is_spoken_sentence_by_sentence_and_an_emoji_goes_with
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "😀", "---"])
-async def test_what_cannot_be_spoken_is_not_asked_for(harness: Harness, text: str):
+async def test_unspeakable_text_is_not_sent_to_the_voice(harness: Harness, text: str):
     voice = Voice()
     bench = await harness(voice)
     await bench.send(TextFrame(text), ResponseEndFrame())
@@ -192,7 +192,7 @@ async def test_one_that_stops_in_the_middle_is_late_and_the_rest_is_said_by_the_
     assert heard(bench) == ["Ten", "meters", "on."]
 
 
-async def test_of_one_that_fails_for_good_what_it_said_is_heard_and_told(harness: Harness):
+async def test_speech_before_a_permanent_failure_is_pushed_with_its_words(harness: Harness):
     voice = Voice([chunk(100, (0, 0.0)), chunk(60, (4, 0.0)), BadRequestError("Too long.")])
     bench = await harness(voice)
     await bench.send(TextFrame("Ten meters on."), response=1)
@@ -253,7 +253,7 @@ async def test_texts_are_spoken_in_their_order_and_frames_stay_between_them(harn
     assert bench.down[-1] == ResponseEndFrame()
 
 
-async def test_text_that_writes_no_spaces_is_told_glued(harness: Harness):
+async def test_words_of_a_text_without_spaces_are_glued(harness: Harness):
     bench = await harness(Voice([chunk(100, (0, 0.0), (1, 30.0), (2, 60.0))]))
     await bench.send(TextFrame("你好吗"))
     assert [(word.text, word.glued) for frame in audio(bench) for word in frame.words] == [
@@ -261,7 +261,7 @@ async def test_text_that_writes_no_spaces_is_told_glued(harness: Harness):
     ]  # fmt: skip
 
 
-async def test_what_was_lost_in_one_run_is_not_silent_in_the_next(harness: Harness):
+async def test_a_failed_response_of_one_run_does_not_mute_the_next(harness: Harness):
     """The numbers of responses begin anew."""
     voice = Voice([ServiceDownError("down")], attempts=1)
     first = await harness(voice)

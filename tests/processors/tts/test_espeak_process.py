@@ -71,7 +71,7 @@ async def test_speech_comes_in_chunks_in_time_with_its_words(voice: EspeakProces
     assert words[-1].start_ms < at * 1000 // SAMPLE_RATE
 
 
-async def test_a_word_is_told_in_or_before_the_chunk_in_which_it_begins(voice: EspeakProcess):
+async def test_a_word_is_reported_in_or_before_the_chunk_in_which_it_begins(voice: EspeakProcess):
     with voice.speak("One two three four. Five six, seven!") as speech:
         async for chunk in speech:
             for word in chunk.words:
@@ -107,7 +107,7 @@ async def test_a_task_cancelled_while_it_waits_for_a_chunk_stops_the_speech(voic
     speaking = asyncio.create_task(speak())
     with pytest.raises(asyncio.CancelledError):
         await speaking
-    # What has arrived already is read without a wait, and only a wait is cancelled.
+    # Reading answers that have arrived does not wait, and only a wait can be cancelled.
     count = len(heard)
     assert count < 100
     _, words = await say(voice, "Next one.")
@@ -157,7 +157,7 @@ async def test_voice_rate_and_pitch_change_the_sound(make_voice: MakeVoice):
         ("", r"there is no voice ''. There are \d+, such as: .*en-us"),
     ],
 )
-async def test_an_unknown_voice_is_told_with_some_that_there_are(make_voice: MakeVoice, name: str, error: str):
+async def test_the_error_for_an_unknown_voice_lists_similar_ones(make_voice: MakeVoice, name: str, error: str):
     voice = make_voice(voice=name)
     with pytest.raises(ServiceError, match=error):
         await voice.start()
@@ -165,7 +165,7 @@ async def test_an_unknown_voice_is_told_with_some_that_there_are(make_voice: Mak
 
 
 @pytest.mark.parametrize("settings", [{"rate_wpm": 79}, {"rate_wpm": 451}, {"pitch": -1}, {"pitch": 100}])
-def test_settings_out_of_range_are_told_at_once(make_voice: MakeVoice, settings: dict[str, int]):
+def test_settings_out_of_range_raise(make_voice: MakeVoice, settings: dict[str, int]):
     with pytest.raises(ValueError, match="eSpeak accepts"):
         make_voice(**settings)
 
@@ -182,7 +182,7 @@ async def test_two_voices_speak_at_once_in_two_processes(make_voice: MakeVoice):
         assert [word.text for word in words] == [word.text for word in alone_words]
 
 
-async def test_a_voice_killed_in_mid_speech_is_told_and_starts_again(voice: EspeakProcess):
+async def test_a_voice_killed_in_mid_speech_raises_and_starts_again(voice: EspeakProcess):
     assert voice.pid is not None
     with voice.speak(LONG) as speech:
         await anext(speech)
@@ -209,10 +209,10 @@ async def test_twenty_starts_and_closes_in_mid_speech_leave_nothing(make_voice: 
 
 
 def not_found(name: str) -> None:
-    """What `find_spec` answers for a package that is not installed."""
+    """Replacement of `find_spec`: no package is installed."""
 
 
-async def test_a_missing_package_is_told_before_anything_starts(make_voice: MakeVoice, monkeypatch: pytest.MonkeyPatch):
+async def test_a_missing_package_raises_before_the_start(make_voice: MakeVoice, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", not_found)
     voice = make_voice()
     with pytest.raises(MissingExtraError, match=r"eSpeak NG needs the package espeakng-loader.*'voxline\[speech\]'"):

@@ -193,13 +193,13 @@ async def test_an_unknown_voice_ends_the_start_with_some_that_there_are(harness:
 
 
 @pytest.mark.parametrize(("rate_wpm", "pitch"), [(20, 50), (175, 200)])
-def test_settings_out_of_range_are_told_at_once(rate_wpm: int, pitch: int):
+def test_settings_out_of_range_raise(rate_wpm: int, pitch: int):
     with pytest.raises(ValueError, match=r"and should be (greater|less)"):
         EspeakTTS(rate_wpm=rate_wpm, pitch=pitch)
 
 
 def nothing_is_installed(name: str) -> None:
-    """In the place of `importlib.util.find_spec`."""
+    """Replacement of `importlib.util.find_spec`."""
 
 
 def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):

@@ -115,7 +115,7 @@ async def test_odd_texts_are_spoken_too(harness: Harness, tmp_path: Path, text: 
 @pytest.mark.parametrize(
     ("settings", "factor"), [({"length_scale": 1.5}, 1.5), ({"speaker": 1}, 2), ({"speaker": "speaker 1"}, 2)]
 )
-async def test_how_it_speaks_can_be_told(harness: Harness, tmp_path: Path, settings: dict[str, Any], factor: float):
+async def test_options_change_the_speech(harness: Harness, tmp_path: Path, settings: dict[str, Any], factor: float):
     bench = await bench_of(harness, PiperTTS(write_voice(tmp_path, speakers=2), **settings))
     await bench.send(TextFrame("hello"))
     assert len(join(spoken(bench))) == samples_of("hello", factor)
@@ -260,7 +260,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_voice_is_told_in_a_sentence(tmp_path: Path, case: str):
+def test_a_wrong_voice_is_refused_with_one_sentence(tmp_path: Path, case: str):
     spoil, message = WRONG[case]
     spoil(write_voice(tmp_path))
     request = Request(cast(Any, None), WireMessage({"model": str(tmp_path / "voice.onnx")}, b""))
@@ -283,9 +283,7 @@ STARTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", STARTS)
-async def test_it_is_told_before_the_first_frame_and_nothing_is_left_running(
-    harness: Harness, tmp_path: Path, case: str
-):
+async def test_a_wrong_model_fails_the_start_and_leaves_no_process(harness: Harness, tmp_path: Path, case: str):
     spoil, message = STARTS[case]
     spoil(write_voice(tmp_path))
     tts = PiperTTS(tmp_path / "voice.onnx")
@@ -295,7 +293,7 @@ async def test_it_is_told_before_the_first_frame_and_nothing_is_left_running(
 
 
 @pytest.mark.parametrize("speaker", [2, -1, "nobody"])
-async def test_a_speaker_that_is_not_there_is_told_with_those_that_are(
+async def test_the_error_for_an_unknown_speaker_lists_the_speakers(
     harness: Harness, tmp_path: Path, speaker: int | str
 ):
     tts = PiperTTS(write_voice(tmp_path, speakers=2), speaker=speaker)
@@ -304,7 +302,7 @@ async def test_a_speaker_that_is_not_there_is_told_with_those_that_are(
 
 
 @pytest.mark.parametrize("settings", [{"length_scale": 0}, {"volume": 2.0}, {"threads": 0}, {"connect_timeout_s": 0}])
-def test_settings_out_of_range_are_told_at_once(settings: dict[str, Any]):
+def test_settings_out_of_range_raise(settings: dict[str, Any]):
     with pytest.raises(SettingsError, match=next(iter(settings))):
         PiperTTS("voice.onnx", **settings)
 
@@ -316,4 +314,4 @@ def test_without_the_package_the_error_has_the_command_that_installs_it(monkeypa
 
 
 def nothing_is_installed(name: str) -> None:
-    """In the place of `importlib.util.find_spec`."""
+    """Replacement of `importlib.util.find_spec`."""

@@ -29,7 +29,7 @@ def joined(words: list[SpokenWord] | tuple[SpokenWord, ...]) -> str:
     return text
 
 
-def test_a_word_is_told_in_the_chunk_in_which_it_begins():
+def test_a_word_belongs_to_the_chunk_in_which_it_begins():
     one = script("Ten meters on.")
     assert one.words_of(chunk(100, (0, 10.0))) == (SpokenWord("Ten", 10.0),)
     assert one.words_of(chunk(100)) == ()
@@ -37,7 +37,7 @@ def test_a_word_is_told_in_the_chunk_in_which_it_begins():
     assert one.rest(100) == ()
 
 
-def test_a_word_that_is_told_early_waits_for_its_chunk():
+def test_a_word_reported_early_waits_for_its_chunk():
     one = script("Ten meters on.")
     assert one.words_of(chunk(0, (0, 10.0), (4, 150.0), (11, 200.0))) == ()
     assert one.words_of(chunk(100)) == (SpokenWord("Ten", 10.0),)
@@ -45,7 +45,7 @@ def test_a_word_that_is_told_early_waits_for_its_chunk():
     assert one.words_of(chunk(100)) == (SpokenWord("on.", 0.0),)
 
 
-def test_a_word_that_is_told_late_is_told_at_once_with_the_time_at_which_it_began():
+def test_a_word_reported_late_is_returned_at_once_with_its_start():
     one = script("Ten meters on.")
     one.words_of(chunk(100, (0, 0.0)))
     assert one.words_of(chunk(100, (4, -60.0))) == (SpokenWord("meters", -60.0),)
@@ -60,7 +60,7 @@ def test_a_chunk_without_sound_carries_no_words_and_the_next_one_has_them():
     assert one.rest(1.0) == (SpokenWord("on.", 0.0),)
 
 
-def test_where_the_times_do_not_come_after_all_the_text_is_one_word_from_the_beginning():
+def test_untimed_makes_the_text_one_word_from_the_beginning():
     one = script("Ten meters on.")
     one.words_of(chunk(100))
     one.untimed()
@@ -69,19 +69,19 @@ def test_where_the_times_do_not_come_after_all_the_text_is_one_word_from_the_beg
     assert one.rest(1.0) == ()
 
 
-def test_what_a_voice_says_together_is_counted_with_the_next_word():
+def test_an_unreported_word_is_added_to_the_next_one():
     one = script("Here I am now.")
     assert one.words_of(chunk(100, (0, 0.0), (5, 40.0))) == (SpokenWord("Here", 0.0), SpokenWord("I", 40.0))
     assert one.words_of(chunk(100, (10, 0.0))) == (SpokenWord("am now.", 0.0),)
 
 
-def test_a_word_in_two_parts_is_told_once():
+def test_a_word_in_two_parts_is_returned_once():
     one = script("Twenty-one of them.")
     assert one.words_of(chunk(100, (0, 0.0), (7, 50.0))) == (SpokenWord("Twenty-one", 0.0),)
     assert one.words_of(chunk(100, (11, 0.0))) == (SpokenWord("of", 0.0),)
 
 
-def test_what_no_chunk_told_of_is_at_the_end_of_the_last():
+def test_remaining_words_are_at_the_end_of_the_last_chunk():
     one = script("Ten meters on.")
     one.words_of(chunk(100, (0, 0.0)))
     assert one.rest(100) == (SpokenWord("meters on.", 99.0),)

@@ -86,7 +86,7 @@ async def test_without_audio_it_asks_about_nothing(harness: Harness):
     assert bench.down[-1] == TurnProbabilityFrame(0.5)
 
 
-async def test_what_was_said_before_the_bot_answered_is_another_turn(harness: Harness):
+async def test_speech_before_the_bot_s_answer_belongs_to_another_turn(harness: Harness):
     model = Scripted(0.5, 0.5)
     bench = await harness(TurnDetector(model))
     await bench.send(audio(1), STARTED, STOPPED)
@@ -141,7 +141,7 @@ class Broken:
         return 0.7
 
 
-async def test_a_model_that_fails_is_told_and_asked_again_the_next_time(harness: Harness):
+async def test_a_failure_is_reported_and_the_model_asked_again_next_time(harness: Harness):
     bench = await harness(TurnDetector(Broken()))
     await bench.send(audio(1), STARTED, STOPPED)
     error = bench.expect_error(r"^Broken failed \(ConnectionError\)", error="ConnectionError", processor="TurnDetector")
@@ -231,7 +231,7 @@ async def test_the_next_model_answers_where_the_first_is_late_and_is_asked_first
     assert answers(bench) == []
     await bench.advance(ms=20)
     assert answers(bench) == [0.2]
-    # It rests for a second from its deadline on.
+    # The rest of a second starts at its deadline.
     await bench.advance(ms=979)
     await ask(bench)
     await bench.advance(ms=20)
@@ -246,7 +246,7 @@ async def test_the_next_model_answers_where_the_first_is_late_and_is_asked_first
     assert bench.errors == []
 
 
-async def test_where_all_fail_one_error_says_so_until_one_works_again(harness: Harness):
+async def test_if_all_fail_there_is_one_error_until_one_works_again(harness: Harness):
     late = Slow(*[600] * 6, 0, 600)
     bench = await detector(harness, late, deadline_ms=100)
     for _ in range(4):
@@ -266,7 +266,7 @@ async def test_where_all_fail_one_error_says_so_until_one_works_again(harness: H
     assert bench.errors == [error, error]
 
 
-async def test_who_speaks_again_is_not_asked_about_by_the_next(harness: Harness):
+async def test_after_new_speech_the_next_model_is_not_asked(harness: Harness):
     first, second = Slow(10_000), Slow(0)
     bench = await detector(harness, first, second)
     await ask(bench)
@@ -277,14 +277,14 @@ async def test_who_speaks_again_is_not_asked_about_by_the_next(harness: Harness)
 
 
 @pytest.mark.parametrize("says", [float("nan"), -0.01, 1.01])
-async def test_what_is_no_probability_is_a_failure(harness: Harness, says: float):
+async def test_an_impossible_probability_is_a_failure(harness: Harness, says: float):
     bench = await detector(harness, Slow(0, says=says), Slow(0, says=0.4))
     await ask(bench)
     assert answers(bench) == [0.4]
     assert bench.errors == []
 
 
-def test_settings_that_cannot_be_are_told_at_once():
+def test_impossible_settings_raise():
     for deadline_ms in (0, -1, float("nan")):
         with pytest.raises(SettingsError, match="deadline_ms is the longest wait for an answer"):
             TurnDetector(Slow(0), deadline_ms=deadline_ms)
@@ -292,7 +292,7 @@ def test_settings_that_cannot_be_are_told_at_once():
         FallbackTurnModel([])
 
 
-def test_what_a_fallback_is_of_is_seen_by_its_members():
+def test_fallback_finds_the_kind_of_its_members():
     assert isinstance(fallback_of([Slow(0), Broken()]), FallbackTurnModel)
     assert isinstance(fallback_of([EnergyVAD(), EnergyVAD()]), FallbackVAD)
     assert fallback_of([EnergyVAD(), Slow(0)]) is None

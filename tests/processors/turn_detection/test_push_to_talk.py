@@ -88,7 +88,7 @@ async def test_a_minute_is_as_long_as_anybody_speaks(harness: Harness):
     assert bench.down == [STARTED, STOPPED]
 
 
-async def test_who_hangs_up_has_let_go_first(harness: Harness):
+async def test_the_end_of_the_input_releases_the_button_first(harness: Harness):
     bench = await harness(PushToTalk())
     await bench.send(PRESS, InputEndedFrame())
     assert bench.down == [STARTED, STOPPED, InputEndedFrame()]
@@ -96,7 +96,7 @@ async def test_who_hangs_up_has_let_go_first(harness: Harness):
     assert bench.down == [STARTED, STOPPED, InputEndedFrame()]
 
 
-async def test_who_is_not_listened_to_has_let_go_and_a_press_does_not_count(harness: Harness):
+async def test_without_listening_the_button_is_released_and_presses_are_ignored(harness: Harness):
     bench = await harness(PushToTalk())
     await bench.send(PRESS)
     await bench.send(OFF, direction=UPSTREAM)
@@ -112,7 +112,7 @@ async def test_who_is_not_listened_to_has_let_go_and_a_press_does_not_count(harn
 
 
 @pytest.mark.parametrize("length", [0, -1, float("nan")])
-def test_a_time_that_is_none_is_told_at_once(length: float):
+def test_an_invalid_duration_raises(length: float):
     with pytest.raises(SettingsError, match="max_press_ms is a duration above 0, not"):
         PushToTalk(max_press_ms=length)
 

