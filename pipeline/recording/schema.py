@@ -51,7 +51,7 @@ def _is(value: Any, *classes: Any) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Kind:
+class ValueType:
     """How the values of an annotation are written and read. Both raise `ValueError` for what is not allowed."""
 
     wants: str
@@ -60,11 +60,11 @@ class Kind:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Shape:
+class FieldSchema:
     """A field of a dataclass."""
 
     name: str
-    kind: Kind
+    type: ValueType
     required: bool
     default: Any
 
@@ -80,24 +80,24 @@ def _same(one: Any, other: Any) -> bool:
         return False
 
 
-_shapes: WeakKeyDictionary[type[Any], tuple[Shape, ...]] = WeakKeyDictionary()
+_schemas: WeakKeyDictionary[type[Any], tuple[FieldSchema, ...]] = WeakKeyDictionary()
 
 
-def shape_of(cls: type[Any]) -> tuple[Shape, ...]:
+def schema_of(cls: type[Any]) -> tuple[FieldSchema, ...]:
     """The fields of a dataclass that its constructor takes."""
-    shape = _shapes.get(cls)
+    shape = _schemas.get(cls)
     if shape is None:
-        shape = _shapes[cls] = _shape(cls)
+        shape = _schemas[cls] = _schema(cls)
     return shape
 
 
-def _shape(cls: type[Any]) -> tuple[Shape, ...]:
+def _schema(cls: type[Any]) -> tuple[FieldSchema, ...]:
     try:
         hints = typing.get_type_hints(cls)
     except NameError:
         # An annotation that only a function's locals could explain: its values are taken as they are.
         hints = {}
-    fields: list[Shape] = []
+    fields: list[FieldSchema] = []
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
@@ -107,7 +107,7 @@ def _shape(cls: type[Any]) -> tuple[Shape, ...]:
         elif field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         required = default is dataclasses.MISSING
-        fields.append(Shape(field.name, kind_of(hints.get(field.name, Any)), required, default))
+        fields.append(FieldSchema(field.name, value_type(hints.get(field.name, Any)), required, default))
     return tuple(fields)
 
 
@@ -131,16 +131,16 @@ def _no(wants: str, value: object) -> ValueError:
     return ValueError(f"wants {wants}, not {show(value)}")
 
 
-def _exactly(wants: str, *allowed: type) -> Kind:
+def _exactly(wants: str, *allowed: type) -> ValueType:
     def check(value: Any) -> Any:
         if type(value) not in allowed:
             raise _no(wants, value)
         return value
 
-    return Kind(wants, check, check)
+    return ValueType(wants, check, check)
 
 
-def _float() -> Kind:
+def _float() -> ValueType:
     def write(value: Any) -> Any:
         # numpy's are floats and ints too, and JSON does not know them.
         if _is(value, bool, np.bool_) or not _is(value, int, float, np.floating, np.integer):
@@ -152,35 +152,35 @@ def _float() -> Kind:
             raise _no("a number", value)
         return value
 
-    return Kind("a number", write, read)
+    return ValueType("a number", write, read)
 
 
-def _int() -> Kind:
+def _int() -> ValueType:
     def write(value: Any) -> Any:
         if _is(value, bool, np.bool_) or not _is(value, int, np.integer):
             raise _no("a whole number", value)
         return int(value)
 
-    return Kind("a whole number", write, _exactly("a whole number", int).read)
+    return ValueType("a whole number", write, _exactly("a whole number", int).read)
 
 
-def _text() -> Kind:
+def _text() -> ValueType:
     def write(value: Any) -> Any:
         if not isinstance(value, str):
             raise _no("text", value)
         return str(value)
 
-    return Kind("text", write, _exactly("text", str).read)
+    return ValueType("text", write, _exactly("text", str).read)
 
 
-def _bytes() -> Kind:
+def _bytes() -> ValueType:
     def read(value: Any) -> bytes:
         try:
             return base64.b64decode(value, validate=True)
         except (TypeError, ValueError):
             raise _no("base64", value) from None
 
-    return Kind("bytes as base64", lambda value: base64.b64encode(value).decode(), read)
+    return ValueType("bytes as base64", lambda value: base64.b64encode(value).decode(), read)
 
 
 def _any_write(value: Any) -> Any:
@@ -206,7 +206,7 @@ def _any_read(value: Any) -> Any:
     return value
 
 
-def _array() -> Kind:
+def _array() -> ValueType:
     wants = "an array as {array: base64, dtype, shape}"
 
     def write(value: Any) -> Plain:
@@ -222,10 +222,10 @@ def _array() -> Kind:
         except (TypeError, KeyError, ValueError):
             raise _no(wants, value) from None
 
-    return Kind(wants, write, read)
+    return ValueType(wants, write, read)
 
 
-def _dataclass(cls: type[Any]) -> Kind:
+def _dataclass(cls: type[Any]) -> ValueType:
     wants = f"an object with the fields of {cls.__name__}"
 
     def write(value: Any) -> Plain:
@@ -238,22 +238,22 @@ def _dataclass(cls: type[Any]) -> Kind:
             raise _no(wants, value)
         return read_fields(cls, value)
 
-    return Kind(wants, write, read)
+    return ValueType(wants, write, read)
 
 
 def write_fields(value: Any) -> Plain:
     """The fields of a dataclass, without those that have their default."""
     plain: Plain = {}
-    for field in shape_of(value.__class__):
+    for field in schema_of(value.__class__):
         item = getattr(value, field.name)
         if not field.has_default(item):
-            plain[field.name] = checked(field.name, field.kind.write, item)
+            plain[field.name] = checked(field.name, field.type.write, item)
     return plain
 
 
 def read_fields(cls: type[Any], plain: Mapping[str, Any]) -> Any:
     """A dataclass from its fields."""
-    fields = shape_of(cls)
+    fields = schema_of(cls)
     names = [field.name for field in fields]
     for key in plain:
         if key not in names:
@@ -261,16 +261,16 @@ def read_fields(cls: type[Any], plain: Mapping[str, Any]) -> Any:
     values: dict[str, Any] = {}
     for field in fields:
         if field.name in plain:
-            values[field.name] = checked(field.name, field.kind.read, plain[field.name])
+            values[field.name] = checked(field.name, field.type.read, plain[field.name])
         elif field.required:
-            raise RecordingError(f"field {field.name!r} of {cls.__name__} is missing; it wants {field.kind.wants}")
+            raise RecordingError(f"field {field.name!r} of {cls.__name__} is missing; it wants {field.type.wants}")
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
         raise RecordingError(f"no {cls.__name__} can be made of it: {error}") from error
 
 
-def _frame() -> Kind:
+def _frame() -> ValueType:
     def write(value: Any) -> Plain:
         if not _is(value, Frame):
             raise _no("a frame", value)
@@ -282,10 +282,10 @@ def _frame() -> Kind:
         plain = dict(value)
         return read_fields(frame_class(plain.pop("type")), plain)
 
-    return Kind("a frame", write, read)
+    return ValueType("a frame", write, read)
 
 
-def _enum(cls: type[enum.Enum]) -> Kind:
+def _enum(cls: type[enum.Enum]) -> ValueType:
     names = ", ".join(cls.__members__)
     wants = f"one of {names}"
 
@@ -299,10 +299,10 @@ def _enum(cls: type[enum.Enum]) -> Kind:
             raise _no(wants, value)
         return cls[value]
 
-    return Kind(wants, write, read)
+    return ValueType(wants, write, read)
 
 
-def _literal(*allowed: Any) -> Kind:
+def _literal(*allowed: Any) -> ValueType:
     wants = "one of " + ", ".join(map(repr, allowed))
 
     def check(value: Any) -> Any:
@@ -310,10 +310,10 @@ def _literal(*allowed: Any) -> Kind:
             raise _no(wants, value)
         return value
 
-    return Kind(wants, check, check)
+    return ValueType(wants, check, check)
 
 
-def _many(make: Callable[[list[Any]], Any], takes: type | tuple[type, ...], item: Kind) -> Kind:
+def _many(make: Callable[[list[Any]], Any], takes: type | tuple[type, ...], item: ValueType) -> ValueType:
     wants = f"a list, of {item.wants} each"
 
     def write(value: Any) -> list[Any]:
@@ -327,10 +327,10 @@ def _many(make: Callable[[list[Any]], Any], takes: type | tuple[type, ...], item
             raise _no(wants, value)
         return make([checked(str(index), item.read, one) for index, one in enumerate(value)])
 
-    return Kind(wants, write, read)
+    return ValueType(wants, write, read)
 
 
-def _row(items: Sequence[Kind]) -> Kind:
+def _row(items: Sequence[ValueType]) -> ValueType:
     wants = f"a list of {len(items)}: {', '.join(item.wants for item in items)}"
 
     def apply(value: Any, takes: type, how: str) -> list[Any]:
@@ -339,10 +339,10 @@ def _row(items: Sequence[Kind]) -> Kind:
         pairs: Any = zip(items, value, strict=True)
         return [checked(str(index), getattr(item, how), one) for index, (item, one) in enumerate(pairs)]
 
-    return Kind(wants, lambda value: apply(value, tuple, "write"), lambda value: tuple(apply(value, list, "read")))
+    return ValueType(wants, lambda value: apply(value, tuple, "write"), lambda value: tuple(apply(value, list, "read")))
 
 
-def _mapping(item: Kind) -> Kind:
+def _mapping(item: ValueType) -> ValueType:
     wants = f"an object, with {item.wants} for each name"
 
     def apply(value: Any, how: str) -> Plain:
@@ -350,10 +350,10 @@ def _mapping(item: Kind) -> Kind:
             raise _no(wants, value)
         return {key: checked(key, getattr(item, how), value[key]) for key in value}
 
-    return Kind(wants, lambda value: apply(value, "write"), lambda value: apply(value, "read"))
+    return ValueType(wants, lambda value: apply(value, "write"), lambda value: apply(value, "read"))
 
 
-def _union(kinds: Sequence[Kind]) -> Kind:
+def _union(kinds: Sequence[ValueType]) -> ValueType:
     wants = " or ".join(kind.wants for kind in kinds)
 
     def attempt(value: Any, how: str) -> Any:
@@ -364,10 +364,10 @@ def _union(kinds: Sequence[Kind]) -> Kind:
                 continue
         raise _no(wants, value)
 
-    return Kind(wants, lambda value: attempt(value, "write"), lambda value: attempt(value, "read"))
+    return ValueType(wants, lambda value: attempt(value, "write"), lambda value: attempt(value, "read"))
 
 
-_PLAIN: dict[Any, Callable[[], Kind]] = {
+_PLAIN: dict[Any, Callable[[], ValueType]] = {
     str: _text,
     int: _int,
     float: _float,
@@ -378,24 +378,24 @@ _PLAIN: dict[Any, Callable[[], Kind]] = {
 }
 
 
-def kind_of(hint: Any) -> Kind:
+def value_type(hint: Any) -> ValueType:
     """The pair of functions for an annotation; what is not known is taken as JSON has it."""
     if hint in _PLAIN:
         return _PLAIN[hint]()
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return kind_of(arguments[0])
+        return value_type(arguments[0])
     if origin in (Union, types.UnionType):
         # The exact ones first: a number must not be read as whatever also takes it.
-        return _union([kind_of(argument) for argument in sorted(arguments, key=lambda one: one is float)])
+        return _union([value_type(argument) for argument in sorted(arguments, key=lambda one: one is float)])
     if origin is Literal:
         return _literal(*arguments)
     if origin is np.ndarray:
         return _array()
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
-        return _row([kind_of(argument) for argument in arguments])
+        return _row([value_type(argument) for argument in arguments])
     if origin is not None and arguments and isinstance(origin, type):
-        item = kind_of(arguments[-1] if origin is not tuple else arguments[0])
+        item = value_type(arguments[-1] if origin is not tuple else arguments[0])
         if issubclass(origin, Mapping):
             return _mapping(item) if arguments[0] is str else _ANY
         for base, make, takes in _MANY:
@@ -411,7 +411,7 @@ def kind_of(hint: Any) -> Kind:
     return _ANY
 
 
-_ANY = Kind("what JSON can hold", _any_write, _any_read)
+_ANY = ValueType("what JSON can hold", _any_write, _any_read)
 _MANY: list[tuple[type, Callable[[list[Any]], Any], type | tuple[type, ...]]] = [
     (tuple, tuple, (tuple, list)),
     (list, list, list),

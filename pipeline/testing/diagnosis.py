@@ -29,7 +29,7 @@ def short(value: object, limit: int = SHOWN_CHARS) -> str:
 
 
 @dataclass(slots=True)
-class Event:
+class LoggedEvent:
     """One line of a timeline."""
 
     t_ns: int
@@ -43,25 +43,25 @@ class Event:
     """Whether it is a delivery or an exit, which is what can come of a handler."""
 
 
-class Timeline:
+class EventLog:
     """The last `KEPT_EVENTS` things that happened at a bench."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._events: deque[LoggedEvent] = deque(maxlen=KEPT_EVENTS)
 
     def note(self, t_ns: int, what: str, frame: Frame | None = None) -> None:
         """Something happened."""
-        self._events.append(Event(t_ns, what, frame))
+        self._events.append(LoggedEvent(t_ns, what, frame))
 
     def delivered(self, t_ns: int, origin: str, processor: str, direction: Direction, frame: Frame) -> None:
         """A handler was given a frame."""
         arrow = _ARROWS[direction is DOWNSTREAM]
-        self._events.append(Event(t_ns, f"{arrow} {processor}", frame, processor, origin, moves=True))
+        self._events.append(LoggedEvent(t_ns, f"{arrow} {processor}", frame, processor, origin, moves=True))
 
     def left(self, t_ns: int, direction: Direction, frame: Frame) -> None:
         """A frame left the pipeline."""
         end = "v out at the tail" if direction is DOWNSTREAM else "^ out at the head"
-        self._events.append(Event(t_ns, end, frame, moves=True))
+        self._events.append(LoggedEvent(t_ns, end, frame, moves=True))
 
     def last_taker(self, frame: Frame) -> str:
         """The path of the processor that was given a frame last."""

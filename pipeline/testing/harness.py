@@ -48,14 +48,14 @@ from ..clock import NS_PER_MS
 from ..engine.inbox import MICROPHONE_MS
 from ..frames import DOWNSTREAM, AtBound, CancelFrame, Direction, ErrorFrame, Frame
 from ..processor import FrameProcessor
-from .box import Box, Processors
 from .diagnosis import short
 from .failures import BenchFailure
 from .fixtures import Expect, Fixture, Interrupt, Output, output
 from .matchers import ListMatcher, Matcher, explain
+from .watched_run import Processors, WatchedRun
 
 
-class Bench(Box):
+class Bench(WatchedRun):
     """Processors on a bench. Made by the ``harness`` fixture, which also closes it.
 
     ``passes``: classes of frames that have to come out again. ``record``: the path of a recording to be made.
@@ -170,7 +170,7 @@ class Bench(Box):
         for frame in frames:
             if isinstance(frame, CancelFrame):
                 raise BenchFailure("A CancelFrame is not sent, the kernel delivers it: use `await bench.interrupt()`.")
-            self.timeline.note(self.clock.now_ns(), f"{'v' if direction is DOWNSTREAM else '^'} sent", frame)
+            self.event_log.note(self.clock.now_ns(), f"{'v' if direction is DOWNSTREAM else '^'} sent", frame)
             if isinstance(frame, ErrorFrame):
                 self._sent.append(frame)
             if isinstance(frame, self._passes):
@@ -251,7 +251,7 @@ class Bench(Box):
         """Cut what the bot is saying, up to ``response`` (0: all); the cancel frame enters at the head."""
         __tracebackhide__ = True
         self._check()
-        self.timeline.note(self.clock.now_ns(), f"interrupt: {reason}")
+        self.event_log.note(self.clock.now_ns(), f"interrupt: {reason}")
         kernel = self.worker.kernel
         assert kernel is not None
         if response:
@@ -340,7 +340,7 @@ class Bench(Box):
         lines: list[str] = []
         for frame, direction in owed:
             end = "tail" if direction is DOWNSTREAM else "head"
-            taker = self.timeline.last_taker(frame)
+            taker = self.event_log.last_taker(frame)
             by = f" {taker} took it and let nothing out." if taker else ""
             lines.append(f"{short(frame)} was swallowed: it was sent and did not come out at the {end}.{by}")
         raise self.failure("\n".join(lines)) from self.cause()

@@ -22,11 +22,11 @@ except ImportError:
 from ..clock import VirtualClock
 from ..errors import MissingExtraError
 from ..recording.schema import is_list
-from .box import traceback_of
 from .failures import BenchFailure
 from .fixtures import Output
 from .harness import Harness
 from .matchers import ListMatcher, concerns_frames, explain
+from .watched_run import traceback_of
 
 _HARNESS = pytest.StashKey[Harness]()
 

@@ -1,7 +1,7 @@
-"""Timelines: who spoke when, and where the time of each turn went; collected by a tap, as text or as a picture."""
+"""Timelines of a conversation, collected by a tap: printed as text or drawn as a picture."""
 
-from .collect import Talk, TalkTap
+from .collect import Timeline, TimelineTap
 from .plot import draw
-from .text import Narrator
+from .text import TimelinePrinter
 
-__all__ = ["Narrator", "Talk", "TalkTap", "draw"]
+__all__ = ["Timeline", "TimelinePrinter", "TimelineTap", "draw"]

@@ -1,13 +1,13 @@
-"""Who spoke when, what was heard of it, and where the time of each turn went.
+"""Timelines: speech of the user and the bot over time, and the duration of each step of a turn.
 
-`TalkTap` collects it from a running worker, out of the facts that flow past; `Talk` is what it collects. ::
+`TimelineTap` collects a `Timeline` from the frames of a running worker. ::
 
-    tap = TalkTap()
+    tap = TimelineTap()
     worker.add_tap(tap)
     await worker.run()
-    for turn in tap.talk.turns: print(turn.text, turn.steps)
+    for turn in tap.timeline.turns: print(turn.text, turn.steps)
 
-`narrator.py` tells a talk in lines, `picture.py` draws it.
+`text.py` prints a timeline, `plot.py` draws it.
 """
 
 from __future__ import annotations
@@ -44,46 +44,46 @@ FACTS = (
     UserStoppedSpeakingFrame,
 )
 STEPS = ("silence", "transcript", "reply", "voice", "heard")
-"""What a turn's time goes into, one after the other.
+"""Steps of a turn, in order.
 
-``silence``: from the end of speech until the detector is sure. ``transcript``: until the words are there.
-``reply``: until the first text of the answer. ``voice``: until its first audio. ``heard``: until that is
+``silence``: from the end of speech until the detector reports it. ``transcript``: until the transcript arrives.
+``reply``: until the first text of the response. ``voice``: until its first audio. ``heard``: until that audio is
 played.
 """
 
 
 @dataclass(slots=True)
-class Speech:
-    """A stretch of the user's speech. Times in ms since the talk began."""
+class UserSpeech:
+    """One stretch of the user's speech. Times in ms since the start of the timeline."""
 
     start_ms: float
     end_ms: float | None = None
-    """None while they speak."""
+    """None while the user speaks."""
     text: str = ""
 
 
 @dataclass(slots=True)
-class Answer:
-    """A response of the bot, as far as it was heard. Times in ms since the talk began."""
+class HeardResponse:
+    """A response of the bot, as far as the user heard it. Times in ms since the start of the timeline."""
 
     response: int
     start_ms: float | None = None
-    """When its first sample was played; None where none was."""
+    """Time of the first sample played; None if none was played."""
     end_ms: float | None = None
     pauses: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    """From when until when it was silent in between: the user seemed to speak, or its audio was late."""
+    """Start and end of each silence inside the response: the user seemed to speak, or audio was late."""
     words: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
-    """Each word, and when it begins, in ms of the response's audio."""
+    """Each word with its start, in ms of the response's audio."""
     made_ms: float = 0.0
-    """How much audio was made."""
+    """Length of the audio that was synthesised."""
     text: str = ""
-    """What was heard."""
+    """Text that was heard."""
     cut: bool = False
     reason: str = ""
-    """Why it was cut."""
+    """Reason for the cut."""
 
     def at_ms(self, audio_ms: float) -> float:
-        """When that moment of its audio was heard."""
+        """Convert a position in the audio to the time at which it was heard."""
         at = (self.start_ms or 0.0) + audio_ms
         for begin, end in self.pauses:
             if at >= begin:
@@ -92,11 +92,11 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Turn:
-    """What the user said, and when each step of the answer to it was done, in ms since the talk began."""
+class TimedTurn:
+    """One turn of the user, with the time at which each step of the response ended, in ms since the start."""
 
     number: int
-    speech: list[Speech] = field(default_factory=list[Speech])
+    speech: list[UserSpeech] = field(default_factory=list[UserSpeech])
     texts: list[str] = field(default_factory=list[str])
     speech_end_ms: float | None = None
     stopped_ms: float | None = None
@@ -104,16 +104,16 @@ class Turn:
     reply_ms: float | None = None
     voice_ms: float | None = None
     heard_ms: float | None = None
-    answer: Answer | None = None
+    answer: HeardResponse | None = None
 
     @property
     def text(self) -> str:
-        """All that was understood."""
+        """Transcripts of the turn, joined."""
         return " ".join(filter(None, self.texts))
 
     @property
     def steps(self) -> dict[str, float] | None:
-        """How long each of `STEPS` took, in ms; None where nothing was heard of an answer."""
+        """Duration of each of `STEPS`, in ms; None if no response was heard."""
         marks = (
             self.speech_end_ms,
             self.stopped_ms,
@@ -129,66 +129,66 @@ class Turn:
 
     @property
     def voice_to_voice_ms(self) -> float | None:
-        """From the user's last sound to the bot's first."""
+        """Time from the user's last sound to the bot's first."""
         if self.heard_ms is None or self.speech_end_ms is None:
             return None
         return self.heard_ms - self.speech_end_ms
 
 
 @dataclass(slots=True)
-class Talk:
-    """A conversation, in time. It begins with the first sound of the user's side."""
+class Timeline:
+    """Speech, responses and turns of a conversation. Time 0 is the first audio from the user."""
 
     duration_ms: float = 0.0
-    speech: list[Speech] = field(default_factory=list[Speech])
-    answers: list[Answer] = field(default_factory=list[Answer])
-    turns: list[Turn] = field(default_factory=list[Turn])
+    speech: list[UserSpeech] = field(default_factory=list[UserSpeech])
+    responses: list[HeardResponse] = field(default_factory=list[HeardResponse])
+    turns: list[TimedTurn] = field(default_factory=list[TimedTurn])
 
 
-Told = Callable[[Talk, Frame], None]
+OnFact = Callable[[Timeline, Frame], None]
 
 
-class TalkTap(Tap):
-    """Collects a `Talk`. ``told`` is called with each fact, once, when the talk knows it."""
+class TimelineTap(Tap):
+    """Collect a `Timeline`. ``on_fact`` is called once for each of `FACTS`, after the timeline has taken it in."""
 
-    def __init__(self, told: Told | None = None) -> None:
-        self.talk = Talk()
-        self._told = told
-        self._begun_ns: int | None = None
-        self._answers: dict[int, Answer] = {}
-        self._turn: Turn | None = None
-        """The turn that has no answer yet."""
+    def __init__(self, on_fact: OnFact | None = None) -> None:
+        self.timeline = Timeline()
+        self._on_fact = on_fact
+        self._start_ns: int | None = None
+        self._answers: dict[int, HeardResponse] = {}
+        self._turn: TimedTurn | None = None
+        """Turn that has no response yet."""
         self._last: dict[type[Frame], Frame] = {}
 
-    # --- what it sees ---------------------------------------------------------------------------------------
+    # --- tap ---------------------------------------------------------------------------------------
 
     def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
-        """What was made for a response says so here."""
+        """Note audio of the user, and text and audio of responses: the kernel knows their response only here."""
         if isinstance(frame, InputAudioFrame):
-            if self._begun_ns is None:
-                self._begun_ns = t_ns - round(frame.duration_ms * NS_PER_MS)
+            if self._start_ns is None:
+                self._start_ns = t_ns - round(frame.duration_ms * NS_PER_MS)
         elif isinstance(frame, TextFrame):
             self._made(response, self._ms(t_ns), None)
         elif isinstance(frame, OutputAudioFrame):
             self._made(response, self._ms(t_ns), frame)
-        self.talk.duration_ms = self._ms(t_ns)
+        self.timeline.duration_ms = self._ms(t_ns)
 
     def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
-        """Facts come by here, once for each processor that names them."""
+        """Note a fact. It is seen once for each processor that handles it."""
         if isinstance(frame, InputFrame) and isinstance(frame, FACTS):
             self._fact(t_ns, frame)
 
     def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
-        """And those that no processor names, here."""
+        """Note a fact that no processor handles."""
         if isinstance(frame, InputFrame) and isinstance(frame, FACTS):
             self._fact(t_ns, frame)
 
-    # --- what it makes of it --------------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------
 
     def _ms(self, t_ns: int) -> float:
-        if self._begun_ns is None:
-            self._begun_ns = t_ns
-        return (t_ns - self._begun_ns) / NS_PER_MS
+        if self._start_ns is None:
+            self._start_ns = t_ns
+        return (t_ns - self._start_ns) / NS_PER_MS
 
     def _fact(self, t_ns: int, frame: InputFrame) -> None:
         if self._last.get(type(frame)) is frame:
@@ -197,7 +197,7 @@ class TalkTap(Tap):
         now = self._ms(t_ns)
         match frame:
             case UserStartedSpeakingFrame():
-                self.talk.speech.append(Speech(now - frame.onset_ms))
+                self.timeline.speech.append(UserSpeech(now - frame.onset_ms))
             case UserStoppedSpeakingFrame():
                 self._stopped(now, now - frame.silence_ms)
             case TranscriptionFrame():
@@ -213,15 +213,15 @@ class TalkTap(Tap):
                 answer.text, answer.cut, answer.reason = frame.heard_text, True, frame.reason
             case _:
                 return
-        if self._told is not None:
-            self._told(self.talk, frame)
+        if self._on_fact is not None:
+            self._on_fact(self.timeline, frame)
 
     def _stopped(self, now: float, end_ms: float) -> None:
         turn = self._open_turn()
         turn.stopped_ms, turn.speech_end_ms = now, end_ms
-        if self.talk.speech:
-            self.talk.speech[-1].end_ms = end_ms
-            turn.speech.append(self.talk.speech[-1])
+        if self.timeline.speech:
+            self.timeline.speech[-1].end_ms = end_ms
+            turn.speech.append(self.timeline.speech[-1])
 
     def _understood(self, now: float, text: str) -> None:
         turn = self._open_turn()
@@ -258,23 +258,23 @@ class TalkTap(Tap):
                 self._turn = None
 
     def _was_no_turn(self) -> None:
-        """The bot goes on after what was said over it: that was a cough, or an "uh huh"."""
+        """Drop the open turn: the bot resumed, so the sound was a cough or an "uh huh"."""
         if self._turn is not None and self._turn.answer is None:
-            self.talk.turns.remove(self._turn)
+            self.timeline.turns.remove(self._turn)
             self._turn = None
 
-    def _answer(self, response: int) -> Answer:
+    def _answer(self, response: int) -> HeardResponse:
         answer = self._answers.get(response)
         if answer is None:
-            answer = self._answers[response] = Answer(response)
-            self.talk.answers.append(answer)
+            answer = self._answers[response] = HeardResponse(response)
+            self.timeline.responses.append(answer)
         return answer
 
-    def _turn_of(self, answer: Answer) -> Turn | None:
-        return next((turn for turn in reversed(self.talk.turns) if turn.answer is answer), None)
+    def _turn_of(self, answer: HeardResponse) -> TimedTurn | None:
+        return next((turn for turn in reversed(self.timeline.turns) if turn.answer is answer), None)
 
-    def _open_turn(self) -> Turn:
+    def _open_turn(self) -> TimedTurn:
         if self._turn is None or self._turn.answer is not None:
-            self._turn = Turn(len(self.talk.turns) + 1)
-            self.talk.turns.append(self._turn)
+            self._turn = TimedTurn(len(self.timeline.turns) + 1)
+            self.timeline.turns.append(self._turn)
         return self._turn

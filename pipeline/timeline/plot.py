@@ -1,6 +1,4 @@
-"""Draws a talk: who spoke when, and where each turn's time went. Needs matplotlib, which is loaded when it
-draws.
-"""
+"""Draw a timeline: speech over time, and the steps of each turn. Matplotlib is imported when `draw` is called."""
 
 from __future__ import annotations
 
@@ -11,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtraError, VoxlineError
-from .collect import STEPS, Answer, Speech, Talk, Turn
+from .collect import STEPS, HeardResponse, TimedTurn, Timeline, UserSpeech
 
 INCHES_PER_S = 0.48
 NARROWEST, WIDEST = 11.0, 100.0
-"""Of the picture, in inches."""
+"""Limits of the picture's width, in inches."""
 INCHES_PER_CHAR = 0.067
-"""At the size in which words are written; a little more than the truth, for a gap between two of them."""
+"""Width of a character of the labels, with some room for a gap between two labels."""
 MARGIN_S = 1.2
-"""Room at the right for the words of the last answer."""
+"""Room at the right for the label of the last response."""
 TURNS_SHOWN = 60
 
 CALLER, BOT, CUT, GREY = "#3b6ea5", "#d9822b", "#c0392b", "#8a8f98"
@@ -27,20 +25,20 @@ STEP_COLOURS: dict[str, str] = dict(zip(STEPS, ("#cfd4da", "#3b6ea5", "#7a5aa6",
 
 
 def require_matplotlib() -> None:
-    """Raise `MissingExtraError` where it is not installed."""
+    """Raise `MissingExtraError` if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtraError("The timeline picture", "matplotlib", "demo")
 
 
-def draw(talk: Talk, path: Path, *, title: str = "", bot: str = "bot") -> None:
-    """Write the picture of a talk to a PNG file. Raises `VoxlineError` where it cannot be written."""
+def draw(timeline: Timeline, path: Path, *, title: str = "", bot: str = "bot") -> None:
+    """Write the picture of a timeline to a PNG file. Raises `VoxlineError` if it cannot be written."""
     require_matplotlib()
-    # No window system, and nothing of a caller's own pyplot is touched.
+    # The Agg canvas needs no window system and leaves the caller's pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    turns = [turn for turn in talk.turns if turn.speech_end_ms is not None][:TURNS_SHOWN]
-    seconds = max(talk.duration_ms / 1000, 1.0) + MARGIN_S
+    turns = [turn for turn in timeline.turns if turn.speech_end_ms is not None][:TURNS_SHOWN]
+    seconds = max(timeline.duration_ms / 1000, 1.0) + MARGIN_S
     width = min(WIDEST, max(NARROWEST, seconds * INCHES_PER_S + 1.2))
     timed = any(turn.steps is not None and any(turn.steps[step] >= 1 for step in STEPS[1:]) for turn in turns)
     lanes, bars = 3.1, 0.9 + 0.3 * max(1, len(turns)) if timed else 0.0
@@ -49,10 +47,10 @@ def draw(talk: Talk, path: Path, *, title: str = "", bot: str = "bot") -> None:
     grid = figure.add_gridspec(
         2 if timed else 1, 2, height_ratios=(lanes, bars) if timed else (1,), width_ratios=(3, 2)
     )
-    _lanes(figure.add_subplot(grid[0, :]), talk, seconds, width / seconds, bot)
-    if timed:  # In virtual time work takes none: there is nothing to show.
+    _lanes(figure.add_subplot(grid[0, :]), timeline, seconds, width / seconds, bot)
+    if timed:  # In virtual time the steps take no time.
         _bars(figure.add_subplot(grid[1, 0]), turns, STEPS, "From the caller's last sound to the bot's first")
-        # The silence that ends a turn is so much longer than the rest that the rest needs a scale of its own.
+        # The silence that ends a turn is far longer than the other steps, so those get a second scale.
         _bars(figure.add_subplot(grid[1, 1]), turns, STEPS[1:], "The same without the silence that ends a turn")
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
@@ -65,32 +63,32 @@ def draw(talk: Talk, path: Path, *, title: str = "", bot: str = "bot") -> None:
 # --- who spoke when -----------------------------------------------------------------------------------------
 
 
-def _lanes(axes: Any, talk: Talk, seconds: float, inches_per_s: float, bot: str) -> None:
+def _lanes(axes: Any, timeline: Timeline, seconds: float, inches_per_s: float, bot: str) -> None:
     axes.set(xlim=(0, seconds), ylim=(0.2, 3.4), yticks=(2.55, 1.45), xlabel="s")
     axes.set_yticklabels(["caller", bot])
     axes.set_title("Who spoke when", fontsize=9, loc="left")
     axes.grid(axis="x", color="#e6e8eb", linewidth=0.6)
     axes.set_axisbelow(True)
-    starts = [speech.start_ms / 1000 for speech in talk.speech]
-    for number, speech in enumerate(talk.speech):
+    starts = [speech.start_ms / 1000 for speech in timeline.speech]
+    for number, speech in enumerate(timeline.speech):
         room = ([*starts, seconds][number + 1] - starts[number]) * inches_per_s
         _speech(axes, speech, seconds, room)
-    answers = [answer for answer in talk.answers if answer.start_ms is not None]
-    starts = [(answer.start_ms or 0.0) / 1000 for answer in answers]
-    for number, answer in enumerate(answers):
+    responses = [answer for answer in timeline.responses if answer.start_ms is not None]
+    starts = [(answer.start_ms or 0.0) / 1000 for answer in responses]
+    for number, answer in enumerate(responses):
         room = ([*starts, seconds][number + 1] - starts[number]) * inches_per_s
         _answer(axes, answer, seconds, room)
     _tidy(axes)
 
 
-def _speech(axes: Any, speech: Speech, seconds: float, inches: float) -> None:
+def _speech(axes: Any, speech: UserSpeech, seconds: float, inches: float) -> None:
     start = speech.start_ms / 1000
     end = seconds if speech.end_ms is None else speech.end_ms / 1000
     axes.broken_barh([(start, end - start)], (2.3, 0.5), facecolors=CALLER)
     _words(axes, start, 2.9, speech.text or "(not understood)", inches, "bottom", CALLER)
 
 
-def _answer(axes: Any, answer: Answer, seconds: float, inches: float) -> None:
+def _answer(axes: Any, answer: HeardResponse, seconds: float, inches: float) -> None:
     start = (answer.start_ms or 0.0) / 1000
     end = seconds if answer.end_ms is None else answer.end_ms / 1000
     edges = [start, *(ms / 1000 for pause in answer.pauses for ms in pause), end]
@@ -129,7 +127,7 @@ def _words(axes: Any, x: float, y: float, text: str, inches: float, side: str, c
 # --- where the time went ------------------------------------------------------------------------------------
 
 
-def _bars(axes: Any, turns: list[Turn], shown: Sequence[str], title: str) -> None:
+def _bars(axes: Any, turns: list[TimedTurn], shown: Sequence[str], title: str) -> None:
     axes.set_title(title, fontsize=9, loc="left")
     axes.set(xlabel="ms", yticks=range(len(turns)), ylim=(len(turns) - 0.4, -0.6))
     axes.set_yticklabels([f"{turn.number}  {_short(turn.text)}" for turn in turns])

@@ -1,4 +1,4 @@
-"""Tells a conversation in lines, as it happens: who said what, and how long each step of the answer took."""
+"""Print a conversation line by line while it runs: each utterance, and the duration of each step of a turn."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from ..frames import (
     TranscriptionFrame,
     UserStartedSpeakingFrame,
 )
-from .collect import Answer, Talk, Turn
+from .collect import HeardResponse, TimedTurn, Timeline
 
 WIDTH = 78
 NOT_UNDERSTOOD = "(not understood)"
 
 
-class Narrator:
-    """Writes to ``out``. `told` is for a `TalkTap`.
+class TimelinePrinter:
+    """Print to ``out``. Pass `add` to a `TimelineTap`.
 
-    ``live``: keep a last line that says who is speaking, which the next one takes the place of; for a
-    terminal. ``in_time``: False where the clock is virtual: then the steps of a turn take no time, and
-    nothing is said of them.
+    ``live``: keep a status line with the current speaker, which the next line overwrites; for a terminal.
+    ``in_time``: False with a virtual clock. The steps of a turn take no virtual time and are not printed.
     """
 
     def __init__(self, out: TextIO, *, live: bool = False, in_time: bool = True, bot: str = "bot") -> None:
@@ -36,35 +35,35 @@ class Narrator:
         self._bot = bot
         self._wide = max(len("caller"), len(bot))
 
-    def told(self, talk: Talk, frame: Frame) -> None:
-        """One more fact."""
+    def add(self, timeline: Timeline, frame: Frame) -> None:
+        """Print the line for one fact, if it has one."""
         match frame:
             case UserStartedSpeakingFrame():
                 self._status("caller speaks ...")
             case TranscriptionFrame():
-                speech = talk.speech[-1] if talk.speech else None
-                at_ms = speech.start_ms if speech is not None else talk.duration_ms
+                speech = timeline.speech[-1] if timeline.speech else None
+                at_ms = speech.start_ms if speech is not None else timeline.duration_ms
                 self._line(at_ms, "caller", frame.text or NOT_UNDERSTOOD)
             case BotStartedSpeakingFrame():
-                turn = _turn_of(talk, frame.response)
-                if not self._resumed(talk, frame.response) and turn is not None:
+                turn = _turn_of(timeline, frame.response)
+                if not self._resumed(timeline, frame.response) and turn is not None:
                     self._steps(turn)
                 self._status(f"{self._bot} speaks ...")
             case ResponsePlayedFrame() | ResponseCutFrame():
-                answer = next(answer for answer in talk.answers if answer.response == frame.response)
+                answer = next(answer for answer in timeline.responses if answer.response == frame.response)
                 self._answer(answer)
             case _:
                 pass
 
-    def summary(self, talk: Talk) -> None:
-        """The middle of what the turns took."""
+    def summary(self, timeline: Timeline) -> None:
+        """Print the number of responses and interruptions, and the median durations."""
         self._status("")
-        answered = [turn for turn in talk.turns if turn.steps is not None]
-        cuts = sum(answer.cut for answer in talk.answers)
+        answered = [turn for turn in timeline.turns if turn.steps is not None]
+        cuts = sum(answer.cut for answer in timeline.responses)
         parts = [
             _count(len(answered), "answer"),
             _count(cuts, "interruption"),
-            f"{talk.duration_ms / 1000:.1f} s",
+            f"{timeline.duration_ms / 1000:.1f} s",
         ]
         if answered and self._in_time:
             whole = statistics.median(turn.voice_to_voice_ms or 0.0 for turn in answered)
@@ -74,26 +73,26 @@ class Narrator:
         self._write(said)
 
     def wrote(self, path: Path, what: str) -> None:
-        """Where something was written, and what it is."""
+        """Print the path of a file that was written, and its content."""
         self._write(f"  {path!s:28}  {what}")
 
     # --- the lines ------------------------------------------------------------------------------------------
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: HeardResponse) -> None:
         text = answer.text
         if answer.cut:
             text = f"{text} -- ({answer.reason})".strip()
         if text:
             self._line(answer.start_ms or 0.0, self._bot, text)
 
-    def _resumed(self, talk: Talk, response: int) -> bool:
-        answer = next(answer for answer in talk.answers if answer.response == response)
+    def _resumed(self, timeline: Timeline, response: int) -> bool:
+        answer = next(answer for answer in timeline.responses if answer.response == response)
         if answer.pauses:
             begin, end = answer.pauses[-1]
             self._line(begin, self._bot, f"(silent for {(end - begin) / 1000:.1f} s, and goes on)")
         return bool(answer.pauses)
 
-    def _steps(self, turn: Turn) -> None:
+    def _steps(self, turn: TimedTurn) -> None:
         steps = turn.steps
         if steps is None or not self._in_time:
             return
@@ -111,17 +110,17 @@ class Narrator:
             self._put(f"\r\x1b[K{text[:WIDTH]}")
 
     def _put(self, text: str) -> None:
-        # Nobody may be listening any more (`| head`), which is no reason for the conversation to end.
+        # The reader may be gone (`| head`). The conversation continues without it.
         with contextlib.suppress(OSError):
             self._out.write(text)
             self._out.flush()
 
 
-def _turn_of(talk: Talk, response: int) -> Turn | None:
-    return next((turn for turn in talk.turns if turn.answer and turn.answer.response == response), None)
+def _turn_of(timeline: Timeline, response: int) -> TimedTurn | None:
+    return next((turn for turn in timeline.turns if turn.answer and turn.answer.response == response), None)
 
 
-def _without_silence(turn: Turn) -> float:
+def _without_silence(turn: TimedTurn) -> float:
     return (turn.voice_to_voice_ms or 0.0) - (turn.steps or {}).get("silence", 0.0)
 
 

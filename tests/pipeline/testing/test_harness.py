@@ -591,7 +591,7 @@ def test_a_bench_outside_of_a_fixture_is_closed_whatever_happens(starts: bool):
 
 
 async def test_a_start_may_take_longer_than_what_comes_after_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("voxline.pipeline.testing.box.PATIENCE_S", 0.02)
+    monkeypatch.setattr("voxline.pipeline.testing.watched_run.PATIENCE_S", 0.02)
     tidy = Tidy()
     asyncio.get_running_loop().call_later(0.2, tidy.ready.set)
     async with Harness() as harness:

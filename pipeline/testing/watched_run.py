@@ -17,7 +17,7 @@ from ..recording.recording import Recorder
 from ..taps import Tap
 from ..tasks import spawn
 from ..worker import Outcome, PipelineWorker
-from .diagnosis import TaskWatch, Timeline, owner, waits_for
+from .diagnosis import EventLog, TaskWatch, owner, waits_for
 from .failures import BenchFailure
 
 PATIENCE_S = 1.0
@@ -29,33 +29,33 @@ RESTLESS = 100_000
 GRACE_S = 0.05
 """Real seconds that tasks which were cancelled in stop() may take to end."""
 
-_ENGINE = __name__.removesuffix("testing.box")
+_ENGINE = __name__.removesuffix("testing.watched_run")
 _HANDLER = "A plain handler hangs, and holds everything else up."
 
 Processors = FrameProcessor | Pipeline | Sequence[FrameProcessor | Pipeline | ParallelPipeline]
 
 
-class _Watcher(Tap):
+class _RunTap(Tap):
     """The tap through which the box sees what happens in it."""
 
-    def __init__(self, box: Box) -> None:
-        self._box = box
+    def __init__(self, run: WatchedRun) -> None:
+        self._run = run
 
     def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
-        self._box.moves += 1
-        self._box.timeline.delivered(t_ns, hop.origin, hop.processor, hop.direction, frame)
+        self._run.moves += 1
+        self._run.event_log.delivered(t_ns, hop.origin, hop.processor, hop.direction, frame)
 
     def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
-        self._box.moves += 1
-        self._box.timeline.left(t_ns, direction, frame)
-        self._box.came_out(frame, direction)
+        self._run.moves += 1
+        self._run.event_log.left(t_ns, direction, frame)
+        self._run.came_out(frame, direction)
 
     def failed(self, t_ns: int, processor: str, error: BaseException) -> None:
-        self._box.raised.append(error)
-        self._box.timeline.note(t_ns, f"! {processor} raised {type(error).__name__}")
+        self._run.raised.append(error)
+        self._run.event_log.note(t_ns, f"! {processor} raised {type(error).__name__}")
 
 
-class Box:
+class WatchedRun:
     """Processors that run in virtual time which only the test moves. `Bench` is what a test has in hand."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Box:
             raise BenchFailure("A bench moves its clock by hand: give it a VirtualClock(autojump=False).")
         settings: dict[str, Any] = {"seed": 0, "name": "bench", **worker}
         self.worker = PipelineWorker(pipeline, clock=self.clock, **settings)
-        self.timeline = Timeline()
+        self.event_log = EventLog()
         self.moves = 0
         """How many deliveries and exits there were."""
         self.raised: list[BaseException] = []
@@ -90,7 +90,7 @@ class Box:
         self._broken = False
         self._closed = False
         self._timers_before = [*self.clock.pending]
-        self.worker.add_tap(_Watcher(self))
+        self.worker.add_tap(_RunTap(self))
         if record is not None:
             self.worker.add_tap(Recorder(record))
 
@@ -181,7 +181,7 @@ class Box:
 
     def failure(self, message: str) -> BenchFailure:
         """A failure with its timeline."""
-        return BenchFailure(f"{message}\n\n{self.timeline}")
+        return BenchFailure(f"{message}\n\n{self.event_log}")
 
     def breaks(self, message: str) -> BenchFailure:
         """A failure after which the box is good for nothing but to be closed."""
