@@ -226,7 +226,7 @@ class Service(FrameProcessor, Generic[S]):
                 # The member may become a processor or another service's member next.
                 member._host, member._owner, member._member_index = NOT_RUNNING, None, -1
 
-    def attach(self, owner: Service[Any], place: int) -> None:
+    def attach(self, owner: Service[Any], member_index: int) -> None:
         """Take part in a run as a member of ``owner``. A member of a `Fallback` has no place in the pipeline."""
         if owner is not self:
             if self._host is not NOT_RUNNING:
@@ -234,7 +234,7 @@ class Service(FrameProcessor, Generic[S]):
                     f"{self.label} in {owner.path} already runs in another place. A service has one place: "
                     f"make a second {type(self).__name__}(...)."
                 )
-            self._host, self._owner, self._member_index = owner._host, owner, place
+            self._host, self._owner, self._member_index = owner._host, owner, member_index
 
     async def ensure_connected(self) -> None:
         """Connect if necessary, within ``connect_timeout_s``. Raises `ServiceError`."""

@@ -225,7 +225,7 @@ def not_found(name: str) -> None:
 
 async def test_a_missing_package_raises_before_the_start(sphinx: PocketSphinxProcess, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", not_found)
-    with pytest.raises(MissingExtraError, match=r"PocketSphinx needs the package pocketsphinx.*'voxline\[speech\]'"):
+    with pytest.raises(MissingExtraError, match=r"PocketSphinx needs the package pocketsphinx.*\[speech\]'?$"):
         await sphinx.start()
     assert sphinx.pid is None
 
