@@ -9,12 +9,13 @@ interruptions, pauses, the record of what was heard, mute, levels and the timeou
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from ..pipeline.clock import NS_PER_S, Clock, TimerHandle, Wait
 from ..pipeline.errors import QueueOverflowError, TransportError
 from ..pipeline.frames import Frame, InputFrame
+from .caller import Caller
 from .input import InputTransport, MuteFrame
 from .output import OutputTransport
 from .transport_api import TransportApi
@@ -71,6 +72,10 @@ class Transport(TransportApi):
         self._closed = False
         """The worker has ended; another one may use the transport."""
         self._hang_up_wait: Wait | None = None
+        self.caller = Caller()
+        """The caller, where a server began this conversation."""
+        self.on_hang_up: Callable[[], None] | None = None
+        """Called once the client is gone for good, before the pipeline ends."""
         self._early: deque[Frame] = deque()  # bound: MAX_EARLY_FRAMES frames, then deliver() raises
         self._last_received_ns = 0
         self._silence_timer: TimerHandle | None = None
@@ -176,6 +181,8 @@ class Transport(TransportApi):
     def hang_up(self) -> None:
         """End the user's input: the worker finishes what is running, then ends."""
         self._hung_up = True
+        if self.on_hang_up is not None:
+            self.on_hang_up()
         if self._hang_up_wait is not None:
             self._hang_up_wait.wake()
 

@@ -16,8 +16,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("The server", "aiohttp", "webrtc") from error
 
-from .caller import Caller, current_caller
-from .conversations import Conversation
+from ..caller import Caller
+from .conversations import ServedConversation
 from .credentials import make_credential
 from .refusals import Refusal
 from .server import Server
@@ -26,11 +26,10 @@ from .settings import ServerSettings
 
 __all__ = [
     "Caller",
-    "Conversation",
     "Refusal",
+    "ServedConversation",
     "Server",
     "ServerSettings",
-    "current_caller",
     "make_credential",
     "serve",
 ]

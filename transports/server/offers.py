@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,16 +18,16 @@ from aiohttp import web
 
 from ...pipeline.clock import NS_PER_S, Clock
 from ...pipeline.worker import PipelineWorker
+from ..caller import Caller
 from ..rtvi.rtvi import attach_rtvi
 from ..webrtc.transport import WebRTCTransport
 from .bodies import Bodies
-from .caller import Caller, current
-from .conversations import AGAIN_S, Conversations
+from .conversations import Conversations, Place
 from .credentials import Grant
 from .guard import Guard
-from .refusals import Refusal, busy, too_many
+from .refusals import Refusal, busy
 from .settings import ServerSettings, described
-from .signaling import Answer, Candidate, Signaling, SignalingError
+from .signaling import Candidate, SessionAnswer, Signaling
 
 MakeTransport = Callable[[], WebRTCTransport]
 JSON_OBJECT = dict[str, Any]
@@ -68,7 +67,6 @@ class Offers:
         self.signaling = Signaling(
             self._start,
             make_transport or self._make_transport,
-            max_sessions=settings.max_connections,
             max_sdp_bytes=settings.max_sdp_bytes,
         )
         self._started: OrderedDict[str, _Started] = OrderedDict()
@@ -89,28 +87,25 @@ class Offers:
 
     # --- for WHIP too ----------------------------------------------------------------------------------------------
 
-    async def begin(self, caller: Caller, sdp: str, *, give_back: bool = True) -> Answer:
-        """A new session. Raises `Refusal`. ``give_back``: the credential, where that is no fault of its owner's."""
-        current.set(caller)
+    async def begin(self, caller: Caller, grant: Grant, sdp: str, *, give_back: bool = True) -> SessionAnswer:
+        """Begin a session. Raises `Refusal`.
+
+        ``give_back``: after a refusal that is no fault of the caller, the credential may be used again.
+        """
         try:
-            self._conversations.check(caller)
-            return await self.renew(None, sdp, restart=False)
+            with self._conversations.reserve(caller, grant) as place:
+                return await self.signaling.offer(sdp, place=place)
         except Refusal as error:
             if (error.status >= 500 or error.status == 429) and give_back:
-                self._guard.give_back(caller.grant)
+                self._guard.give_back(grant)
             raise
 
-    async def renew(self, pc_id: str | None, sdp: str, *, restart: bool) -> Answer:
-        """An offer for a session. Raises `Refusal`."""
-        with refusals():
-            return await self.signaling.offer(sdp, pc_id, restart=restart)
-
     def check(self, request: web.Request, pc_id: str) -> None:
-        """Whether who asks may deal with a session. Raises `Refusal`: 401, 404."""
+        """Check that a request may use a session. Raises `Refusal`: 401, 404."""
         transport = self.signaling.sessions.get(pc_id)
         conversation = None if transport is None else self._conversations.of(transport)
-        # Who may not know is told the same, whether there is such a session or not.
-        self._guard.go_on(request, None if conversation is None else conversation.caller.grant)
+        # Same reply as for an unknown id, so that callers cannot probe ids.
+        self._guard.go_on(request, None if conversation is None else conversation.grant)
         if conversation is None:
             raise Refusal(404, "There is no such session, or it is over. Begin a new one.")
 
@@ -122,12 +117,10 @@ class Offers:
             max_message_bytes=settings.max_message_bytes,
         )
 
-    async def _start(self, transport: WebRTCTransport) -> None:
-        """Signaling has answered the offer of a new session."""
-        try:
-            await self._conversations.begin(transport, current.get(), lambda worker: self._prepare(worker, transport))
-        except Refusal as error:
-            raise SignalingError(error.status, str(error)) from error
+    async def _start(self, transport: WebRTCTransport, place: Place | None) -> None:
+        """Start the conversation of a new session, whose offer has been answered."""
+        assert place is not None
+        await self._conversations.begin(transport, place, lambda worker: self._prepare(worker, transport))
 
     def _prepare(self, worker: PipelineWorker, transport: WebRTCTransport) -> None:
         if self._settings.rtvi:
@@ -139,10 +132,11 @@ class Offers:
         body = await self._bodies.json(request)
         sdp, pc_id, restart = _offer_of(body)
         if pc_id is None:
-            caller = self._caller(request, self._guard.begin(request), body.get("requestData"))
-            return _answered(await self.begin(caller, sdp))
+            grant = self._guard.begin(request)
+            caller = self._caller(request, grant, body.get("requestData"))
+            return _answered(await self.begin(caller, grant, sdp))
         self.check(request, pc_id)
-        return _answered(await self.renew(pc_id, sdp, restart=restart))
+        return _answered(await self.signaling.offer(sdp, pc_id, restart=restart))
 
     async def _candidates(self, request: web.Request) -> web.Response:
         body = await self._bodies.json(request)
@@ -150,8 +144,7 @@ class Offers:
         if not isinstance(pc_id, str):
             raise Refusal(400, "pc_id is missing: it is in the answer to the offer.")
         self.check(request, pc_id)
-        with refusals():
-            await self.signaling.candidates(pc_id, _candidates_of(body))
+        await self.signaling.candidates(pc_id, _candidates_of(body))
         return web.json_response({"status": "success"})
 
     async def _announce(self, request: web.Request) -> web.Response:
@@ -183,12 +176,12 @@ class Offers:
         if pc_id is None:
             data = body.get("requestData")
             caller = self._caller(request, started.grant, json.loads(started.data) if data is None else data)
-            return _answered(await self._begin_announced(request, started, caller, sdp))
+            return _answered(await self._begin_started(request, started, caller, sdp))
         if pc_id != started.pc_id:
             raise Refusal(404, "This is another session's pc_id.")
-        return _answered(await self.renew(pc_id, sdp, restart=restart))
+        return _answered(await self.signaling.offer(sdp, pc_id, restart=restart))
 
-    async def _begin_announced(self, request: web.Request, started: _Started, caller: Caller, sdp: str) -> Answer:
+    async def _begin_started(self, request: web.Request, started: _Started, caller: Caller, sdp: str) -> SessionAnswer:
         if started.answering:
             raise busy("An offer of this session is being answered.", 1)
         if started.pc_id:
@@ -200,14 +193,14 @@ class Offers:
         started.answering = started.tried = True
         try:
             # Not given back: the session is still good for another try, and with both there could be two conversations.
-            answer = await self.begin(caller, sdp, give_back=False)
+            answer = await self.begin(caller, started.grant, sdp, give_back=False)
         finally:
             started.answering = False
         started.pc_id = answer.pc_id
         return answer
 
     def _caller(self, request: web.Request, grant: Grant, data: Any) -> Caller:
-        return Caller(grant.subject, self._guard.address(request), json.dumps(data), grant)
+        return Caller(grant.subject, self._guard.address(request), json.dumps(data))
 
     def _current(self, started: _Started) -> bool:
         return self._clock.now_ns() < started.until_ns or started.pc_id in self.signaling.sessions
@@ -220,18 +213,7 @@ class Offers:
                 del self._started[session]
 
 
-@contextmanager
-def refusals() -> Generator[None]:
-    """What signaling refuses, as the client is to read it."""
-    try:
-        yield
-    except SignalingError as error:
-        later = {429: too_many, 503: busy}.get(error.status)
-        message = str(error)
-        raise Refusal(error.status, message) if later is None else later(message, AGAIN_S) from error
-
-
-def _answered(answer: Answer) -> web.Response:
+def _answered(answer: SessionAnswer) -> web.Response:
     return web.json_response({"sdp": answer.sdp, "type": "answer", "pc_id": answer.pc_id})
 
 

@@ -24,7 +24,7 @@ from ...pipeline.clock import Clock, SystemClock, wall_s
 from ...pipeline.errors import TransportError
 from ...pipeline.tasks import spawn
 from .bodies import Bodies
-from .conversations import Conversation, Conversations, MakePipeline, OnWorker
+from .conversations import Conversations, MakePipeline, OnWorker, ServedConversation
 from .credentials import Gate
 from .guard import Guard
 from .listener import Listener, noted
@@ -149,7 +149,7 @@ class Server:
         return f"http{'s' if self._tls else ''}://{host}:{self.port}/"
 
     @property
-    def conversations(self) -> list[Conversation]:
+    def conversations(self) -> list[ServedConversation]:
         """Those under way."""
         return self._conversations.running
 

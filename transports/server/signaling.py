@@ -1,6 +1,6 @@
-"""Signaling, apart from any server: sessions by id, offers and candidates in, answers out.
+"""Signaling without HTTP: sessions by id, offers and candidates in, answers out.
 
-A server gives each request's body to one of the verbs, and each `SignalingError`'s status and message back:
+The endpoints pass the body of each request to one method, and return the status and message of a `Refusal`:
 
 - The small RTVI endpoint: POST ``{sdp, pc_id, restart_pc}`` is `Signaling.offer`; PATCH ``{pc_id, candidates}`` is
   `Signaling.candidates`.
@@ -10,7 +10,6 @@ A server gives each request's body to one of the verbs, and each `SignalingError
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from ...pipeline.errors import TransportError
 from ..webrtc.sdp import NothingSpoken, Offer, SDPError, check_ice, parse_offer, sections_of
 from ..webrtc.transport import WebRTCTransport
+from .conversations import Place
+from .refusals import RETRY_S, Refusal, busy
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +27,8 @@ MAX_CANDIDATE = 1_000
 """Characters of one candidate."""
 
 
-class SignalingError(TransportError):
-    """A request that cannot be served: ``status`` as in HTTP, and a message that may be shown to whoever asked."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 @dataclass(frozen=True)
-class Answer:
+class SessionAnswer:
     """The answer to an offer, and the id of the session for the next requests."""
 
     sdp: str
@@ -44,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to the client: ``candidate`` as in ``a=candidate:``; empty: there are no more."""
+    """An ICE candidate of the client: the value of ``a=candidate:``. An empty one ends the candidates."""
 
     candidate: str
     mid: str | None = None
@@ -53,7 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Fragment:
-    """What a trickle-ice-sdpfrag says (RFC 8840, section 9)."""
+    """A parsed trickle-ice-sdpfrag (RFC 8840, section 9)."""
 
     ufrag: str
     pwd: str
@@ -77,7 +70,7 @@ def parse_fragment(text: str) -> Fragment:
 
 
 def write_fragment(ufrag: str, pwd: str, candidates: Sequence[str], *, mid: str = "") -> str:
-    """Our side of an ICE restart, as an answer to one (RFC 9725, section 4.3.2)."""
+    """Write the server's side of an ICE restart (RFC 9725, section 4.3.2)."""
     lines = [f"a=ice-ufrag:{ufrag}", f"a=ice-pwd:{pwd}", "m=audio 9 UDP/TLS/RTP/SAVPF 0"]
     lines += [f"a=mid:{mid}"] if mid else []
     lines += [*(f"a=candidate:{candidate}" for candidate in candidates), "a=end-of-candidates"]
@@ -85,162 +78,154 @@ def write_fragment(ufrag: str, pwd: str, candidates: Sequence[str], *, mid: str 
 
 
 @dataclass
-class _Session:
+class _RTCSession:
     transport: WebRTCTransport
     client_ufrag: str
     mid: str
 
 
 class Signaling:
-    """Sessions, begun by offers.
+    """WebRTC sessions, each begun by an offer.
 
-    ``start`` gets the transport of each new session, and returns when its conversation is under way (its worker
-    runs, in a task of the caller's); what it raises is answered with 503, and logged. ``make`` makes the transport.
+    ``start`` is called with the transport of each new session, and its place; it returns when the conversation runs. A
+    `Refusal` that it raises goes to the client; any other exception is logged, and answered with 503. ``make`` makes
+    the transport.
 
-    ``max_sessions``, ``max_sdp_bytes``, ``max_sections`` (m-lines), ``max_candidates`` (of one request): beyond them a
-    request is refused.
+    ``max_sdp_bytes``, ``max_sections`` (m-lines) and ``max_candidates`` limit one request. The number of sessions is
+    limited by the places of `Conversations`.
     """
 
     def __init__(
         self,
-        start: Callable[[WebRTCTransport], Awaitable[None]],
+        start: Callable[[WebRTCTransport, Place | None], Awaitable[None]],
         make: Callable[[], WebRTCTransport] = WebRTCTransport,
         *,
-        max_sessions: int = 1_000,
         max_sdp_bytes: int = 65_536,
         max_sections: int = 16,
         max_candidates: int = 64,
     ) -> None:
         self._start = start
         self._make = make
-        self.max_sessions = max_sessions
         self.max_sdp_bytes = max_sdp_bytes
         self.max_sections = max_sections
         self.max_candidates = max_candidates
-        self._sessions: dict[str, _Session] = {}
-        self._beginning = 0
+        self._sessions: dict[str, _RTCSession] = {}  # bound: one for each place, which `Conversations` limits
 
     @property
     def sessions(self) -> dict[str, WebRTCTransport]:
-        """Those that are not over, by id."""
+        """Current sessions, by id."""
         return {pc_id: session.transport for pc_id, session in self._sessions.items()}
 
-    async def offer(self, sdp: str, pc_id: str | None = None, *, restart: bool = False) -> Answer:
-        """Answer an offer: of a new session, or of the one with this id (renegotiation, ICE restart, reconnection).
+    async def offer(
+        self, sdp: str, pc_id: str | None = None, *, place: Place | None = None, restart: bool = False
+    ) -> SessionAnswer:
+        """Answer an offer: for a new session, or for the session ``pc_id`` (renegotiation, ICE restart, reconnection).
 
-        ``restart``: the client has thrown its connection away; the offer says the same by another certificate.
+        ``place``: the place that a new session takes, passed to ``start``. ``restart``: the client has discarded its
+        connection; a new certificate in the offer means the same.
 
-        Raises `SignalingError`: 400 malformed, 404 unknown id, 413 too large, 422 nothing in it that is spoken here,
-        503 full, or the conversation could not be begun.
+        Raises `Refusal`: 400 malformed, 404 unknown id, 410 the session is over, 413 too large, 422 no audio that is
+        supported, 503 the conversation did not start, and what ``start`` refuses.
         """
-        parsed = self._check_offer(sdp)
-        if pc_id is not None:
-            session = self._session(pc_id)
-            try:
-                answer = await session.transport.answer(sdp, restart=restart)
-            except TransportError as error:
-                raise SignalingError(400 if isinstance(error, SDPError) else 410, str(error)) from error
-            session.client_ufrag = parsed.ice.ufrag
-            return Answer(answer, pc_id)
-        if len(self._sessions) + self._beginning >= self.max_sessions:
-            raise SignalingError(503, "All lines are busy. Try again later.")
-        self._beginning += 1
+        offer = self._parse(sdp)
+        if pc_id is None:
+            return await self._begin(offer, place)
+        session = self._session(pc_id)
         try:
-            return await self._begin(sdp, _Session(self._make(), parsed.ice.ufrag, parsed.voice.mid))
-        finally:
-            self._beginning -= 1
+            answer = await session.transport.answer(offer, restart=restart)
+        except TransportError as error:
+            raise Refusal(400 if isinstance(error, SDPError) else 410, str(error)) from error
+        session.client_ufrag = offer.ice.ufrag
+        return SessionAnswer(answer, pc_id)
 
-    async def _begin(self, sdp: str, session: _Session) -> Answer:
-        transport, pc_id = session.transport, secrets.token_urlsafe(18)
+    async def _begin(self, offer: Offer, place: Place | None) -> SessionAnswer:
+        transport, pc_id = self._make(), secrets.token_urlsafe(18)
         try:
-            answer = await transport.answer(sdp)
-            self._sessions[pc_id] = session
+            answer = await transport.answer(offer)
+            self._sessions[pc_id] = _RTCSession(transport, offer.ice.ufrag, offer.voice.mid)
             transport.on_end = lambda: self._forget(pc_id, transport)
-            await self._start(transport)
-        except SDPError as error:
-            await transport.close()
-            raise SignalingError(400, str(error)) from error
-        except (Exception, asyncio.CancelledError) as error:
+            await self._start(transport, place)
+        except BaseException as error:
             self._sessions.pop(pc_id, None)
             await transport.close()
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, SDPError):
+                raise Refusal(400, str(error)) from error
+            if isinstance(error, Refusal) or not isinstance(error, Exception):
                 raise
-            if isinstance(error, SignalingError):
-                raise
-            logger.exception("A conversation could not be begun.")
-            raise SignalingError(503, "The conversation could not be begun. Try again later.") from error
-        return Answer(answer, pc_id)
+            logger.exception("A conversation did not start.")
+            raise busy("The conversation did not start. Try again later.", RETRY_S) from error
+        return SessionAnswer(answer, pc_id)
 
-    def _check_offer(self, sdp: str) -> Offer:
+    def _parse(self, sdp: str) -> Offer:
         self._check_size(sdp)
         try:
             return parse_offer(sdp, max_sections=self.max_sections, max_candidates=self.max_candidates)
         except NothingSpoken as error:
-            raise SignalingError(422, str(error)) from error
+            raise Refusal(422, str(error)) from error
         except SDPError as error:
-            raise SignalingError(400, str(error)) from error
+            raise Refusal(400, str(error)) from error
 
     def _forget(self, pc_id: str, transport: WebRTCTransport) -> None:
         transport.on_end = None
         self._sessions.pop(pc_id, None)
 
-    def _session(self, pc_id: str) -> _Session:
+    def _session(self, pc_id: str) -> _RTCSession:
         session = self._sessions.get(pc_id)
         if session is None:
-            raise SignalingError(404, "There is no such session, or it is over. Begin a new one, without an id.")
+            raise Refusal(404, "There is no such session, or it is over. Send a new offer without an id.")
         return session
 
     # --- candidates ---------------------------------------------------------------------------------------------
 
     async def candidates(self, pc_id: str, candidates: Sequence[Candidate | str]) -> None:
-        """More ways to the client; an empty one says that there are no more. Raises `SignalingError`: 400, 404, 413."""
+        """Add ICE candidates of the client; an empty one ends them. Raises `Refusal`: 400, 404, 413."""
         session = self._session(pc_id)
         if len(candidates) > self.max_candidates:
-            raise SignalingError(
-                413, f"{len(candidates)} candidates in one request, and {self.max_candidates} are the most."
+            raise Refusal(
+                413, f"The request has {len(candidates)} candidates; at most {self.max_candidates} are allowed."
             )
         texts = [item if isinstance(item, str) else item.candidate for item in candidates]
         if any(len(text) > MAX_CANDIDATE for text in texts):
-            raise SignalingError(413, f"A candidate has more than {MAX_CANDIDATE} characters.")
+            raise Refusal(413, f"A candidate has more than {MAX_CANDIDATE} characters.")
         try:
             await session.transport.add_candidates([text for text in texts if text], complete="" in texts)
         except SDPError as error:
-            raise SignalingError(400, str(error)) from error
+            raise Refusal(400, str(error)) from error
 
     async def fragment(self, pc_id: str, text: str) -> str | None:
-        """A trickle-ice-sdpfrag: candidates (None: answer 204), or an ICE restart (our fragment: answer 200).
+        """Apply a trickle-ice-sdpfrag. Returns None for candidates (status 204), our fragment for an ICE restart (200).
 
-        Raises `SignalingError`: 400 malformed, 404 unknown id, 409 nobody is connected, 413 too large.
+        Raises `Refusal`: 400 malformed, 404 unknown id, 409 no client is connected, 413 too large.
         """
         session = self._session(pc_id)
         self._check_size(text)
         try:
             said = parse_fragment(text)
         except SDPError as error:
-            raise SignalingError(400, str(error)) from error
+            raise Refusal(400, str(error)) from error
         ours = None
         if said.ufrag and said.ufrag != session.client_ufrag:
             try:
                 ufrag, pwd, candidates = await session.transport.restart_ice(said.ufrag, said.pwd)
             except TransportError as error:
-                raise SignalingError(409, str(error)) from error
+                raise Refusal(409, str(error)) from error
             session.client_ufrag = said.ufrag
             ours = write_fragment(ufrag, pwd, candidates, mid=session.mid)
         await self.candidates(pc_id, [*said.candidates, *([""] if said.complete else [])])
         return ours
 
     def ice_tag(self, pc_id: str) -> str:
-        """Names the ICE session, for the ETag of WHIP: it changes with a restart. Raises `SignalingError`: 404."""
+        """Return the name of the ICE session, for WHIP's ETag; an ICE restart changes it. Raises `Refusal`: 404."""
         return self._session(pc_id).transport.ice_tag
 
     def _check_size(self, text: str) -> None:
         if len(text) > self.max_sdp_bytes or len(text.encode(errors="replace")) > self.max_sdp_bytes:
-            raise SignalingError(413, f"The session description has more than {self.max_sdp_bytes} bytes.")
+            raise Refusal(413, f"The session description has more than {self.max_sdp_bytes} bytes.")
 
     # --- ending -------------------------------------------------------------------------------------------------
 
     async def end(self, pc_id: str) -> None:
-        """The client hangs up. Raises `SignalingError`: 404."""
+        """End a session: the client hangs up. Raises `Refusal`: 404."""
         transport = self._session(pc_id).transport
         self._sessions.pop(pc_id, None)
         await transport.part()
@@ -248,6 +233,6 @@ class Signaling:
     async def close(self) -> None:
         """End all sessions."""
         while self._sessions:
-            # One by one, and not from a list: while we wait for one, others may end by themselves.
+            # One by one, and not from a list: others may end while this one is being closed.
             _, session = self._sessions.popitem()
             await session.transport.part()

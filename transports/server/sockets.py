@@ -5,11 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from ...pipeline.worker import PipelineWorker
+from ..caller import Caller
 from ..rtvi.rtvi import attach_rtvi
 from ..websocket.serializers import RawSerializer, Serializer
 from ..websocket.transport import WebSocketTransport
 from ..websocket.twilio import TwilioSerializer, signed_by_twilio
-from .caller import Caller, current
 from .conversations import Conversations
 from .credentials import NOBODY
 from .guard import Guard
@@ -72,13 +72,13 @@ class Sockets:
         if not web.WebSocketResponse().can_prepare(request).ok:
             self._guard.give_back(grant)
             raise Refusal(426, "This is for WebSockets only.", {"Upgrade": "websocket"})
-        caller = Caller(grant.subject, self._guard.address(request), grant=grant, shared=signed)
-        current.set(caller)
+        caller = Caller(grant.subject, self._guard.address(request), shared=signed)
         transport = WebSocketTransport(
             serializer, reconnect_s=ARRIVE_S, max_message_bytes=self._settings.max_message_bytes
         )
         try:
-            await self._conversations.begin(transport, caller, lambda worker: self._prepare(worker, transport))
+            with self._conversations.reserve(caller, grant) as place:
+                await self._conversations.begin(transport, place, lambda worker: self._prepare(worker, transport))
         except Refusal:
             self._guard.give_back(grant)
             raise

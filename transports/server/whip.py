@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from ..caller import Caller
 from .bodies import Bodies
-from .caller import Caller
 from .guard import Guard
-from .offers import Offers, refusals
+from .offers import Offers
 from .refusals import Refusal
 from .settings import ServerSettings, described
 
@@ -41,7 +41,7 @@ class Whip:
     async def _begin(self, request: web.Request) -> web.Response:
         sdp = await self._bodies.text(request, SDP)
         grant = self._guard.begin(request)
-        answer = await self._offers.begin(Caller(grant.subject, self._guard.address(request), grant=grant), sdp)
+        answer = await self._offers.begin(Caller(grant.subject, self._guard.address(request)), grant, sdp)
         response = web.Response(status=201, text=answer.sdp, content_type=SDP, charset="utf-8")
         # Relative to the endpoint, which may stand elsewhere behind a proxy.
         response.headers["Location"] = f"whip/{answer.pc_id}"
@@ -68,8 +68,7 @@ class Whip:
             raise Refusal(428, 'If-Match is missing: the ETag of the ICE session, or "*" to restart it.')
         if not _matches(wanted, self._etag(pc_id)):
             raise Refusal(412, "If-Match names another ICE session than the current one.")
-        with refusals():
-            ours = await self._offers.signaling.fragment(pc_id, text)
+        ours = await self._offers.signaling.fragment(pc_id, text)
         if ours is None:
             return web.Response(status=204)
         headers = {"ETag": self._etag(pc_id), "Content-Type": FRAGMENT}
@@ -78,13 +77,11 @@ class Whip:
     async def _end(self, request: web.Request) -> web.Response:
         pc_id = request.match_info["id"]
         self._offers.check(request, pc_id)
-        with refusals():
-            await self._offers.signaling.end(pc_id)
+        await self._offers.signaling.end(pc_id)
         return web.Response()
 
     def _etag(self, pc_id: str) -> str:
-        with refusals():
-            return f'"{self._offers.signaling.ice_tag(pc_id)}"'
+        return f'"{self._offers.signaling.ice_tag(pc_id)}"'
 
 
 def _matches(wanted: str, etag: str) -> bool:

@@ -22,7 +22,7 @@ from ...pipeline.tasks import spawn
 from ..base import Transport
 from .aiortc_adapter import IceServer
 from .peer import Peer, PeerSettings
-from .sdp import parse_offer
+from .sdp import Offer, parse_offer
 
 
 class WebRTCTransport(Transport):
@@ -99,14 +99,14 @@ class WebRTCTransport(Transport):
 
     # --- signaling ----------------------------------------------------------------------------------------------
 
-    async def answer(self, offer: str, *, restart: bool = False) -> str:
-        """Answer an offer (SDP): the first, a renegotiation, an ICE restart, or of the same user from a new page.
+    async def answer(self, offer: str | Offer, *, restart: bool = False) -> str:
+        """Answer an offer, as SDP or parsed: the first, a renegotiation, an ICE restart, or the same user's new page.
 
         ``restart``: a new connection takes the place of the one before, even where the offer looks like that one's.
         May be called before the worker runs. Raises `SDPError` (a `TransportError`) for an offer that cannot be
         answered, and `TransportError` when the session is over.
         """
-        parsed = parse_offer(offer)
+        parsed = parse_offer(offer) if isinstance(offer, str) else offer
         async with self._lock:
             if self._closed:
                 raise TransportError("This session is over. Begin a new one.")

@@ -44,7 +44,8 @@ class Table:
     async def begin(self) -> None:
         transport = MemoryTransport()
         try:
-            await self.table.begin(transport, Caller())
+            with self.table.reserve(Caller()) as place:
+                await self.table.begin(transport, place)
             self.begun.append(transport)
         except Refusal as refusal:
             self.refused.append(refusal.status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -139,7 +140,9 @@ async def test_nothing_is_left_of_a_server_that_had_calls() -> None:
         for browser in browsers:
             await browser.close()
     await until(lambda: len(process.net_connections("all")) <= before)
-    # aiortc's decoders, on the browsers' side, keep to the loop's pool of threads.
+    # The browsers are aiortc's, whose codecs have threads of FFmpeg that end with the codec's object.
+    gc.collect()
+    # aiortc's decoders, on the browsers' side, use the loop's pool of threads.
     assert process.num_threads() <= threads + len(browsers) + (os.cpu_count() or 1) + 4
 
 

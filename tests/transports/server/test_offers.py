@@ -15,7 +15,7 @@ from voxline.tests.transports.server.rig import (
     until,
 )
 from voxline.transports.base import Transport
-from voxline.transports.server import Caller, Refusal, current_caller, make_credential
+from voxline.transports.server import Caller, Refusal, make_credential
 from voxline.transports.webrtc import WebRTCTransport
 
 pytestmark = pytest.mark.realtime
@@ -113,7 +113,7 @@ async def test_the_factory_knows_whom_a_conversation_is_for() -> None:
     callers: list[Caller] = []
 
     def make(transport: Transport) -> Pipeline:
-        callers.append(current_caller())
+        callers.append(transport.caller)
         return mirror(transport)
 
     async with served(make, secret=SECRET) as client:

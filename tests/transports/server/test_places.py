@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
 import pytest
-from voxline.pipeline import Pipeline
-from voxline.tests.transports.server.rig import SECRET, Client, bearer, mirror, served, until
+from voxline.pipeline import FrameProcessor, Pipeline
+from voxline.tests.transports.server.rig import SECRET, Client, Mirror, bearer, mirror, served, until
 from voxline.transports.base import Transport
 from voxline.transports.server import ServerSettings, make_credential
 
@@ -105,3 +106,45 @@ def test_by_default_it_takes_several_addresses_to_take_all_places() -> None:
     settings = ServerSettings()
     assert settings.connections_per_address is not None
     assert settings.connections_per_address * 4 < settings.max_connections
+
+
+class SlowToStop(FrameProcessor):
+    """Stops only when the test allows it."""
+
+    stop_timeout_ms = 60_000
+
+    def __init__(self, allowed: asyncio.Event) -> None:
+        self.allowed = allowed
+
+    async def stop(self) -> None:
+        await self.allowed.wait()
+
+
+@pytest.mark.parametrize("path", ["ws", "api/offer"])
+async def test_a_place_is_free_while_the_pipeline_of_the_client_that_left_is_still_ending(path: str) -> None:
+    allowed = asyncio.Event()
+
+    def make(transport: Transport) -> Pipeline:
+        return Pipeline([transport.input(), SlowToStop(allowed), Mirror(), transport.output()])
+
+    async def come() -> Callable[[], Coroutine[Any, Any, object]]:
+        if path == "ws":
+            return (await client.http.ws_connect(client.server.url + path)).close
+        status, _, answer = await client.offer()
+        assert status == 200
+        return lambda: client.ask("DELETE", f"/whip/{answer['pc_id']}")
+
+    async with served(make, websocket=True, max_connections=1) as client:
+        leave = await come()
+        assert (await client.ask("GET", "/readyz"))[0] == 503
+        leaving = asyncio.create_task(leave())
+        await until(lambda: client.server.places_taken == 0)
+        leave_again = await come()
+        assert client.server.places_taken == 1
+        # No more pipelines may be ending than there are places.
+        leaving_again = asyncio.create_task(leave_again())
+        await until(lambda: client.server.places_taken == 0)
+        assert (await client.ask("GET", "/readyz"))[0] == 503
+        allowed.set()
+        await asyncio.gather(leaving, leaving_again)
+        await until(lambda: client.server.ready)

@@ -131,7 +131,7 @@ async def test_whip_knows_405_beside_a_page_too() -> None:
 async def test_the_end_of_the_server_is_not_stopped_by_a_session_that_ends_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def start(transport: WebRTCTransport) -> None:
+    async def start(transport: WebRTCTransport, place: object) -> None:
         pass
 
     signaling = Signaling(start, lambda: WebRTCTransport(loopback=True))

@@ -17,7 +17,8 @@ from voxline.pipeline import Pipeline, PipelineWorker
 from voxline.tests.scale import examples
 from voxline.tests.transports.webrtc.client import Client, Listener, until
 from voxline.tests.transports.webrtc.test_sdp import AUDIO, HEAD, RTVI, crlf
-from voxline.transports.server.signaling import Candidate, Signaling, SignalingError, parse_fragment, write_fragment
+from voxline.transports.server.refusals import Refusal, busy
+from voxline.transports.server.signaling import Candidate, Signaling, parse_fragment, write_fragment
 from voxline.transports.webrtc import WebRTCTransport
 from voxline.transports.webrtc.sdp import SDPError
 
@@ -42,11 +43,13 @@ class House:
         self.listeners: list[Listener] = []
         self.workers: list[PipelineWorker] = []
         self.signaling = Signaling(self.start, lambda: WebRTCTransport(loopback=True, reconnect_s=0.3), **limits)
-        self.fails = False
+        self.fails = self.full = False
 
-    async def start(self, transport: WebRTCTransport) -> None:
+    async def start(self, transport: WebRTCTransport, place: object) -> None:
         if self.fails:
             raise RuntimeError("a secret reason")
+        if self.full:
+            raise busy("All lines are busy.", 5)
         self.listeners.append(Listener())
         worker = PipelineWorker(Pipeline([transport.input(), self.listeners[-1], transport.output()]))
         self.workers.append(worker)
@@ -67,7 +70,7 @@ async def house() -> AsyncIterator[House]:
 
 
 async def refused(awaitable: object, status: int) -> str:
-    with pytest.raises(SignalingError) as caught:
+    with pytest.raises(Refusal) as caught:
         await awaitable  # type: ignore[misc]
     assert caught.value.status == status
     assert "secret" not in str(caught.value)
@@ -156,7 +159,7 @@ async def test_wrong_requests_are_refused_with_their_status(house: House) -> Non
     await refused(signaling.offer(crlf(RTVI), "nobody"), 404)
     await refused(signaling.candidates("nobody", []), 404)
     await refused(signaling.fragment("nobody", FRAGMENT), 404)
-    with pytest.raises(SignalingError) as caught:
+    with pytest.raises(Refusal) as caught:
         signaling.ice_tag("nobody")
     assert caught.value.status == 404
     pc_id = (await signaling.offer(crlf(HEAD % "0" + AUDIO))).pc_id
@@ -170,9 +173,11 @@ async def test_wrong_requests_are_refused_with_their_status(house: House) -> Non
 
 
 async def test_beyond_the_bound_the_lines_are_busy() -> None:
-    house = House(max_sessions=1)
+    house = House()
     await house.signaling.offer(crlf(HEAD % "0" + AUDIO))
-    await refused(house.signaling.offer(crlf(HEAD % "0" + AUDIO)), 503)
+    house.full = True
+    assert await refused(house.signaling.offer(crlf(HEAD % "0" + AUDIO)), 503) == "All lines are busy."
+    assert len(house.signaling.sessions) == 1
     await house.close()
 
 
