@@ -121,3 +121,28 @@ def processors_folder(name: str) -> str:
     """Folder (or module) right below `processors/`; empty for other modules and for `processors` itself."""
     parts = name.split(".")
     return parts[2] if parts[:2] == ["voxline", "processors"] and len(parts) > 2 else ""
+
+
+ENGINE = "voxline.pipeline.engine"
+USES_THE_ENGINE = ("worker", "runner", "recording", "testing", "engine")
+"""In `pipeline/`, the modules and folders that stand over the engine, and the engine itself."""
+
+
+def test_the_engine_is_private_and_the_arrow_goes_from_the_worker_to_it() -> None:
+    """The ground lies under the engine; worker, runner, recording and testing stand over it; nobody else sees it."""
+    broken: list[str] = []
+    uses = 0
+    for module in modules().values():
+        parts = module.name.split(".")
+        allowed = parts[1:2] == ["pipeline"] and parts[2:3] and parts[2] in USES_THE_ENGINE
+        for name, node in imports(module):
+            if name == ENGINE or name.startswith(f"{ENGINE}."):
+                uses += 1
+                if not allowed:
+                    broken.append(f"{module.line(node)} imports {name}")
+            elif parts[2:3] == ["engine"] and name.startswith("voxline.pipeline.") and name.split(".")[2] in (
+                "worker", "runner", "recording", "testing",
+            ):  # fmt: skip
+                broken.append(f"{module.line(node)}: the engine imports {name}, which stands over it")
+    assert not broken, "\n".join(broken)
+    assert uses > 5
