@@ -28,7 +28,8 @@ async def test_hooks_run_together() -> None:
 
 
 async def test_a_failure_is_named_with_its_exception_and_the_others_end() -> None:
-    clock, ended = VirtualClock(), []
+    clock = VirtualClock()
+    ended: list[int] = []
 
     async def fail() -> None:
         raise ValueError("no")

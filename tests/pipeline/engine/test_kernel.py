@@ -61,7 +61,8 @@ async def test_an_entry_of_a_cut_response_is_refused_unless_it_survives() -> Non
 
 
 async def test_an_entry_wakes_the_loop_that_sleeps() -> None:
-    kernel, woken = kernel_of(Seen()), []
+    kernel = kernel_of(Seen())
+    woken: list[bool] = []
 
     def wake() -> None:
         kernel.wake_loop = None
