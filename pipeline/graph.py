@@ -1,4 +1,4 @@
-"""Pipelines: processors in order, branches side by side, and who comes next for a class of frames.
+"""Pipelines: processors in order, branches side by side, and the next processor for a class of frames.
 
 `Pipeline` nests and `ParallelPipeline` forks; both are only descriptions. `Graph` is the flattened whole: a chain of
 nodes, where a question like "who is the next to name TextFrame, downstream of here?" is answered once per class and
@@ -143,13 +143,13 @@ class GraphNode:
 
 
 class PipelineEnd(GraphNode):
-    """The head (upstream) or the tail (downstream) of the whole."""
+    """The head (upstream) or the tail (downstream) of the whole pipeline."""
 
     __slots__ = ()
 
 
 class Fork(GraphNode):
-    """Where branches stand side by side."""
+    """The place of branches that stand side by side."""
 
     __slots__ = ("branches",)
 
@@ -169,7 +169,7 @@ class Edge(GraphNode):
 
 
 class Interest:
-    """What a class of processors names. Worked out once per class: a thousand conversations share it."""
+    """The frames that a class of processors names. Computed once per class: a thousand conversations share it."""
 
     __slots__ = ("job_lanes", "sources", "streams", "taken")
 
@@ -193,7 +193,7 @@ def _interest(cls: type[FrameProcessor]) -> Interest:
 
 
 class ProcessorNode(GraphNode):
-    """A processor at its place, and what it names."""
+    """A processor at its place, and the frames that it names."""
 
     __slots__ = ("_interest", "processor")
 
@@ -204,11 +204,11 @@ class ProcessorNode(GraphNode):
 
     @property
     def sources(self) -> list[Part]:
-        """Its sources."""
+        """The processor's sources."""
         return self._interest.sources
 
     def taker(self, frame_type: type[Frame], direction: Direction) -> Part | None:
-        """The method that handles a class of frames; the nearest base that is named counts."""
+        """Return the method that handles a class of frames; the nearest base that is named counts."""
         table = self._interest.taken.get(direction)
         if table is None:
             return None
@@ -218,11 +218,11 @@ class ProcessorNode(GraphNode):
         return None
 
     def cancel_taker(self, frame_type: type[Frame]) -> Part | None:
-        """The method that handles a cancel frame, whichever direction it was declared for."""
+        """Return the method that handles a cancel frame, declared for either direction."""
         return self.taker(frame_type, DOWNSTREAM) or self.taker(frame_type, Direction.UPSTREAM)
 
     def readers(self, frame_type: type[Frame], direction: Direction) -> list[Part]:
-        """The streams that read along."""
+        """Return the streams that read along."""
         return [
             part
             for part in self._interest.streams
@@ -230,14 +230,14 @@ class ProcessorNode(GraphNode):
         ]
 
     def keeps_order(self, frame_type: type[Frame], direction: Direction) -> bool:
-        """Whether frames of this class wait while a job of this processor is under way.
+        """Decide whether frames of this class wait while a job of this processor runs.
 
-        What follows a sentence must not overtake its audio, also where the processor does not name it.
+        Frames after a sentence must not overtake its audio, also where the processor does not name them.
         """
         return (direction, frame_type.lane) in self._interest.job_lanes
 
     def names(self, frame_type: type[Frame], direction: Direction) -> bool:
-        """Whether a frame of this class has to be shown to the processor."""
+        """Decide whether a frame of this class stops at the processor."""
         return (
             self.keeps_order(frame_type, direction)
             or self.taker(frame_type, direction) is not None
@@ -286,13 +286,13 @@ class Graph:
         return path if self._names[path] == 1 else f"{path}#{self._names[path]}"
 
     def targets(self, node: GraphNode, frame_type: type[Frame], direction: Direction) -> list[GraphNode]:
-        """Who gets a frame of this class that leaves ``node``: processors, forks (to be joined there), or the end."""
+        """Return the next places of a frame that leaves ``node``: processors, forks (to join there), or the end."""
         beside = node.beside(direction)
         return _targets(beside, frame_type, direction)
 
 
 def entered(node: GraphNode | None, frame_type: type[Frame], direction: Direction) -> list[Fork]:
-    """The forks, nested ones too, whose branches a frame of this class comes into next, from ``node`` on."""
+    """Return the forks, nested ones too, whose branches a frame of this class enters next, from ``node`` on."""
     while node is not None and not isinstance(node, PipelineEnd | Edge):
         if isinstance(node, ProcessorNode):
             if node.names(frame_type, direction):
@@ -340,8 +340,8 @@ def _join_path(prefix: str, name: str) -> str:
 def check_formats(elements: Sequence[Any]) -> None:
     """Raise `FormatError` where the audio between two processors does not fit.
 
-    Branches of a parallel pipeline are looked at one by one, each with what comes before the fork. A pipeline that
-    has no input of its own may be a part of another one, so what comes into it is not known, and not judged.
+    Branches of a parallel pipeline are checked one by one, each with the formats from before the fork. A pipeline
+    without an input of its own may be a part of another one, so its incoming format is unknown, and not checked.
     """
     walk = _Walk()
     walk.along(elements)
@@ -351,7 +351,7 @@ def check_formats(elements: Sequence[Any]) -> None:
 class _Walk:
     def __init__(self) -> None:
         self.known: dict[type[Frame], list[tuple[FrameProcessor, AudioFormat]]] = {}
-        """Who may have made the frames of a class that come by here; several after branches."""
+        """Possible makers of the frames of a class at this place; several after branches."""
         self.seen: list[FrameProcessor] = []
         self.closed_head = False
         self.unheard: FrameProcessor | None = None
@@ -366,7 +366,7 @@ class _Walk:
                 self.along(element.elements)
 
     def fork(self, branches: Sequence[Sequence[Any]]) -> None:
-        """Each branch begins with what is known before the fork; beyond it, what any of them makes may come by."""
+        """Check each branch from the formats before the fork; beyond it, the formats of all branches are possible."""
         known, unheard = self.known, self.unheard
         after: dict[type[Frame], list[tuple[FrameProcessor, AudioFormat]]] = {}
         left: list[FrameProcessor | None] = []

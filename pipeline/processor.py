@@ -8,7 +8,7 @@
             await self.push(frame.with_samples(gain(frame.samples, 2.0)))
 
     class Translator(FrameProcessor):
-        @handles(TranscriptionFrame)                   # with `yield` it is a job: it may wait as long as it likes
+        @handles(TranscriptionFrame)                   # with `yield` it is a job: it may wait as long as needed
         async def translate(self, frame: TranscriptionFrame) -> AsyncIterator[Frame]:
             yield TextFrame(await self.client.translate(frame.text))
 
@@ -43,7 +43,7 @@ Deliver = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 class Place(Protocol):
-    """Where a frame can be: a processor in its pipeline, or one of the pipeline's ends."""
+    """A place for frames: a processor in its pipeline, or one of the pipeline's ends."""
 
     path: str
 
@@ -59,17 +59,17 @@ class Hop:
         self.direction = direction
         self.call = call
         self.shown = shown
-        """Whether taps see it: a handler of a processor runs, which is more than a fork in the way."""
+        """True to show it to taps: a handler of a processor runs, not only a fork on the way."""
         self.quick = False
         self.of_microphone = False
         self.numbered = True
         self.survives = True
 
     def of(self, frame_type: type[Frame]) -> Self:
-        """Remember what the inbox would ask each frame of the class: it is quicker to ask the hop.
+        """Copy the class's answers to the hop, whose attributes are quicker to read.
 
-        ``quick``: it goes the usual way, into the output lane. ``numbered``: it has to belong to a response.
-        ``of_microphone``: it goes into the input lane, and is dropped where that is too long.
+        ``quick``: the frame enters the output lane. ``numbered``: it has to belong to a response. ``survives``: no
+        interruption drops it. ``of_microphone``: it enters the input lane, whose oldest frames may be dropped.
         """
         output = frame_type.lane is Lane.OUTPUT
         self.quick = output and frame_type.at_bound is AtBound.HOLD
@@ -80,7 +80,7 @@ class Hop:
 
     @property
     def processor(self) -> str:
-        """The path of who gets the frame."""
+        """The path of the processor that gets the frame."""
         return self.place.path
 
     def __repr__(self) -> str:
@@ -169,7 +169,7 @@ _MARK = "__voxline_takes__"
 
 
 class PartKind(Enum):
-    """How a method takes part."""
+    """The four ways in which a method takes part."""
 
     PLAIN = "plain handler"
     JOB = "job"
@@ -179,19 +179,19 @@ class PartKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One method's part, as its decorator wrote it down."""
+    """One method's part, as its decorator declares it."""
 
     method: str
     kind: PartKind
     types: tuple[type[Frame], ...]
     direction: Direction
     bound: int = 0
-    """Of a stream: how many frames it may be behind."""
+    """For a stream: the number of frames that it may be behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """What audio a processor accepts or makes: rates in Hz and numbers of channels; an empty tuple means any."""
+    """Audio that a processor accepts or makes: rates in Hz and numbers of channels; an empty tuple means any."""
 
     sample_rates: tuple[int, ...] = ()
     channels: tuple[int, ...] = ()
@@ -203,7 +203,7 @@ class AudioFormat:
         return ", ".join(filter(None, [f"{rates} Hz" if rates else "", channels])) or "any audio"
 
     def takes(self, other: AudioFormat) -> bool:
-        """Whether audio of the ``other`` format is accepted; what is not known is given the benefit of the doubt."""
+        """Decide whether audio of the ``other`` format is accepted. Unknown rates and channels are accepted."""
         return all(
             not mine or not theirs or set(theirs) <= set(mine)
             for mine, theirs in [(self.sample_rates, other.sample_rates), (self.channels, other.channels)]
@@ -276,16 +276,16 @@ def _mark(
 class FrameProcessor:
     """A step of a pipeline. Derive, and write methods with `handles`, `streams` or `source`.
 
-    There is no duty to call ``super().__init__()``. State belongs into ``__init__`` and is changed by handlers only:
-    they run one at a time, so it needs no lock, and a recording replays it.
+    ``super().__init__()`` need not be called. State belongs into ``__init__`` and is changed by handlers only: they run
+    one at a time, so it needs no lock, and a recording replays it.
     """
 
     name: str = ""
-    """What errors and recordings call it; the class's name where it is empty."""
+    """Its name in errors and recordings; the class's name where it is empty."""
     max_jobs: ClassVar[int] = 1
-    """How many jobs of this processor may run at a time."""
+    """The number of jobs of this processor that may run at a time."""
     queue_frames: int = 256
-    """How many frames of a lane may wait behind its job before whoever sends them is held."""
+    """The number of frames of a lane that may wait behind its job before their sender is held."""
     start_timeout_ms: float = 10_000
     stop_timeout_ms: float = 5_000
 
@@ -294,7 +294,7 @@ class FrameProcessor:
     _down: dict[type[Frame], Hop | None]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Here and not in __init__, which you need not call; and not on the class, which makes every push slower.
+        # Here and not in __init__, which need not be called; and not on the class, which would slow every push down.
         self = super().__new__(cls)
         self._host = NOT_RUNNING
         return self
@@ -324,8 +324,8 @@ class FrameProcessor:
                         f"{cls.__name__}: both {other}() and {part.method}() handle {declared.__name__} "
                         f"{part.direction.name.lower()}. One of them has to go."
                     )
-        # What derives overrides what it derives from, so the most derived parts come first; and a method that is
-        # declared anew is what the new declaration says.
+        # A derived class overrides its bases, so the most derived parts come first. For a method that is declared
+        # again, the new declaration counts.
         inherited: list[Part] = []
         declared_in = {part.method for part in own}
         for base in cls.__mro__[1:]:
@@ -339,7 +339,7 @@ class FrameProcessor:
 
     @classmethod
     def _check_kind(cls, part: Part) -> None:
-        """A method that is overridden without a decorator keeps its part, so it has to be of the same kind."""
+        """Check a method that is overridden without a decorator: it keeps its part, so it must be of the same kind."""
         method = getattr(cls, part.method, None)
         generator = inspect.isasyncgenfunction(method)
         if generator != (part.kind is not PartKind.PLAIN) or not (generator or inspect.iscoroutinefunction(method)):
@@ -352,24 +352,24 @@ class FrameProcessor:
     # --- for you to write -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Get what it needs (a connection, a process) before the first frame flows. All processors start at once.
+        """Open connections and start processes, before the first frame flows. All processors start at once.
 
-        Not called in a replay: what handlers depend on belongs into ``__init__``.
+        Not called in a replay: state that handlers depend on belongs into ``__init__``.
         """
 
     async def stop(self) -> None:
-        """Give back what `start` took. Called once, also after a failed start."""
+        """Release everything that `start` opened. Called once, also after a failed start."""
 
     def idle(self) -> bool:
-        """Whether nothing is left to do. A worker that drains waits for it: an output says False while it plays."""
+        """Return True where no work is left. A draining worker waits for it: an output returns False while it plays."""
         return True
 
     def accepts(self) -> Mapping[type[Frame], AudioFormat]:
-        """What audio it takes, by class of frame. Checked when a pipeline is built."""
+        """Return the audio formats that it accepts, by class of frame. Checked when a pipeline is built."""
         return {}
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """What audio it makes, by class of frame. Checked when a pipeline is built."""
+        """Return the audio formats that it makes, by class of frame. Checked when a pipeline is built."""
         return {}
 
     # --- for you to call --------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ class FrameProcessor:
 
         In a plain handler it never waits: the frame is delivered, before anything else, when the handler has ended.
         In a job it is a ``yield`` that can go upstream, and waits while the place downstream is full. The frame
-        belongs to the response that is being worked for, unless ``response`` names another.
+        belongs to the current response, unless ``response`` names another.
         """
         host = self._host
         if host.next_hop is None and direction is DOWNSTREAM and response is None:
@@ -392,7 +392,7 @@ class FrameProcessor:
         return host.push(self, frame, direction, response)
 
     def post(self, frame: Frame, *, response: int | None = None) -> None:
-        """Put a fact into the inbox, for this processor's own handler: from a job, a device's callback, a protocol."""
+        """Put a frame into the inbox for this processor's own handler: from a job, a device's callback, a protocol."""
         self._host.post(self, frame, response)
 
     def post_threadsafe(self, frame: Frame, *, response: int | None = None) -> None:
@@ -409,7 +409,7 @@ class FrameProcessor:
         return self._host.post_at(self, when_ns, frame)
 
     def interrupt(self, reason: str = "interrupted", *, response: int | None = None) -> bool:
-        """Cut every response up to ``response`` (the newest, if not given). False where there was nothing to cut.
+        """Cut every response up to ``response`` (default: the newest). Returns False where there was nothing to cut.
 
         One step: their jobs are closed, their queued frames dropped, later ones refused, and one `CancelFrame` goes
         from here to the head and one to the tail.
@@ -422,39 +422,39 @@ class FrameProcessor:
 
     @property
     def response(self) -> int:
-        """The number of the response that is being worked for; 0 where the frame under way belongs to none."""
+        """The number of the current response; 0 where the current frame belongs to none."""
         return self._host.current_response()
 
     def open_response(self) -> int:
-        """`response`; where it is 0, the newest response that is not cut, or a new one.
+        """Return `response`; where that is 0, the newest response that is not cut, or a new one.
 
-        Output that nobody gave a number to belongs to it, so that an interruption finds it.
+        Output without a number belongs to it, so that an interruption finds it.
         """
         return self._host.open_response()
 
     def hold(self) -> bool:
-        """Make the job whose frame is being handled wait, after its next ``yield``, until `release`.
+        """Make the job of the current frame wait, after its next ``yield``, until `release`.
 
-        False where the frame came from nobody who can wait.
+        Returns False where the frame came from no job, so that no sender can wait.
         """
         return self._host.hold(self)
 
     def release(self) -> None:
-        """Let those go on that this processor held."""
+        """Release the jobs that this processor holds."""
         self._host.release(self)
 
     def end(self, reason: str = "ended") -> None:
-        """Ask the worker to drain and end: what is queued is delivered and played first."""
+        """Ask the worker to drain and end: queued frames are delivered and played first."""
         self._host.end(self, reason)
 
     @property
     def ending(self) -> str:
-        """In `stop`: why the run ends, as `Outcome.reason` will say. Empty while it runs."""
+        """In `stop`: the reason of the end, as in `Outcome.reason`. Empty while it runs."""
         return self._host.ending
 
     @property
     def now_ns(self) -> int:
-        """The moment at which the frame that is being handled was taken; in a job, the clock's time."""
+        """The moment at which the current frame was taken; in a job, the clock's time."""
         return self._host.now_ns()
 
     @property
@@ -469,7 +469,7 @@ class FrameProcessor:
 
     @property
     def path(self) -> str:
-        """Where it stands in the running pipeline; its name before it runs."""
+        """Its path in the running pipeline; its name before it runs."""
         return self._host.path(self)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Runs workers, and ends them on a signal."""
+"""The runner runs workers, and ends them on a signal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = logging.getLogger("voxline")
 class PipelineRunner:
     """Runs one worker or many. The first Ctrl-C (or SIGTERM) drains them, the second cancels.
 
-    ``handle_signals=False`` leaves the signals alone, which is right inside a server that has its own.
+    ``handle_signals=False`` leaves the signals alone, for a server with handlers of its own.
 
-    While it runs, the garbage collector leaves out what was there before (`gc.freeze`): a full collection walks through
-    all that was ever imported, which holds the event loop up for 30 ms and more, twice in ten minutes of conversation.
-    ``freeze_garbage=False``: for a program that has reasons of its own.
+    While it runs, the garbage collector leaves out all older objects (`gc.freeze`): a full collection walks through
+    every imported module, which delays the event loop by 30 ms and more, twice in ten minutes of conversation.
+    ``freeze_garbage=False`` leaves the collector alone.
     """
 
     def __init__(self, *, handle_signals: bool = True, freeze_garbage: bool = True) -> None:
@@ -61,7 +61,7 @@ class PipelineRunner:
 
         tasks = [spawn(run(worker), worker.name) for worker in self._workers]
         try:
-            # Not `await task`: that would pass a cancelling on to one of them, and not wait for the others.
+            # Not `await task`: that would pass a cancellation on to one of the tasks, and not wait for the others.
             await asyncio.wait(tasks)
         except asyncio.CancelledError:
             for worker in self._workers:
@@ -73,7 +73,7 @@ class PipelineRunner:
         return [outcomes[worker] for worker in self._workers]
 
     def signalled(self) -> None:
-        """What a signal does: drain the first time, cancel the second."""
+        """Drain the workers the first time, cancel them the second."""
         if self._stopping:
             log.info("cancelling")
             for worker in self._workers:
@@ -86,7 +86,9 @@ class PipelineRunner:
 
 @contextlib.contextmanager
 def on_signals(signalled: Callable[[], None]) -> Generator[None]:
-    """Call this for each Ctrl-C and SIGTERM. Nothing changes outside the main thread, which alone gets signals."""
+    """Call ``signalled`` for each Ctrl-C and SIGTERM. Has no effect outside of the main thread, which alone gets
+    signals.
+    """
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
@@ -99,7 +101,7 @@ def on_signals(signalled: Callable[[], None]) -> Generator[None]:
 
 @contextlib.contextmanager
 def frozen_garbage() -> Generator[None]:
-    """A full collection would walk through all that was imported, and hold every conversation up for so long."""
+    """Leave objects that exist now out of garbage collections: a full one would delay every conversation."""
     gc.collect()
     gc.freeze()
     try:

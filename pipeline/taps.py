@@ -1,6 +1,6 @@
-"""Taps: see everything, change nothing. Recording, metrics, tracing and fault injection are taps.
+"""Taps see everything and change nothing. Recording, metrics, tracing and fault injection are taps.
 
-No processor knows of them, and without one they cost nothing.
+No processor knows of them, and a worker without a tap pays nothing for them.
 """
 
 from __future__ import annotations
@@ -13,49 +13,49 @@ from .processor import Hop
 
 
 class InjectedFault(Exception):
-    """Raised by a tap's `Tap.delivered`, it fails that delivery as if the processor had raised it."""
+    """An error for `Tap.delivered` to raise: it fails that delivery as if the processor had raised it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a tap is told of the run that it sees."""
+    """Description of a run, for its taps."""
 
     name: str
     seed: int
-    """Of the worker's random numbers."""
+    """The seed of the worker's random numbers."""
     processors: tuple[str, ...]
-    """Their paths, in order."""
+    """The paths of all processors, in order."""
     start_ns: int
-    """What its clock shows."""
+    """The clock's time when the tap was attached."""
     running: bool
-    """Whether frames flow already."""
+    """True where frames flow already."""
     response: Callable[[], int] = lambda: 0
-    """Which response the frame belongs to that is being delivered: to be asked in `Tap.delivered`. 0: none."""
+    """Returns the response of the frame that is being delivered, in `Tap.delivered`. 0: none."""
 
 
 class Tap:
-    """Derive, and override what you want to see."""
+    """Base of taps: override the methods for the events you want to see."""
 
     def opened(self, run: Run) -> None:
-        """It was attached to a run that begins now, or is under way."""
+        """Called when the tap is attached, before or during a run."""
 
     def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
-        """An entry is taken from the inbox: the conversation is the sequence of these calls.
+        """Called when an entry is taken from the inbox: the conversation is the sequence of these calls.
 
         ``response`` is the response it belongs to (0: none), ``job`` the number of the job that made it (0: none).
         """
 
     def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
-        """A frame is about to be handled by the processor at ``hop.processor``, coming from ``hop.origin``."""
+        """Called before the processor at ``hop.processor`` handles a frame from ``hop.origin``."""
 
     def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
-        """A frame has left the pipeline: at the tail (downstream) or at the head (upstream)."""
+        """Called when a frame has left the pipeline: at the tail (downstream) or at the head (upstream)."""
 
     def failed(self, t_ns: int, processor: str, error: BaseException) -> None:
-        """A handler or a job of a processor raised ``error``. The `ErrorFrame` that says so comes after this."""
+        """Called when a handler or a job raised ``error``, before its `ErrorFrame` is sent."""
 
     def closed(self) -> None:
-        """The run is over: nothing more will be seen. Give back what you hold."""
+        """Called at the end of the run, the last call: release files and the like."""
 
 
 Delivered = Callable[[int, Hop, Frame], None]
@@ -64,8 +64,8 @@ Left = Callable[[int, Frame, Direction, int], None]
 
 
 class Taps:
-    """All taps of a worker as one call for each thing to see; `delivered`, `taken` and `left` are None where no tap
-    listens.
+    """All taps of a worker, with one function for each event. `delivered`, `taken` and `left` are None without a
+    listener.
     """
 
     __slots__ = ("_taps", "changed", "delivered", "left", "taken")
@@ -76,10 +76,10 @@ class Taps:
         self.taken: Taken | None = None
         self.left: Left | None = None
         self.changed: Callable[[], None] | None = None
-        """Called when a tap comes or goes."""
+        """Called when a tap is added or removed."""
 
     def add(self, tap: Tap) -> Callable[[], None]:
-        """Attach a tap; returns what detaches it."""
+        """Attach a tap. Returns a function that detaches it."""
         self._taps.append(tap)
         self._compile()
 
@@ -91,12 +91,12 @@ class Taps:
         return remove
 
     def failed(self, t_ns: int, processor: str, error: BaseException) -> None:
-        """Something raised."""
+        """Notify all taps of an exception."""
         for tap in self._taps:
             tap.failed(t_ns, processor, error)
 
     def closed(self) -> None:
-        """The run is over."""
+        """Notify all taps of the end of the run."""
         for tap in [*self._taps]:
             tap.closed()
 

@@ -24,25 +24,24 @@ from .errors import QueueOverflowError
 
 
 def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """Make a task. Whoever asks keeps it, and ends it."""
+    """Make a task. The caller keeps it, and ends it."""
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
 AGAIN_S = 0.5
-"""Who has been told that it is too late, and waits for something else first, is told again after so long."""
+"""Cancellation is repeated every 0.5 s until the block ends."""
 
 
 class Deadline:
-    """Within it, whoever waits too long gets ``error()`` raised, at its wait.
+    """A time limit for a block: at the deadline ``error()`` is raised where the block waits.
 
     ::
 
         with Deadline(self.clock, 2.0, lambda: ServiceTimeout("No answer came within 2 s.")):
             await client.answer()
 
-    ``seconds``: None for none. `pause` stops it while somebody else is waited for, `resume` gives the whole time anew;
-    `fail` ends the wait at once, from outside. Deadlines may stand inside one another. A job that is being closed is
-    closed, whatever the deadline says.
+    ``seconds``: None for no limit. `pause` stops the count, `resume` starts it again from the full time; `fail` ends
+    the wait at once, from outside. Deadlines nest. A job that is being closed is closed, deadline or not.
     """
 
     def __init__(self, clock: Clock, seconds: float | None, error: Callable[[], Exception]) -> None:
@@ -52,7 +51,7 @@ class Deadline:
         self._task: asyncio.Task[object] | None = None
         self._timer: TimerHandle | None = None
         self._fired = 0
-        """How often it has cancelled."""
+        """Number of cancellations by this deadline."""
         self._cancelling = 0
 
     def __enter__(self) -> Self:
@@ -70,19 +69,19 @@ class Deadline:
         task, self._task = self._task, None
         if not self._fired or task is None:
             return
-        # As asyncio.timeout does: with these cancellations taken back, is anybody else's left?
+        # As in asyncio.timeout: once these cancellations are taken back, is another one left?
         left = [task.uncancel() for _ in range(self._fired)][-1]
         if left <= self._cancelling and isinstance(raised, asyncio.CancelledError):
             raise self._error() from raised
 
     def pause(self) -> None:
-        """Count no longer."""
+        """Stop the count."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def resume(self) -> None:
-        """Count, from the beginning."""
+        """Start the count from the full time."""
         self.pause()
         if self._seconds is not None:
             self._set(self._seconds)
@@ -92,7 +91,7 @@ class Deadline:
             self._timer = self._clock.call_at(self._clock.now_ns() + round(seconds * NS_PER_S), self._fire)
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """Let whoever is within it have this error now. Nothing happens where nobody is."""
+        """Raise this error in the block now. Has no effect outside of a block."""
         if self._task is not None and not self._fired:
             self._error = error
             self.pause()
@@ -111,7 +110,7 @@ Late = Callable[[T | None, BaseException | None], None]
 
 
 class _Work(Generic[T]):
-    """One call: what is to be called, and who waits for it."""
+    """One call for a thread, and the future that its caller waits for."""
 
     __slots__ = ("call", "context", "ended", "given_up", "late", "loop", "taken", "waiting")
 
@@ -122,20 +121,20 @@ class _Work(Generic[T]):
         self.loop = asyncio.get_running_loop()
         self.waiting: asyncio.Future[T] = self.loop.create_future()
         self.taken = False
-        """A thread has it."""
+        """True once a thread has it."""
         self.ended = False
         self.given_up = False
 
     def carry_out(self) -> Callable[[], None]:
-        """In the thread: call it. Returns what the event loop is to do about it."""
+        """Call the function, in the thread. Returns a function that the event loop calls with the result."""
         try:
             result = self.context.run(self.call)
         except BaseException as raised:
             error = raised
             return lambda: self._failed(error)
-        return lambda: self._gave(result)
+        return lambda: self._succeeded(result)
 
-    def _gave(self, result: T) -> None:
+    def _succeeded(self, result: T) -> None:
         if not self.waiting.done():
             self.waiting.set_result(result)
         elif self.late is not None:
@@ -170,19 +169,19 @@ class Threads:
 
     @property
     def running(self) -> int:
-        """How many threads there are, those that were left behind among them."""
+        """The number of threads, including those left behind."""
         return self._running
 
     @property
     def left_behind(self) -> int:
-        """How many threads work for nobody, because whoever waited has gone."""
+        """The number of threads whose caller no longer waits."""
         return self._left
 
     async def run(self, call: Callable[[], T], late: Late[T] | None = None) -> T:
-        """Call a function in a thread, and wait for what it gives or raises.
+        """Call a function in a thread, and wait for its result or exception.
 
-        Where this is cancelled, ``late`` is called once, in the event loop: with what the function gave or raised in
-        the end, or at once with a `CancelledError` where it had not begun, and never will. Raises
+        Where this is cancelled, ``late`` is called once, in the event loop: with the function's result or exception in
+        the end, or at once with a `CancelledError` where the call had not started, and never will. Raises
         `QueueOverflowError` where all threads are busy and too many wait, or all are left behind.
         """
         work = _Work(call, late)
@@ -221,7 +220,7 @@ class Threads:
             raise
 
     def _left_running(self, work: _Work[Any]) -> bool:
-        """Nobody waits for it any more. Whether it runs, and is left behind."""
+        """Note that the caller no longer waits. Returns True where a thread has the call, and is left behind."""
         with self._lock:
             if not work.taken:
                 self._waiting.remove(work)
@@ -232,10 +231,10 @@ class Threads:
             return True
 
     def _work(self, first: _Work[Any]) -> None:
-        """What a thread does: one call after another, while there are any."""
+        """Run in a thread: make one call after another, while calls wait."""
         work: _Work[Any] | None = first
         while work is not None:
-            tell, loop = work.carry_out(), work.loop
+            notify, loop = work.carry_out(), work.loop
             with self._lock:
                 work.ended = True
                 self._left -= work.given_up
@@ -244,11 +243,11 @@ class Threads:
                     work.taken = True
                 else:
                     self._running -= 1
-            # The loop may be closed by now: then there is nobody to be told.
+            # The loop may be closed by now: then no caller is left.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(tell)
-            # What the function gave is not kept for as long as the next one takes.
-            del tell
+                loop.call_soon_threadsafe(notify)
+            # Free the result now, and not only after the next call.
+            del notify
 
 
 THREADS = Threads()

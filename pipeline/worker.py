@@ -26,17 +26,17 @@ log = logging.getLogger("voxline")
 
 @dataclass(frozen=True, slots=True)
 class ErrorPolicy:
-    """How many errors in a row one processor may have before the worker ends (with reason ``failed``)."""
+    """Number of errors in a row of one processor after which the worker ends, with reason ``failed``."""
 
     max_in_a_row: int = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended.
+    """The end of a run.
 
     ``reason``: ``ended`` (its sources had nothing more, or a processor asked for it), ``stopped``, ``cancelled`` or
-    ``failed``. ``errors``: what went wrong on the way out, in sentences: who passed which deadline, doing what.
+    ``failed``. ``errors``: failures of the end, in sentences: which processor passed which deadline, and at what work.
     """
 
     reason: str
@@ -54,7 +54,7 @@ class PipelineWorker:
 
     ``clock``: a `VirtualClock` makes time jump. ``seed``: of `FrameProcessor.random`; drawn if not given.
     ``handler_slow_ms`` / ``handler_timeout_ms``: when a plain handler that waits is reported / cancelled.
-    ``drain_timeout_ms``: how long `stop` waits for what is queued, at work and being played.
+    ``drain_timeout_ms``: the time that `stop` has for queued frames, jobs and playout.
     """
 
     def __init__(
@@ -88,17 +88,17 @@ class PipelineWorker:
         self._ending = _PendingOutcome()
         self._draining = False
         self._drain_reason = "ended"
-        self._stop_asked = False
+        self._stop_requested = False
         self._drain_timers: list[TimerHandle] = []
-        self._starting: HookRun | None = None
-        self._beginning: list[Wait] = []
-        self._finished: list[Wait] = []
+        self._start_hooks: HookRun | None = None
+        self._start_waits: list[Wait] = []
+        self._finish_waits: list[Wait] = []
         self._outcome: Outcome | None = None
         self._senders: set[Job] = set()
-        self._early: list[Callable[[], object]] = []
+        self._before_run: list[Callable[[], object]] = []
         self._running = False
-        self._began = False
-        """It was running, at some time."""
+        self._was_running = False
+        """True once it has run."""
         self._feed: Callable[[Kernel], bool] | None = None
 
     # --- running ----------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class PipelineWorker:
     async def run(self) -> Outcome:
         """Start the processors, run the pipeline to its end, stop them.
 
-        Ends by itself when all sources have ended and what they set off is delivered and played. Raises
+        Ends by itself when all sources have ended and all that followed from them is delivered and played. Raises
         `LifecycleError` where a processor does not start.
         """
         if self._kernel is not None or self._outcome is not None:
@@ -138,15 +138,15 @@ class PipelineWorker:
             kernel, slow_ms=self._slow_ms, timeout_ms=self._timeout_ms, on_idle=self._on_idle
         )
         try:
-            for call in self._early:
+            for call in self._before_run:
                 call()
             await self._start()
             if not self._ending.reason:
                 kernel.job_runner.begin_sources([*kernel.nodes.values()])
                 if self._draining:
-                    self._begin_drain(kernel)
-                self._running = self._began = True
-                self._wake(self._beginning)
+                    self._start_drain(kernel)
+                self._running = self._was_running = True
+                self._wake(self._start_waits)
                 self._kernel_loop.draining = self._kernel_loop.draining or self._feed is not None
                 await self._kernel_loop.run()
         except asyncio.CancelledError:
@@ -161,10 +161,10 @@ class PipelineWorker:
         return self._outcome or Outcome("ended")
 
     async def replay(self, feed: Callable[[Kernel], bool]) -> Outcome:
-        """`run`, with the entries of a recording for an inbox.
+        """`run`, with the entries of a recording as its inbox.
 
-        ``feed`` is called when nothing is left to do: it puts the next entry in (`Kernel.feed`), or returns False,
-        which is the end. For a worker made with ``replaying=True``; see `voxline.pipeline.recording.replay`.
+        ``feed`` is called when nothing is left to do: it puts the next entry in (`Kernel.feed`), or returns False at
+        the end. For a worker made with ``replaying=True``; see `voxline.pipeline.recording.replay`.
         """
         if not self._replaying:
             raise PipelineError(f"{self.name} cannot replay: make it with PipelineWorker(..., replaying=True).")
@@ -172,58 +172,58 @@ class PipelineWorker:
         return await self.run()
 
     async def stop(self, timeout_ms: float | None = None) -> Outcome:
-        """Drain and end: what is queued is delivered, jobs finish, playout ends. Always returns, at the deadline at
-        the latest (``drain_timeout_ms``); then the outcome says who was stuck, at what, for how long.
+        """Drain and end: queued frames are delivered, jobs finish, playout ends. Always returns, at the deadline at
+        the latest (``drain_timeout_ms``); then the outcome names the stuck processors, their work, and for how long.
         """
         if self._kernel is None:
             self._ending.reason = self._ending.reason or "stopped"
             return Outcome(self._ending.reason)
         if timeout_ms is not None:
             self.drain_timeout_ms = timeout_ms
-        asked, self._stop_asked = self._stop_asked, True
-        if self._draining and self._outcome is None and (timeout_ms is not None or not asked):
+        requested, self._stop_requested = self._stop_requested, True
+        if self._draining and self._outcome is None and (timeout_ms is not None or not requested):
             self._limit_drain()
         self._drain("stopped")
         return await self.finished()
 
     def cancel(self) -> None:
-        """End now. What is queued is dropped, jobs are closed."""
+        """End now. Queued frames are dropped, jobs are closed."""
         self._end("cancelled")
 
     async def finished(self) -> Outcome:
         """Wait for the end of the run."""
         if self._outcome is None:
             waiting = Wait()
-            self._finished.append(waiting)
+            self._finish_waits.append(waiting)
             await waiting
         assert self._outcome is not None
         return self._outcome
 
     async def started(self) -> bool:
-        """Wait until the processors have started and frames flow. False where the run ended before that."""
-        if not self._began and self._outcome is None:
+        """Wait until the processors have started and frames flow. Returns False where the run ended before that."""
+        if not self._was_running and self._outcome is None:
             waiting = Wait()
-            self._beginning.append(waiting)
+            self._start_waits.append(waiting)
             await waiting
-        return self._began
+        return self._was_running
 
     # --- from outside the pipeline ----------------------------------------------------------------------------------
 
     def post(self, frame: Frame, direction: Direction = DOWNSTREAM, *, response: int = 0) -> None:
         """Put a frame into the inbox, to travel from the head down (or from the tail up).
 
-        Before `run` it is kept until then; after the end it is ignored. Raises `QueueOverflowError` when the inbox is
-        full; `send` waits instead.
+        Before `run` the frame is kept until then; after the end it is ignored. Raises `QueueOverflowError` when the
+        inbox is full; `send` waits instead.
         """
         if self._outcome is not None:
             return
         if self._kernel is None:
-            if len(self._early) >= self._inbox_frames:
+            if len(self._before_run) >= self._inbox_frames:
                 raise QueueOverflowError(
-                    f"{len(self._early)} frames wait for {self.name} to run, its bound; {type(frame).__name__} does "
-                    "not fit. Call run() first, or make the worker with a larger inbox_frames."
+                    f"{len(self._before_run)} frames wait for {self.name} to run, its bound; {type(frame).__name__} "
+                    "does not fit. Call run() first, or make the worker with a larger inbox_frames."
                 )
-            self._early.append(lambda: self.post(frame, direction, response=response))
+            self._before_run.append(lambda: self.post(frame, direction, response=response))
             return
         kernel = self._kernel
         routes = kernel.head_routes if direction is DOWNSTREAM else kernel.tail_routes
@@ -231,7 +231,7 @@ class PipelineWorker:
         kernel.enter_inbox(routes[type(frame)], frame, response, FROM_OUTSIDE if response else None)
 
     async def send(self, frame: Frame, direction: Direction = DOWNSTREAM, *, response: int = 0) -> None:
-        """`post`, and wait until the frame is delivered, and while a place that it went to is full."""
+        """`post`, then wait until the frame is delivered, and while a place that it went to is full."""
         kernel = self._kernel
         if kernel is None:
             raise PipelineError(f"{self.name} does not run yet; send() waits for a delivery. Use post() before run().")
@@ -245,12 +245,12 @@ class PipelineWorker:
             self._senders.discard(sender)
 
     def interrupt(self, reason: str = "interrupted") -> None:
-        """Cut what the bot is saying, as a processor's `interrupt` does; the cancel frame goes down from the head."""
+        """Cut the bot's current responses, as a processor's `interrupt` does; the cancel frame starts at the head."""
         if self._kernel is not None and self._outcome is None:
             self._kernel.interrupt(self, reason, None)
 
     def add_tap(self, tap: Tap) -> Callable[[], None]:
-        """Attach a tap; returns what detaches it."""
+        """Attach a tap. Returns a function that detaches it."""
         if self._kernel is None:
             removed: list[Callable[[], None]] = []
 
@@ -258,12 +258,12 @@ class PipelineWorker:
                 removed.append(self.add_tap(tap))
 
             def remove() -> None:
-                if attach in self._early:
-                    self._early.remove(attach)
+                if attach in self._before_run:
+                    self._before_run.remove(attach)
                 while removed:
                     removed.pop()()
 
-            self._early.append(attach)
+            self._before_run.append(attach)
             return remove
         kernel = self._kernel
         tap.opened(Run(self.name, self.seed, self.paths, self.clock.now_ns(), self._running, lambda: kernel.response))
@@ -291,7 +291,7 @@ class PipelineWorker:
 
     @property
     def refused(self) -> int:
-        """How many frames came too late, for a response that had been cut."""
+        """The number of frames that came too late, for a response that had been cut."""
         return 0 if self._kernel is None else self._kernel.inbox.refused
 
     # --- starting and ending ----------------------------------------------------------------------------------------
@@ -304,12 +304,12 @@ class PipelineWorker:
             return
 
         def starting(run: HookRun) -> None:
-            self._starting = run
+            self._start_hooks = run
 
         try:
             errors = await run_hooks(self.clock, hooks, starting)
         finally:
-            self._starting = None
+            self._start_hooks = None
         if errors and not self._ending.reason:
             self._ending.reason = "failed"
             self._ending.errors += [error.message for error in errors]
@@ -331,30 +331,30 @@ class PipelineWorker:
         return [] if self._kernel is None else list(self._kernel.nodes.values())
 
     def _drain(self, reason: str) -> None:
-        """Begin to drain: no more input; the end comes when nothing is left to do, or at the deadline."""
+        """Start to drain: no more input; the end comes when nothing is left to do, or at the deadline."""
         if self._draining or self._outcome is not None:
             return
         self._draining, self._drain_reason = True, reason
         if self._kernel is not None and not self._replaying:
             self._limit_drain()
-            if self._starting is None:
-                self._begin_drain(self._kernel)
+            if self._start_hooks is None:
+                self._start_drain(self._kernel)
 
-    def _begin_drain(self, kernel: Kernel) -> None:
+    def _start_drain(self, kernel: Kernel) -> None:
         kernel.job_runner.close_all(self._nodes(), only_sources=True)
         if self._kernel_loop is not None:
             self._kernel_loop.draining = True
         kernel.wake()
 
     def _limit_drain(self) -> None:
-        """Set the deadline. An end that nobody asked for has time as long as something is still happening: an answer
-        may take longer to be played than `stop` would wait for it.
+        """Set the deadline of a drain. Without a call of `stop` it is extended as long as the kernel makes steps: an
+        answer may take longer to be played than `stop` would wait for it.
         """
         seen = self._kernel.step_ns if self._kernel is not None else 0
 
         def overdue() -> None:
             if self._outcome is None:
-                if not self._stop_asked and self._kernel is not None and self._kernel.step_ns != seen:
+                if not self._stop_requested and self._kernel is not None and self._kernel.step_ns != seen:
                     self._limit_drain()
                     return
                 self._ending.errors += self._stuck()
@@ -372,7 +372,7 @@ class PipelineWorker:
         if kernel is None:
             return []
         now = self.clock.now_ns()
-        starting = [] if self._starting is None else [f"{what} is not done" for what in self._starting.unfinished]
+        starting = [] if self._start_hooks is None else [f"{what} is not done" for what in self._start_hooks.unfinished]
         handler = [] if kernel.waiting_handler is None else [kernel.waiting_handler.doing(now)]
         jobs = [
             f"{job.doing(now)}" for job in kernel.job_runner.jobs.values() if job.stream is None or job.stream.closed
@@ -383,7 +383,7 @@ class PipelineWorker:
         return stuck or ["Nothing hangs, but frames kept coming in: something posts without end."]
 
     def _on_idle(self) -> None:
-        """Nothing is left to do just now, while draining: see whether that is the end."""
+        """End a drain where nothing is left to do at all. Called when the inbox is empty."""
         kernel, kernel_loop = self._kernel, self._kernel_loop
         assert kernel is not None
         assert kernel_loop is not None
@@ -400,13 +400,13 @@ class PipelineWorker:
         kernel_loop.end()
 
     def _on_end(self, reason: str) -> None:
-        """A processor asks for the end."""
+        """Drain: a processor has asked for the end."""
         log.debug("%s ends: %s", self.name, reason)
         if not self._replaying:
             self._drain("ended")
 
     def _on_sources_ended(self) -> None:
-        """Nothing more comes in."""
+        """Drain: all sources have ended."""
         self._drain("ended")
 
     def _on_failure(self, node: Node) -> None:
@@ -418,13 +418,13 @@ class PipelineWorker:
     def _end(self, reason: str) -> None:
         if self._outcome is None:
             self._ending.reason = self._ending.reason or reason
-            if self._starting is not None:
-                self._starting.wake()
+            if self._start_hooks is not None:
+                self._start_hooks.wake()
             if self._kernel_loop is not None:
                 self._kernel_loop.end()
 
     async def _close(self, kernel: Kernel) -> None:
-        """Close the jobs, stop the processors, give everything back; also where the task is cancelled meanwhile."""
+        """Close the jobs, stop the processors, release everything; also where the task is cancelled meanwhile."""
         for timer in self._drain_timers:
             timer.cancel()
         kernel.job_runner.close_all(self._nodes())
@@ -455,8 +455,8 @@ class PipelineWorker:
 
     def _finish(self) -> Outcome:
         self._outcome = Outcome(self._ending.reason or "ended", tuple(dict.fromkeys(self._ending.errors)))
-        self._wake(self._beginning)
-        self._wake(self._finished)
+        self._wake(self._start_waits)
+        self._wake(self._finish_waits)
         return self._outcome
 
     def _wake(self, waits: list[Wait]) -> None:
@@ -466,7 +466,7 @@ class PipelineWorker:
 
 
 def _busy(node: Node) -> str:
-    """Why a processor keeps the worker from ending; empty where it does not."""
+    """Say why a processor keeps the worker from ending; empty where it does not."""
     try:
         return "" if node.processor.idle() else "still has something to do (idle() is False)"
     except Exception as error:

@@ -11,28 +11,28 @@ from ..clock import NS_PER_MS, Activity, Clock, TimerHandle, Wait, current_activ
 from ..tasks import spawn
 
 GRACE_MS = 1_000
-"""How long what has passed its deadline may take to end once it is cancelled."""
+"""Milliseconds that a cancelled hook has to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Something to call: ``what`` names it in errors."""
+    """A coroutine function to call; ``name`` names it in errors."""
 
-    what: str
+    name: str
     call: Callable[[], Coroutine[Any, Any, None]]
     timeout_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class HookError:
-    """What went wrong in a hook: a sentence, and the exception where there is one."""
+    """The failure of a hook: a sentence, and the exception where there is one."""
 
     message: str
     error: BaseException | None = None
 
 
 class HookRun:
-    """Hooks under way: `wait` ends when each has ended or was given up, `wake` gives up all that are left."""
+    """Running hooks: `wait` returns when each has ended or was given up, `wake` gives up all that are left."""
 
     def __init__(self, clock: Clock, hooks: Iterable[Hook]) -> None:
         self._clock = clock
@@ -40,12 +40,12 @@ class HookRun:
         self._hooks: dict[asyncio.Task[None], Hook] = {}
         self._left: set[asyncio.Task[None]] = set()
         self._cancelled: set[asyncio.Task[None]] = set()
-        """Those that were cancelled here; one that is cancelled without that has failed."""
+        """Tasks that were cancelled here. A task that somebody else cancelled has failed."""
         self._waiting = Wait()
         for hook in hooks:
             # Busy from now on, not from when the task first runs: a virtual clock must not jump in between.
             activity = Activity(clock) if clock.counts else None
-            task = spawn(_run(hook, activity), hook.what)
+            task = spawn(_run(hook, activity), hook.name)
             self._hooks[task] = hook
             self._left.add(task)
             timer = self._after(hook.timeout_ms, self._overdue, task)
@@ -53,15 +53,15 @@ class HookRun:
 
     @property
     def unfinished(self) -> list[str]:
-        """What has not ended yet."""
-        return [hook.what for task, hook in self._hooks.items() if not task.done()]
+        """The names of hooks that have not ended yet."""
+        return [hook.name for task, hook in self._hooks.items() if not task.done()]
 
     def wake(self) -> None:
-        """Give up."""
+        """Give up all hooks that are left: `wait` cancels them."""
         self._waiting.wake()
 
     async def wait(self) -> list[HookError]:
-        """Wait for the end of all; what is left then is cancelled. Returns what failed."""
+        """Wait for the end of all hooks; after `wake`, cancel those that are left. Returns the failures."""
         try:
             await self._waiting
         finally:
@@ -70,14 +70,14 @@ class HookRun:
             await wait_for_tasks(self._clock, [*self._left], GRACE_MS)
         for task, hook in self._hooks.items():
             if not task.done():
-                message = f"{hook.what} ignores that it was cancelled, and is left behind."
+                message = f"{hook.name} ignores that it was cancelled, and is left behind."
                 self._errors.append(HookError(message))
             elif task.cancelled():
                 if task not in self._cancelled:
-                    message = f"{hook.what} failed: CancelledError: what it waited for was cancelled."
+                    message = f"{hook.name} failed: CancelledError: what it waited for was cancelled."
                     self._errors.append(HookError(message))
             elif (error := task.exception()) is not None:
-                self._errors.append(HookError(f"{hook.what} failed: {type(error).__name__}: {error}", error))
+                self._errors.append(HookError(f"{hook.name} failed: {type(error).__name__}: {error}", error))
         return self._errors
 
     def _after(
@@ -89,14 +89,14 @@ class HookRun:
         def done(task: asyncio.Task[None]) -> None:
             timer.cancel()
             self._no_more(task)
-            # Last: whoever waits is busy again by now, so that a virtual clock finds no moment to jump in.
+            # Last: the waiting task is busy again by now, so a virtual clock finds no moment to jump in.
             if activity is not None:
                 activity.finish()
 
         return done
 
     def _no_more(self, task: asyncio.Task[None]) -> None:
-        """It has ended, or is left behind."""
+        """Stop waiting for a hook that has ended, or is left behind."""
         self._left.discard(task)
         if not self._left:
             self._waiting.wake()
@@ -109,7 +109,7 @@ class HookRun:
     def _overdue(self, task: asyncio.Task[None]) -> None:
         if not task.done():
             hook = self._hooks[task]
-            message = f"{hook.what} did not return within {hook.timeout_ms:g} ms, its deadline."
+            message = f"{hook.name} did not return within {hook.timeout_ms:g} ms, its deadline."
             self._errors.append(HookError(message))
             self._cancel(task)
             timer = self._after(GRACE_MS, self._no_more, task)
@@ -117,15 +117,15 @@ class HookRun:
 
 
 async def run_hooks(
-    clock: Clock, hooks: Iterable[Hook], begun: Callable[[HookRun], None] | None = None
+    clock: Clock, hooks: Iterable[Hook], started: Callable[[HookRun], None] | None = None
 ) -> list[HookError]:
-    """Run hooks together, each with its own deadline; returns what failed. ``begun`` gets them while they run."""
+    """Run hooks together, each with its own deadline. Returns the failures. ``started`` is called with the run."""
     hooks = list(hooks)
     if not hooks:
         return []
     run = HookRun(clock, hooks)
-    if begun is not None:
-        begun(run)
+    if started is not None:
+        started(run)
     return await run.wait()
 
 
@@ -137,9 +137,9 @@ async def _run(hook: Hook, activity: Activity | None) -> None:
 
 
 async def wait_for_tasks(clock: Clock, tasks: list[asyncio.Task[None]], timeout_ms: float) -> bool:
-    """Wait until tasks that were cancelled have ended; False where some have not in time.
+    """Wait until cancelled tasks have ended. Returns False where some have not in time.
 
-    Virtual time stands still meanwhile, so there it is real milliseconds that count.
+    Virtual time stands still meanwhile, so with a virtual clock the time-out counts real milliseconds.
     """
     left = [task for task in tasks if not task.done()]
     if not left:
