@@ -31,18 +31,18 @@ from .transports.file.transport import FileTransport
 from .transports.memory import MemoryTransport
 
 FACTORY = "make_pipeline"
-"""What a bot's file must have: ``def make_pipeline(transport: Transport) -> Pipeline``."""
+"""Function that a bot's file must define: ``def make_pipeline(transport: Transport) -> Pipeline``."""
 EXAMPLES = Path(__file__).parent / "examples"
 
 MakePipeline = Callable[[Transport], Pipeline]
 
 
 class UsageError(VoxlineError):
-    """What was asked for cannot be done; the text says why, in one sentence."""
+    """A command cannot be carried out. The message says why, in one sentence."""
 
 
 TOKEN = "VOXLINE_TOKEN"
-"""The variable of the environment with a server's token: commands are seen by every user of a machine."""
+"""Environment variable with a server's token. A command line would show the token to every user of the machine."""
 BELONGS = {
     "input": ("file",),
     "output": ("file",),
@@ -55,18 +55,18 @@ BELONGS = {
     "port": ("webrtc", "websocket"),
     "max_connections": ("webrtc", "websocket"),
 }
-"""The options that not every transport has."""
+"""Options that only some transports accept."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """One conversation to run."""
+    """Options of one conversation with a file or a sound card."""
 
     bot: Path
     transport: Transport
     clock: Clock
     title: str
-    """Of the picture."""
+    """Title of the timeline picture."""
     output: Path | None = None
     record: Path | None = None
     timeline: Path | None = None
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except VoxlineError as error:
-        # A start that failed tells of a hook; what the user can do about it stands in its cause.
+        # A failed start names a hook. Its cause says what the user can do.
         cause = error.__cause__ if isinstance(error.__cause__, VoxlineError) else error
         print(f"voxline: {cause}", file=sys.stderr)
         return 2
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _flush() -> None:
-    """Where nobody reads what is printed (`| head`), Python would complain about it when it ends."""
+    """Flush stdout. With a closed reader (`| head`) point it at /dev/null, or Python prints an error at its exit."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -109,34 +109,38 @@ def _parser() -> argparse.ArgumentParser:
         "--transport",
         choices=["file", "local", "webrtc", "websocket"],
         default="file",
-        help="where the user is: a sound file (if nothing is said), this machine's sound card, a browser, a WebSocket",
+        help="source of the user's voice: a sound file (default), this machine's sound card, a browser, a WebSocket",
     )
-    run.add_argument("--record", type=Path, metavar="JSONL", help="write down everything, for a replay")
+    run.add_argument("--record", type=Path, metavar="JSONL", help="record all frames, for a replay")
     file = run.add_argument_group("a sound file")
-    file.add_argument("--input", type=Path, metavar="WAV", help="what the caller says: any sound file")
-    file.add_argument("--output", type=Path, metavar="WAV", help="record both: stereo, caller left, bot right")
-    file.add_argument("--realtime", action="store_true", default=None, help="take as long as the sound does")
-    file.add_argument("--timeline", type=Path, metavar="PNG", help="draw who spoke when (a sound card can this, too)")
+    file.add_argument("--input", type=Path, metavar="WAV", help="sound file with the caller's voice")
+    file.add_argument("--output", type=Path, metavar="WAV", help="write both voices: stereo, caller left, bot right")
+    file.add_argument("--realtime", action="store_true", default=None, help="run in real time")
+    file.add_argument("--timeline", type=Path, metavar="PNG", help="draw the timeline (also for a sound card)")
     card = run.add_argument_group("the sound card")
-    card.add_argument("--microphone", metavar="NAME", help="its number or a part of its name: see voxline devices")
-    card.add_argument("--speaker", metavar="NAME", help="the same for what plays")
-    card.add_argument("--echo", choices=["cancel", "gate", "off"], help="the bot's voice in the microphone (cancel)")
-    server = run.add_argument_group(
-        "a browser, or a WebSocket", f"A token in the environment's {TOKEN} is asked of all."
+    card.add_argument("--microphone", metavar="NAME", help="number or part of the name: see voxline devices")
+    card.add_argument("--speaker", metavar="NAME", help="the same for the loudspeaker")
+    card.add_argument(
+        "--echo",
+        choices=["cancel", "gate", "off"],
+        help="echo of the bot (default: cancel)",
     )
-    server.add_argument("--host", metavar="ADDRESS", help="listen there (127.0.0.1: this machine only)")
-    server.add_argument("--port", type=int, metavar="N", help="(8000; 0: any that is free)")
-    server.add_argument("--max-connections", type=int, metavar="N", help="conversations at a time (50)")
+    server = run.add_argument_group(
+        "a browser, or a WebSocket", f"Set {TOKEN} in the environment to require a token from every client."
+    )
+    server.add_argument("--host", metavar="ADDRESS", help="address to listen on (127.0.0.1: this machine only)")
+    server.add_argument("--port", type=int, metavar="N", help="port (default: 8000; 0: any free port)")
+    server.add_argument("--max-connections", type=int, metavar="N", help="most conversations at a time (50)")
     run.set_defaults(command=_run)
 
     cards = commands.add_parser("devices", help="list the sound cards")
     cards.set_defaults(command=_devices)
 
-    demo = commands.add_parser("demo", help="let a recorded caller talk with the rover of examples/")
+    demo = commands.add_parser("demo", help="run the rover of examples/ with a recorded caller")
     demo.add_argument(
-        "--out", type=Path, default=Path("out"), metavar="FOLDER", help="where to put what it makes (out)"
+        "--out", type=Path, default=Path("out"), metavar="FOLDER", help="folder for the results (default: out)"
     )
-    demo.add_argument("--fast", action="store_true", help="as fast as it goes, not in real time")
+    demo.add_argument("--fast", action="store_true", help="as fast as possible, not in real time")
     demo.set_defaults(command=_demo)
     return parser
 
@@ -167,7 +171,7 @@ def _with_file(
 ) -> RunOptions:
     if input is None:
         raise UsageError(
-            "Where is the user? Give --input WAV, what they say; or talk yourself, with --transport webrtc (in a "
+            "No input. Name a sound file with --input WAV, or talk to the bot yourself: with --transport webrtc (in a "
             "browser) or --transport local (with this machine's microphone)."
         )
     clock = SystemClock() if realtime else VirtualClock()
@@ -192,7 +196,7 @@ def _devices(options: argparse.Namespace) -> int:
     from .transports.local.devices import devices
 
     found = devices()
-    print("\n".join(str(device) for device in found) if found else "There is no sound card.")
+    print("\n".join(str(device) for device in found) if found else "No sound card found.")
     return 0 if found else 1
 
 
@@ -228,7 +232,7 @@ def _serve(options: argparse.Namespace, kind: str) -> int:
 
 
 class ConversationLog:
-    """Says of each conversation of a server that it began and how it ended, and records it. Not what was said."""
+    """Print the start and the end of each conversation of a server, and record it. Transcripts are not printed."""
 
     def __init__(self, record: Path | None) -> None:
         if record is not None:
@@ -237,7 +241,7 @@ class ConversationLog:
         self._count = 0
 
     def begin(self, worker: PipelineWorker, transport: Transport) -> None:
-        """One more."""
+        """Watch a conversation that starts."""
         self._count += 1
         tap = TimelineTap()
         worker.add_tap(tap)
@@ -248,7 +252,7 @@ class ConversationLog:
 
 
 class _ConversationReporter(Tap):
-    """Prints a line at each end of a conversation."""
+    """Print a line at the start and at the end of a conversation."""
 
     def __init__(self, name: str, tap: TimelineTap) -> None:
         self._name = name
@@ -295,7 +299,7 @@ def _converse(options: RunOptions) -> int:
     printer = TimelinePrinter(sys.stdout, live=sys.stdout.isatty(), in_time=in_time, bot=name)
     tap = TimelineTap(printer.add)
     pipeline = _make(make_pipeline, options.transport, options.bot)
-    # The same run every time, where time is virtual.
+    # With virtual time every run is the same.
     worker = PipelineWorker(pipeline, clock=options.clock, seed=None if in_time else 0, name=name)
     worker.add_tap(tap)
     if options.record is not None:
@@ -306,8 +310,8 @@ def _converse(options: RunOptions) -> int:
         draw(tap.timeline, options.timeline, title=options.title, bot=name)
     for path, what in (
         (options.output, "both voices: caller left, bot right"),
-        (options.record, "all that happened, for a replay"),
-        (options.timeline, "who spoke when, and where the time went"),
+        (options.record, "recording, for a replay"),
+        (options.timeline, "timeline of the conversation"),
     ):
         if path is not None and path.exists():
             printer.wrote(path, what)
@@ -326,14 +330,14 @@ def _exit_code(outcome: Outcome) -> int:
 
 
 def _load(path: Path) -> MakePipeline:
-    """The factory in a bot's file."""
+    """Load a bot's file and return its factory."""
     if not path.is_file():
         raise UsageError(f"There is no file {path}: voxline run needs the file of a bot.")
     spec = importlib.util.spec_from_file_location(f"voxline_bot_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is no Python file: the name of a bot's file ends in .py.")
+        raise UsageError(f"{path} is not a Python file: the name must end in .py.")
     module = importlib.util.module_from_spec(spec)
-    # As Python does for a script: what stands beside it can be imported.
+    # As for a script: the modules beside it can be imported.
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 FULL_SCALE = 32_768.0
 SILENCE_DBFS = -120.0
-"""What `rms_dbfs` says of digital silence. The least that is not silent, all ones, is at -90.3."""
+"""Result of `rms_dbfs` for digital silence. The quietest signal that is not silent, all ones, is at -90.3."""
 
 
 def to_int16(samples: npt.ArrayLike) -> Samples:
@@ -129,7 +129,7 @@ class StreamResampler:
         return self._collect(self._av.resample(frame))
 
     def flush(self) -> Samples:
-        """What was held back. The next `push` begins a new stream."""
+        """Return the samples held back. The next `push` starts a new stream."""
         if self._av is None:
             return self._collect([])
         rest = self._collect(self._av.resample(None))

@@ -1,6 +1,6 @@
 """Frames between a bot and the program on the user's side: a page, an app.
 
-What a user says and types is in `frames.py`; this is the rest: the app's own messages, its button to interrupt.
+Speech and typed text of the user are in `frames.py`. Here are the app's own messages and its interrupt button.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class ClientMessageFrame(InputFrame):
     data: str = "null"
     """As JSON."""
     id: str = ""
-    """Empty where no answer is waited for."""
+    """Empty if the client expects no answer."""
 
 
 @frozen
 class InterruptRequestFrame(InputFrame):
-    """The client asks to cut what the bot says: its user pressed a button."""
+    """The client asks to cut the bot: its user pressed a button."""
 
     reason: str = "the client asked"
 
@@ -43,4 +43,4 @@ class ServerMessageFrame(OutputFrame):
     reply_to: str = ""
     """The ``id`` of the `ClientMessageFrame` that it answers; empty: it answers none."""
     error: str = ""
-    """Why there is no answer: then ``data`` is not sent."""
+    """Reason for a missing answer: ``data`` is then not sent."""

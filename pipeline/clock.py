@@ -27,7 +27,7 @@ current_activity: ContextVar[Activity | None] = ContextVar("voxline_activity", d
 
 
 class TimerHandle(Protocol):
-    """What `Clock.call_at` returns."""
+    """Handle of a timer, returned by `Clock.call_at`."""
 
     def cancel(self) -> None:
         """Forget the call. Harmless when it was made already."""
@@ -38,7 +38,7 @@ class Clock:
     """Tells the time and wakes up. Take it from the worker; never read the machine's clock beside it."""
 
     counts: ClassVar[bool] = False
-    """Whether it has to know what is busy."""
+    """True if the clock must be notified of work that starts and ends."""
 
     def now_ns(self) -> int:
         """Nanoseconds since some fixed moment; never goes back."""
@@ -83,7 +83,7 @@ class Activity:
 
     @property
     def parked(self) -> bool:
-        """Whether it waits for the clock or for a frame."""
+        """True while it waits for the clock or for a frame."""
         return self._parks > 0 and not self._pinned
 
     def park(self) -> None:
@@ -191,12 +191,12 @@ class VirtualClock(Clock):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being done right now."""
+        """True while no work is running."""
         return self._busy == 0
 
     @property
     def jumps(self) -> bool:
-        """Whether it moves by itself."""
+        """True if time advances by itself when no work is running."""
         return self._limit is None
 
     @property
@@ -208,7 +208,7 @@ class VirtualClock(Clock):
 
     @property
     def pending(self) -> list[Callable[[], None]]:
-        """What the timers that are set will call, in no order."""
+        """Callbacks of the pending timers, in no order."""
         return [timer.callback for _, _, timer in self._timers if not timer.cancelled]
 
     def now_ns(self) -> int:

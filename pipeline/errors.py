@@ -1,23 +1,23 @@
 """Every error that voxline raises, as one tree::
 
     VoxlineError
-    ├── FrameError             a frame that cannot be: wrong dtype, wrong shape
-    ├── PipelineError          a pipeline that cannot be built: used twice, no sink, two inputs
-    │   └── FormatError        what one processor makes, the next does not take
-    ├── ProcessorError         a processor that is written wrongly, or used outside a running pipeline
+    ├── FrameError             a frame with an invalid value: wrong dtype, wrong shape
+    ├── PipelineError          a pipeline that cannot be built: a processor used twice, no sink, two inputs
+    │   └── FormatError        two neighbours disagree on their audio format
+    ├── ProcessorError         a processor with a programming error, or used outside a running pipeline
     │   └── HandlerTimeout     a plain handler waited longer than its deadline
-    ├── QueueOverflowError     a bounded queue or buffer is full and nobody can be made to wait
+    ├── QueueOverflowError     a bounded queue or buffer is full and its producer cannot wait
     ├── LifecycleError         a start or stop failed, or passed its deadline
     ├── MissingExtraError      an optional package is not installed (also an ImportError)
     ├── ServiceError           a process, a model or a network service failed
-    │   ├── AuthenticationError    the service does not accept who asks: no key, a wrong one, no rights
-    │   ├── RateLimitError         asked too often; `wait_s` says for how long, where the service does
+    │   ├── AuthenticationError    the service refuses the caller: no key, a wrong key, no permission
+    │   ├── RateLimitError         too many requests; `wait_s` is the delay that the service asks for
     │   ├── ServiceTimeout         no answer by the deadline
-    │   ├── BadRequestError        the service does not do what it was asked for: no such model, a text too long
-    │   ├── ServiceDownError       it cannot be reached, or failed by itself
-    │   └── BadAnswerError         it answered what nobody understands
-    ├── SettingsError          a setting that cannot be (also a ValueError)
-    ├── SessionError           a session is over, or does not run, and cannot do what is asked
+    │   ├── BadRequestError        the service refuses the request: no such model, a text too long
+    │   ├── ServiceDownError       it cannot be reached, or had an internal failure
+    │   └── BadAnswerError         its response cannot be understood
+    ├── SettingsError          a setting with an invalid value (also a ValueError)
+    ├── SessionError           a session has ended or is not running
     ├── TransportError         a file, a device or a connection that cannot be used
     └── RecordingError         a recording or fixture that cannot be read or replayed
 
@@ -36,19 +36,19 @@ class VoxlineError(Exception):
 
 
 class FrameError(VoxlineError, ValueError):
-    """A frame that cannot be."""
+    """A frame has an invalid value."""
 
 
 class PipelineError(VoxlineError):
-    """A pipeline that cannot be built as it stands."""
+    """A pipeline cannot be built from these processors."""
 
 
 class FormatError(PipelineError):
-    """Two neighbours do not agree on the audio between them."""
+    """Two neighbours disagree on the audio format between them."""
 
 
 class ProcessorError(VoxlineError):
-    """A processor is written wrongly, or is used outside a running pipeline."""
+    """A processor has a programming error, or is used outside a running pipeline."""
 
 
 class HandlerTimeout(ProcessorError):
@@ -56,7 +56,7 @@ class HandlerTimeout(ProcessorError):
 
 
 class QueueOverflowError(VoxlineError):
-    """A bounded queue or buffer is full, and who fills it cannot be made to wait."""
+    """A bounded queue or buffer is full, and its producer cannot wait."""
 
 
 class LifecycleError(VoxlineError):
@@ -66,23 +66,23 @@ class LifecycleError(VoxlineError):
 class ServiceError(VoxlineError):
     """A process, a model or a network service failed.
 
-    The message says what to do, and has no secret and nothing that a user said.
+    The message says what to do. It contains no secret and no words of a user.
     """
 
     retryable: ClassVar[bool] = True
-    """Whether the same question may have an answer the next time."""
+    """True if the same request may succeed when it is repeated."""
     wait_s: float | None = None
-    """How long the service asks to wait before that, in s; None where it did not say."""
+    """Delay before a repetition that the service asks for, in s; None if it named none."""
 
 
 class AuthenticationError(ServiceError):
-    """The service does not accept who asks: no key, a wrong one, or no rights."""
+    """The service refuses the caller: no key, a wrong key, or no permission."""
 
     retryable = False
 
 
 class RateLimitError(ServiceError):
-    """It was asked too often, or too much."""
+    """The service refuses further requests for now."""
 
     def __init__(self, message: str, wait_s: float | None = None) -> None:
         super().__init__(message)
@@ -94,25 +94,25 @@ class ServiceTimeout(ServiceError):
 
 
 class BadRequestError(ServiceError):
-    """The service does not do what it was asked for: there is no such model, the text is too long."""
+    """The service refuses the request: there is no such model, the text is too long."""
 
     retryable = False
 
 
 class ServiceDownError(ServiceError):
-    """The service cannot be reached, or failed by itself."""
+    """The service cannot be reached, or had an internal failure."""
 
 
 class BadAnswerError(ServiceError):
-    """The service answered what nobody understands."""
+    """The response of the service cannot be understood."""
 
 
 class SettingsError(VoxlineError, ValueError):
-    """A setting has a value that it cannot have."""
+    """A setting has an invalid value."""
 
 
 class SessionError(VoxlineError):
-    """A session is over, or does not run yet, and cannot do what is asked of it."""
+    """A session has ended or is not running yet."""
 
 
 class TransportError(VoxlineError):

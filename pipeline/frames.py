@@ -1,19 +1,19 @@
-"""Frames: what flows through a pipeline.
+"""Frames: the values that flow through a pipeline.
 
-A frame is a small immutable value. Two frames are equal when they carry the same, so a test can compare them.
-Who made a frame, when, and for which response of the bot is not in it: the kernel knows that.
+A frame is a small immutable value. Frames of one class with equal fields are equal, so tests compare them.
+The kernel keeps the maker of a frame, its time and its response; the frame does not contain them.
 
-Each class says three things about itself:
+Each class has three attributes:
 
 ``lane``
-    Within a lane nothing ever reorders. `UrgentFrame` overtakes everything; `InputFrame` is what the user's side
-    produced (audio, words, facts about what was heard); `OutputFrame` is what the bot's side produced.
+    Frames of one lane are never reordered. `UrgentFrame` overtakes the other lanes; `InputFrame` comes from the user's
+    side (audio, words, facts about playout); `OutputFrame` comes from the bot's side.
 ``survives``
     An interruption drops the queued output of the response that it cuts. A class with ``survives = True`` is kept:
     the result of a tool, for example.
 ``at_bound``
-    What happens where a queue is full: `AtBound.HOLD` makes whoever fills it wait (and is an error where nobody
-    can wait), `AtBound.DROP_OLDEST` forgets the oldest of its kind, which is right for a microphone.
+    Policy of a full queue. `AtBound.HOLD` makes the producer wait, or raises if it cannot wait. `AtBound.DROP_OLDEST`
+    drops the oldest frame of the class, which is right for a microphone.
 
 Your own frame is a frozen, slotted dataclass with one of the three as its base::
 
@@ -39,7 +39,7 @@ Samples = npt.NDArray[np.int16]
 
 
 class Lane(enum.Enum):
-    """Which queue a class of frames waits in. See `docs/design/frames.md`."""
+    """Queue in which a class of frames waits. See `docs/design/frames.md`."""
 
     URGENT = "urgent"
     INPUT = "input"
@@ -47,7 +47,7 @@ class Lane(enum.Enum):
 
 
 class Direction(enum.Enum):
-    """Which way a frame travels."""
+    """Direction in which a frame travels."""
 
     DOWNSTREAM = "down"
     UPSTREAM = "up"
@@ -58,7 +58,7 @@ UPSTREAM = Direction.UPSTREAM
 
 
 class AtBound(enum.Enum):
-    """What a full queue does with one more frame of a class."""
+    """Policy of a full queue for one more frame of a class."""
 
     HOLD = "hold"
     DROP_OLDEST = "drop oldest"
@@ -74,13 +74,13 @@ class Frame(Frozen):
 
     @property
     def queue_ms(self) -> float:
-        """How much of a queue that is bounded in time this frame takes, in ms; 0 for what has no length."""
+        """Length that counts in a queue bounded by time, in ms; 0 for a frame without a length."""
         return 0.0
 
 
 @frozen
 class UrgentFrame(Frame):
-    """Overtakes everything: cancel and error."""
+    """Frame that overtakes the other lanes: cancel, error, orders to transports."""
 
     lane: ClassVar[Lane] = Lane.URGENT
     survives: ClassVar[bool] = True
@@ -88,7 +88,7 @@ class UrgentFrame(Frame):
 
 @frozen
 class InputFrame(Frame):
-    """What the user's side produced, and facts about what the user heard. No interruption drops it."""
+    """Frame from the user's side, or a fact about playout. No interruption drops it."""
 
     lane: ClassVar[Lane] = Lane.INPUT
     survives: ClassVar[bool] = True
@@ -96,13 +96,13 @@ class InputFrame(Frame):
 
 @frozen
 class OutputFrame(Frame):
-    """What the bot's side produced. It belongs to a response, and goes when that is interrupted."""
+    """Frame from the bot's side. It belongs to a response, and an interruption of that response drops it."""
 
     lane: ClassVar[Lane] = Lane.OUTPUT
 
 
 class _Audio:
-    """What `InputAudioFrame` and `OutputAudioFrame` have in common."""
+    """Shared part of `InputAudioFrame` and `OutputAudioFrame`."""
 
     __slots__ = ()
     samples: Samples
@@ -132,11 +132,11 @@ class _Audio:
 
     @property
     def queue_ms(self) -> float:
-        """Its length: audio queues are bounded in time."""
+        """Length in ms: audio queues are bounded by time."""
         return self.duration_ms
 
     def with_samples(self, samples: Samples, sample_rate: int | None = None) -> Self:
-        """The same frame with other samples (and, if given, another rate in Hz)."""
+        """Return a copy of the frame with other samples and, if given, another rate in Hz."""
         rate = self.sample_rate if sample_rate is None else sample_rate
         return replace(self, samples=samples, sample_rate=rate)  # type: ignore[type-var]  # the dataclasses below
 
@@ -162,7 +162,7 @@ class _Audio:
 
 @frozen
 class CancelFrame(UrgentFrame):
-    """Everything of the responses up to ``response`` is cut: drop what you hold of it.
+    """All responses up to ``response`` are cut: drop their data.
 
     The kernel delivers it, exactly once, to every processor that names it; it is not pushed on. See
     `FrameProcessor.interrupt`.
@@ -174,9 +174,9 @@ class CancelFrame(UrgentFrame):
 
 @frozen
 class ErrorFrame(UrgentFrame):
-    """Something went wrong in one processor; the conversation goes on. Travels upstream.
+    """A processor failed; the conversation continues. Travels upstream.
 
-    ``processor`` is the path of the one that failed, ``frame`` the name of the class of frame that it had.
+    ``processor`` is the path of the processor, ``frame`` the class name of the frame that it handled.
     """
 
     message: str
@@ -188,29 +188,29 @@ class ErrorFrame(UrgentFrame):
 
 @frozen
 class PausePlayoutFrame(UrgentFrame):
-    """Be silent at once, and keep what is not played yet. The session's order to the output; travels downstream."""
+    """Stop playing at once and keep the rest of the audio. Sent by the session to the output; travels downstream."""
 
 
 @frozen
 class ResumePlayoutFrame(UrgentFrame):
-    """Go on where the playout was paused. Travels downstream."""
+    """Resume the paused playout. Travels downstream."""
 
 
 @frozen
 class ResponseCommittedFrame(UrgentFrame):
-    """A response that was begun on a guess is wanted after all: tools may run for it now. Travels downstream."""
+    """A speculative response is accepted: its tools may run now. Travels downstream."""
 
     response: int
 
 
 @frozen
 class KeepAliveFrame(UrgentFrame):
-    """Nothing has happened for a while, and connections are to stay open. Travels both ways, from the session."""
+    """The conversation has been silent: services keep their connections open. Sent by the session both ways."""
 
 
 @frozen
 class ListenFrame(UrgentFrame):
-    """Listen to the user, or do not: the session's order to what hears. Travels upstream."""
+    """Start or stop listening to the user. Sent by the session; travels upstream."""
 
     on: bool
 
@@ -220,26 +220,26 @@ class ListenFrame(UrgentFrame):
 
 @frozen
 class ClientConnectedFrame(InputFrame):
-    """The user's client is there: audio can go both ways."""
+    """The user's client is connected: audio can flow both ways."""
 
 
 @frozen
 class ClientDisconnectedFrame(InputFrame):
-    """The user's client is gone; it may come back."""
+    """The user's client has disconnected; it may reconnect."""
 
     reason: str = ""
 
 
 @frozen
 class TalkButtonFrame(InputFrame):
-    """The user pressed the button to talk, or let it go."""
+    """The user pressed or released the talk button."""
 
     pressed: bool
 
 
 @frozen
 class TurnProbabilityFrame(InputFrame):
-    """How likely it is, after what the user said last, that their turn is over: 0 to 1. From a turn model."""
+    """Probability that the user's turn is over, 0 to 1. From a turn model."""
 
     probability: float
 
@@ -260,7 +260,7 @@ class InputAudioFrame(_Audio, InputFrame):
 
 @frozen
 class InputTextFrame(InputFrame):
-    """Text that the user typed. ``interrupt``: the bot is cut for it, or it waits until the bot is silent."""
+    """Text that the user typed. ``interrupt``: cut the bot, or wait until the bot is silent."""
 
     text: str
     interrupt: bool = True
@@ -268,28 +268,28 @@ class InputTextFrame(InputFrame):
 
 @frozen
 class UserStartedSpeakingFrame(InputFrame):
-    """The user began to speak, ``onset_ms`` before this frame was made (what the detector waited to be sure)."""
+    """The user started to speak, ``onset_ms`` before this frame: the time that the detector needs to be sure."""
 
     onset_ms: float = 0.0
 
 
 @frozen
 class UserStoppedSpeakingFrame(InputFrame):
-    """The user stopped, ``silence_ms`` before this frame was made."""
+    """The user stopped speaking, ``silence_ms`` before this frame."""
 
     silence_ms: float = 0.0
 
 
 @frozen
 class InterimTranscriptionFrame(InputFrame):
-    """What the user seems to be saying; it may change."""
+    """Preliminary transcript; it may change."""
 
     text: str
 
 
 @frozen
 class HeardWord(Frozen):
-    """A word that the user said, in ms from the beginning of the audio that it was understood from."""
+    """One word of the user. Times in ms from the start of the audio that it was recognised in."""
 
     text: str
     start_ms: float
@@ -298,36 +298,36 @@ class HeardWord(Frozen):
 
 @frozen
 class TranscriptionFrame(InputFrame):
-    """What the user said. An empty text says that speech was heard and no word understood."""
+    """Final transcript. An empty text means that speech was heard and no word understood."""
 
     text: str
     audio_ms: float = 0.0
-    """Length of the speech it was made from."""
+    """Length of the speech."""
     decode_ms: float = 0.0
-    """How long the recogniser worked after it had all of the audio."""
+    """Time that the recogniser needed after the last audio."""
     more: bool = False
-    """A piece of a long utterance, of which there is more to come."""
+    """True for a part of a long utterance that continues."""
     words: tuple[HeardWord, ...] = ()
-    """When they were said, where the recogniser tells."""
+    """Word times, if the recogniser reports them."""
     failed: bool = False
-    """No recogniser could be asked: the words, if there were any, are lost."""
+    """True if recognition failed: words of the user may be lost."""
 
 
 @frozen
 class InputEndedFrame(InputFrame):
-    """Nothing more will come from the user: the file is read, the caller has hung up."""
+    """No further input: the file was read, or the caller hung up."""
 
 
 @frozen
 class BotStartedSpeakingFrame(InputFrame):
-    """The first sample of a response is being played. A fact from the output; travels upstream."""
+    """The first sample of a response is played. Sent by the output; travels upstream."""
 
     response: int
 
 
 @frozen
 class BotStoppedSpeakingFrame(InputFrame):
-    """Nothing of a response is being played any more. A fact from the output; travels upstream."""
+    """Playout of a response has stopped. Sent by the output; travels upstream."""
 
     response: int
 
@@ -343,9 +343,9 @@ class ResponsePlayedFrame(InputFrame):
 
 @frozen
 class ResponseCutFrame(InputFrame):
-    """A response was cut after ``heard_ms`` of its audio; ``heard_text`` is what the user heard of its words.
+    """A response was cut after ``heard_ms`` of its audio; ``heard_text`` are the words that the user heard.
 
-    The playout ledger's answer to a cancel; travels upstream, once for each response that was cut.
+    Sent by the playout ledger after a cancel, once for each cut response; travels upstream.
     """
 
     response: int
@@ -356,7 +356,7 @@ class ResponseCutFrame(InputFrame):
 
 @frozen
 class ToolCallFrame(InputFrame):
-    """A tool has begun to run. A fact from the language model's side; travels upstream."""
+    """A tool has started. Sent by the language model; travels upstream."""
 
     call_id: str
     name: str
@@ -374,7 +374,7 @@ class ToolResultFrame(InputFrame):
 
 @frozen
 class UsageFrame(InputFrame):
-    """What a language model has counted for one request; travels upstream."""
+    """Token counts of one request to a language model; travels upstream."""
 
     input_tokens: int
     output_tokens: int
@@ -382,22 +382,22 @@ class UsageFrame(InputFrame):
 
 @frozen
 class ServiceMetricsFrame(InputFrame):
-    """How one request to a service went; travels upstream. Of those that were interrupted there is none."""
+    """Metrics of one request to a service; travels upstream. An interrupted request has none."""
 
     service: str
-    """Which one gave the answer: the name of an STT, LLM or TTS; empty where none did."""
+    """Name of the STT, LLM or TTS that answered; empty if none did."""
     kind: str
     """stt, llm or tts."""
     response: int
-    """For which response; 0 for what the user said."""
+    """Response that the request belongs to; 0 for a transcript."""
     first_ms: float | None
-    """From the question (of an STT: from the end of the speech) to the first of the answer. None: there was none."""
+    """Time from the request (STT: from the end of the speech) to the first result. None if there was none."""
     total_ms: float
-    """To the last of it; an output that is full holds it up."""
+    """Time to the last result; a full output makes it longer."""
     amount: float
     """STT: ms of audio heard. LLM: characters written. TTS: characters spoken."""
     errors: tuple[str, ...] = ()
-    """Class names of the errors on the way, in order: so many attempts were in vain."""
+    """Class names of the errors, in order: one for each failed attempt."""
 
 
 # --- output ----------------------------------------------------------------------------------------------------------
@@ -419,32 +419,32 @@ class Message(Frozen):
     role: str
     text: str
     cut: bool = False
-    """True where the bot was interrupted: ``text`` is then what was heard."""
+    """True if the bot was interrupted: ``text`` is the part that was heard."""
     calls: tuple[ToolCall, ...] = ()
-    """Of an assistant: the tools that it wanted to run."""
+    """Tools that the assistant wants to run."""
     call_id: str = ""
-    """Of a tool: the call that ``text`` is the result of."""
+    """Tool call that ``text`` is the result of."""
 
 
 @frozen
 class LLMRequestFrame(OutputFrame):
-    """Asks for the bot's answer to a conversation."""
+    """Request for the bot's response to a conversation."""
 
     messages: tuple[Message, ...]
     speculative: bool = False
-    """The user may not be done: it is not heard, and no tool runs, before `ResponseCommittedFrame` says so."""
+    """The user may continue: no audio is played and no tool runs before `ResponseCommittedFrame`."""
 
 
 @frozen
 class TextFrame(OutputFrame):
-    """Text of the bot, on its way to be spoken."""
+    """Text of the bot, to be spoken."""
 
     text: str
 
 
 @frozen
 class ResponseEndFrame(OutputFrame):
-    """The last frame of a response: nothing of it follows."""
+    """Last frame of a response."""
 
 
 @frozen
@@ -464,7 +464,7 @@ class SpokenWord(Frozen):
 
 @frozen
 class OutputAudioFrame(_Audio, OutputFrame):
-    """Audio of the bot, on its way to be played, and the words that begin in it."""
+    """Audio of the bot, to be played, and the words that start in it."""
 
     samples: Samples
     sample_rate: int

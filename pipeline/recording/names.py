@@ -1,4 +1,4 @@
-"""The names of classes of frames, as lines of JSON have them: found among all that have been imported."""
+"""Names of frame classes in lines of JSON. Every frame class that has been imported is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..frames import Frame
 
 
 def _classes() -> dict[str, list[type[Frame]]]:
-    """All classes of frames that have been imported, by name. Of one that was defined again, the newest counts."""
+    """Return all imported frame classes, by name. After a second definition of a class the newest counts."""
     found: dict[tuple[str, str], type[Frame]] = {}
     todo: list[type[Frame]] = [Frame]
     while todo:
@@ -29,13 +29,13 @@ _found: WeakValueDictionary[str, type[Frame]] = WeakValueDictionary()
 
 
 def forget_names() -> None:
-    """Look names up anew: classes may have been defined since. Called where a file is opened."""
+    """Clear the caches: classes may have been defined since. Called when a file is opened."""
     _names.clear()
     _found.clear()
 
 
 def name_of(cls: type[Frame]) -> str:
-    """What a class of frames is called in a line: its name, where no other class has the same."""
+    """Return the name of a class of frames in a line: the class name, or the full name if two classes share it."""
     name = _names.get(cls)
     if name is None:
         alone = len(_classes().get(cls.__name__, ())) <= 1
@@ -48,7 +48,7 @@ def _full_name(cls: type) -> str:
 
 
 def frame_class(name: str) -> type[Frame]:
-    """The class of frames of a name. Raises `RecordingError` where there is none, or more than one."""
+    """Return the frame class with a name. Raises `RecordingError` for none, or more than one."""
     known = _found.get(name)
     if known is not None:
         return known

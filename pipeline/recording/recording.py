@@ -176,9 +176,9 @@ class Recording:
     def __init__(self, path: Path, header: Plain) -> None:
         self.path = path
         self.seed: int = header["seed"]
-        """Of the worker's random numbers."""
+        """Seed of the worker's random numbers."""
         self.start_ns: int = header["start_ns"]
-        """What the worker's clock showed at the beginning."""
+        """Time of the worker's clock at the start."""
         self.pipeline: tuple[str, ...] = tuple(header["pipeline"])
         """The paths of the processors that it was made with, in order."""
         self.name: str = header.get("name", "")

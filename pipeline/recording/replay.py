@@ -46,21 +46,21 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of a replay."""
+    """Result of a replay."""
 
     entries: int
     """How many entries of the inbox were run."""
     exits: tuple[Exit, ...]
-    """What left the pipeline, in order."""
+    """Frames that left the pipeline, in order."""
 
     @property
     def down(self) -> list[Frame]:
-        """What left at the tail."""
+        """Frames that left at the tail."""
         return [exit.frame for exit in self.exits if exit.direction is DOWNSTREAM]
 
     @property
     def up(self) -> list[Frame]:
-        """What left at the head."""
+        """Frames that left at the head."""
         return [exit.frame for exit in self.exits if exit.direction is UPSTREAM]
 
 

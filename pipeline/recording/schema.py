@@ -24,26 +24,26 @@ from ..frames import Frame
 from .names import frame_class, name_of
 
 Plain = dict[str, Any]
-"""What JSON can hold."""
+"""A JSON object."""
 
 
 def is_object(value: object) -> TypeGuard[Plain]:
-    """Whether a value is one of JSON's objects."""
+    """Return True for a JSON object."""
     return isinstance(value, dict)
 
 
 def is_list(value: object) -> TypeGuard[list[Any]]:
-    """Whether a value is a list."""
+    """Return True for a list."""
     return isinstance(value, list)
 
 
 def is_array(value: object) -> TypeGuard[npt.NDArray[Any]]:
-    """Whether a value is an array of numpy's."""
+    """Return True for a numpy array."""
     return isinstance(value, np.ndarray)
 
 
 def _is(value: Any, *classes: Any) -> bool:
-    # isinstance() without what a type checker makes of it: an unknown list, an unknown mapping.
+    # isinstance() that does not narrow: a type checker would infer list[Unknown] and Mapping[Unknown, Unknown].
     return isinstance(value, classes)
 
 
@@ -52,7 +52,7 @@ def _is(value: Any, *classes: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ValueType:
-    """How the values of an annotation are written and read. Both raise `ValueError` for what is not allowed."""
+    """Writer and reader for the values of an annotation. Both raise `ValueError` for an invalid value."""
 
     wants: str
     write: Callable[[Any], Any]
@@ -69,7 +69,7 @@ class FieldSchema:
     default: Any
 
     def has_default(self, value: object) -> bool:
-        """Whether a value may be left out."""
+        """Return True for the default, which is left out of the line."""
         return not self.required and type(value) is type(self.default) and _same(value, self.default)
 
 
@@ -84,7 +84,7 @@ _schemas: WeakKeyDictionary[type[Any], tuple[FieldSchema, ...]] = WeakKeyDiction
 
 
 def schema_of(cls: type[Any]) -> tuple[FieldSchema, ...]:
-    """The fields of a dataclass that its constructor takes."""
+    """Return the fields of a dataclass that its constructor takes."""
     shape = _schemas.get(cls)
     if shape is None:
         shape = _schemas[cls] = _schema(cls)
@@ -95,7 +95,7 @@ def _schema(cls: type[Any]) -> tuple[FieldSchema, ...]:
     try:
         hints = typing.get_type_hints(cls)
     except NameError:
-        # An annotation that only a function's locals could explain: its values are taken as they are.
+        # The annotation names a local of a function: its values are written as they are.
         hints = {}
     fields: list[FieldSchema] = []
     for field in dataclasses.fields(cls):
@@ -112,7 +112,7 @@ def _schema(cls: type[Any]) -> tuple[FieldSchema, ...]:
 
 
 def checked(name: str, call: Callable[[Any], Any], value: Any) -> Any:
-    """Call something that reads or writes a field; its complaint then names the field."""
+    """Call a reader or writer of a field; an error then names the field."""
     try:
         return call(value)
     except RecordingError as error:
@@ -122,7 +122,7 @@ def checked(name: str, call: Callable[[Any], Any], value: Any) -> Any:
 
 
 def show(value: object) -> str:
-    """A value for an error message."""
+    """Shorten the repr of a value for an error message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -142,7 +142,7 @@ def _exactly(wants: str, *allowed: type) -> ValueType:
 
 def _float() -> ValueType:
     def write(value: Any) -> Any:
-        # numpy's are floats and ints too, and JSON does not know them.
+        # JSON cannot write numpy's numbers.
         if _is(value, bool, np.bool_) or not _is(value, int, float, np.floating, np.integer):
             raise _no("a number", value)
         return value.item() if _is(value, np.generic) else value
@@ -184,7 +184,7 @@ def _bytes() -> ValueType:
 
 
 def _any_write(value: Any) -> Any:
-    """What has no annotation is JSON's own, an array or a dataclass that says which."""
+    """Write a value without a known annotation: JSON's own types, frames and arrays."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if is_list(value):
@@ -242,7 +242,7 @@ def _dataclass(cls: type[Any]) -> ValueType:
 
 
 def write_fields(value: Any) -> Plain:
-    """The fields of a dataclass, without those that have their default."""
+    """Return the fields of a dataclass, without those that have their default."""
     plain: Plain = {}
     for field in schema_of(value.__class__):
         item = getattr(value, field.name)
@@ -252,7 +252,7 @@ def write_fields(value: Any) -> Plain:
 
 
 def read_fields(cls: type[Any], plain: Mapping[str, Any]) -> Any:
-    """A dataclass from its fields."""
+    """Make a dataclass from its fields."""
     fields = schema_of(cls)
     names = [field.name for field in fields]
     for key in plain:
@@ -379,7 +379,7 @@ _PLAIN: dict[Any, Callable[[], ValueType]] = {
 
 
 def value_type(hint: Any) -> ValueType:
-    """The pair of functions for an annotation; what is not known is taken as JSON has it."""
+    """Return the writer and reader for an annotation; an unknown one takes any JSON value."""
     if hint in _PLAIN:
         return _PLAIN[hint]()
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

@@ -1,4 +1,4 @@
-"""What a failing bench says: a timeline of deliveries, and where a task stands and what it waits for."""
+"""Diagnosis of a failing bench: a log of deliveries, and the line and the call at which a task waits."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any, cast
 from ..frames import DOWNSTREAM, Direction, Frame
 
 KEPT_EVENTS = 400
-"""How many events a timeline remembers."""
+"""Events that a log keeps."""
 SHOWN_EVENTS = 25
-"""How many of them a failure shows."""
+"""Events that a failure shows."""
 SHOWN_CHARS = 90
 _ARROWS = {True: "v", False: "^"}
 
@@ -30,41 +30,41 @@ def short(value: object, limit: int = SHOWN_CHARS) -> str:
 
 @dataclass(slots=True)
 class LoggedEvent:
-    """One line of a timeline."""
+    """One line of the log."""
 
     t_ns: int
     what: str
     frame: Frame | None = None
     processor: str = ""
-    """Who was given the frame."""
+    """Processor that received the frame."""
     origin: str = ""
-    """Who it came from."""
+    """Processor that sent the frame."""
     moves: bool = False
-    """Whether it is a delivery or an exit, which is what can come of a handler."""
+    """True for a delivery or an exit."""
 
 
 class EventLog:
-    """The last `KEPT_EVENTS` things that happened at a bench."""
+    """The last `KEPT_EVENTS` events of a bench."""
 
     def __init__(self) -> None:
         self._events: deque[LoggedEvent] = deque(maxlen=KEPT_EVENTS)
 
     def note(self, t_ns: int, what: str, frame: Frame | None = None) -> None:
-        """Something happened."""
+        """Log an event."""
         self._events.append(LoggedEvent(t_ns, what, frame))
 
     def delivered(self, t_ns: int, origin: str, processor: str, direction: Direction, frame: Frame) -> None:
-        """A handler was given a frame."""
+        """Log a delivery to a handler."""
         arrow = _ARROWS[direction is DOWNSTREAM]
         self._events.append(LoggedEvent(t_ns, f"{arrow} {processor}", frame, processor, origin, moves=True))
 
     def left(self, t_ns: int, direction: Direction, frame: Frame) -> None:
-        """A frame left the pipeline."""
+        """Log a frame that leaves the pipeline."""
         end = "v out at the tail" if direction is DOWNSTREAM else "^ out at the head"
         self._events.append(LoggedEvent(t_ns, end, frame, moves=True))
 
     def last_taker(self, frame: Frame) -> str:
-        """The path of the processor that was given a frame last."""
+        """Return the path of the processor that received a frame last."""
         return next(
             (event.processor for event in reversed(self._events) if event.frame is frame and event.processor), ""
         )
@@ -84,7 +84,7 @@ class EventLog:
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 owner: contextvars.ContextVar[TaskWatch | None] = contextvars.ContextVar("voxline_bench", default=None)
-"""Set in the context of a bench's worker, and inherited by all that this sets off."""
+"""Set in the context of a bench's worker and inherited by every task that it starts."""
 _ENGINE = Path(__file__).parent.parent
 _STDLIB = Path(asyncio.__file__).parent.parent
 

@@ -76,7 +76,7 @@ Step = Send | Interrupt | Expect
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What came out at the tail and at the head, or has to. Cancel frames are the kernel's and not in it."""
+    """Frames that left, or have to leave, at the tail and at the head, without the kernel's cancel frames."""
 
     down: list[Frame]
     up: list[Frame]
@@ -89,7 +89,7 @@ class Output:
 
 
 class Fixture:
-    """What goes in, what has to come out, and when."""
+    """Frames to send, frames to expect, and their times."""
 
     def __init__(self, steps: Sequence[Step], *, processor: str = "", seed: int = 0) -> None:
         self.steps = list(steps)
@@ -100,7 +100,7 @@ class Fixture:
 
     @property
     def expected(self) -> Output:
-        """What has to come out."""
+        """Expected output."""
         return output((step.frame, step.direction) for step in self.steps if isinstance(step, Expect))
 
     @property

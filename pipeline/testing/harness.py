@@ -294,7 +294,7 @@ class Bench(WatchedRun):
         return played
 
     def _output(self, down: int, up: int, errors: int) -> Output:
-        """What has come out since there were so many frames."""
+        """Return the frames that left after the first ``count``."""
         ends = [(one, DOWNSTREAM) for one in self._down[down:]], [(one, DOWNSTREAM) for one in self._up[up:]]
         return Output(output(ends[0]).down, output(ends[1]).down, self._errors[errors:])
 

@@ -202,5 +202,5 @@ def explain(actual: Sequence[Any], wanted: Sequence[Any]) -> list[str]:
 
 
 def concerns_frames(values: Iterable[Any]) -> bool:
-    """Whether a list is one of frames or matchers."""
+    """Return True for a list of frames or matchers."""
     return any(isinstance(value, Frame | Matcher) for value in values)

@@ -1,4 +1,4 @@
-"""The box on the bench: runs the processors, and notices when they hang, never rest, or leave something behind."""
+"""Run processors under test and detect a hang, an endless loop, and tasks or timers that outlive the run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .diagnosis import EventLog, TaskWatch, owner, waits_for
 from .failures import BenchFailure
 
 PATIENCE_S = 1.0
-"""Real seconds without any progress after which something hangs."""
+"""Real seconds without progress that count as a hang."""
 START_PATIENCE_S = 20.0
 """The same while processors start: they may load models or start processes, on a busy machine."""
 RESTLESS = 100_000
-"""Deliveries at one instant after which a pipeline does not come to rest."""
+"""Deliveries at one instant that count as an endless loop."""
 GRACE_S = 0.05
 """Real seconds that tasks which were cancelled in stop() may take to end."""
 
@@ -36,7 +36,7 @@ Processors = FrameProcessor | Pipeline | Sequence[FrameProcessor | Pipeline | Pa
 
 
 class _RunTap(Tap):
-    """The tap through which the box sees what happens in it."""
+    """Tap that counts and logs the deliveries of a run."""
 
     def __init__(self, run: WatchedRun) -> None:
         self._run = run
@@ -56,7 +56,7 @@ class _RunTap(Tap):
 
 
 class WatchedRun:
-    """Processors that run in virtual time which only the test moves. `Bench` is what a test has in hand."""
+    """Processors that run in virtual time, which only the test advances. Base of `Bench`."""
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class WatchedRun:
         self.worker = PipelineWorker(pipeline, clock=self.clock, **settings)
         self.event_log = EventLog()
         self.moves = 0
-        """How many deliveries and exits there were."""
+        """Number of deliveries and exits."""
         self.raised: list[BaseException] = []
-        """What handlers and jobs raised, as it was raised."""
+        """Exceptions of handlers and jobs, in order."""
         self.outcome: Outcome | None = None
-        """How the run ended; None while it runs."""
+        """Outcome of the run; None while it runs."""
         self._patience_s = START_PATIENCE_S if patience_s is None else patience_s
         self._patience_then_s = PATIENCE_S if patience_s is None else patience_s
         self._tasks = TaskWatch()
@@ -95,12 +95,12 @@ class WatchedRun:
             self.worker.add_tap(Recorder(record))
 
     def came_out(self, frame: Frame, direction: Direction) -> None:
-        """A frame has left the box."""
+        """Take a frame that left the pipeline."""
 
     # --- opening and closing ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the processors, and return when they have started. A start() that waits for the clock gets its time."""
+        """Start the processors and wait for them. Time advances for a start() that waits for the clock."""
         __tracebackhide__ = True
         self._tasks.install()
         token = owner.set(self._tasks)
@@ -124,7 +124,7 @@ class WatchedRun:
             self._start_error = error
 
     async def stop(self) -> list[str]:
-        """Stop the processors. Returns what was wrong with that, in sentences."""
+        """Stop the processors. Return the faults found, one sentence each."""
         failures: list[str] = []
         run = self._run
         if run is not None and not run.done():
@@ -141,7 +141,7 @@ class WatchedRun:
         return failures
 
     async def _pump(self, done: Callable[[], bool], what: str) -> None:
-        """Let time pass until ``done``, from timer to timer."""
+        """Advance time from timer to timer until ``done``."""
         __tracebackhide__ = True
         for _ in range(3):
             if not done():
@@ -154,12 +154,12 @@ class WatchedRun:
                 raise self.breaks(f"{what} hangs.\n{self._at_work()}")
 
     async def advance_to(self, when_ns: int) -> None:
-        """Let time pass up to a moment."""
+        """Advance time up to ``when_ns``."""
         __tracebackhide__ = True
         await self.guard(self.clock.advance((when_ns - self.clock.now_ns()) / NS_PER_S))
 
     async def _leaks(self) -> list[str]:
-        """What of tasks and timers is still there; the tasks are ended."""
+        """Report the tasks and timers that outlive the run, and cancel the tasks."""
         await self._patience(lambda: not self._tasks.alive(), GRACE_S)
         tasks = [task for task in self._tasks.alive() if task is not self._run]
         leaks = [f"A task outlives its processor: {self._tasks.describe(task)}." for task in tasks]
@@ -180,25 +180,25 @@ class WatchedRun:
     # --- failing ----------------------------------------------------------------------------------------------------
 
     def failure(self, message: str) -> BenchFailure:
-        """A failure with its timeline."""
+        """Return a failure with the event log."""
         return BenchFailure(f"{message}\n\n{self.event_log}")
 
     def breaks(self, message: str) -> BenchFailure:
-        """A failure after which the box is good for nothing but to be closed."""
+        """Return a failure after which the run can only be closed."""
         self._broken = True
         return self.failure(message)
 
     def cause(self) -> BaseException | None:
-        """What was raised last in the box."""
+        """Return the last exception of a handler or job."""
         return self.raised[-1] if self.raised else None
 
     def busy(self) -> bool:
-        """Whether something is at work, or waits behind it."""
+        """Return True while a handler or job runs or a frame is queued."""
         kernel = self.worker.kernel
         return kernel is not None and kernel.busy
 
     def _at_work(self) -> str:
-        """What is at work, line by line."""
+        """List the running handler, tasks and jobs, line by line."""
         lines: list[str] = []
         if self._run is not None and self._handler_waits(at_all=True):
             lines.append(f"- the handler {waits_for(self._run.get_coro())}")
@@ -212,7 +212,7 @@ class WatchedRun:
     # --- the guard --------------------------------------------------------------------------------------------------
 
     async def guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await something that ends when nothing is left to do; fail where nothing moves, or nothing comes to rest."""
+        """Await work that ends when the pipeline is idle; fail on a hang and on an endless loop."""
         __tracebackhide__ = True
         task = spawn(work, "bench call")
         began = self.moves
@@ -238,13 +238,13 @@ class WatchedRun:
             raise self.breaks(f"{_HANDLER}\n{self._at_work()}")
 
     def _handler_waits(self, *, at_all: bool = False) -> bool:
-        """Whether a plain handler waits for something that is not this clock, and has for a while."""
+        """Return True if a plain handler has long been waiting for something other than this clock."""
         kernel = self.worker.kernel
         handler = None if kernel is None else kernel.waiting_handler
         return handler is not None and (at_all or handler.patience_lost)
 
     async def _end_of(self, task: asyncio.Task[None]) -> None:
-        """Wait for the end of a task, for `_patience_s` at most."""
+        """Wait for the end of a task, at most `_patience_s`."""
         waiting = Wait()
         task.add_done_callback(lambda _: waiting.wake())
         timer = self.clock.patience(self._patience_s, waiting.wake)
@@ -253,7 +253,7 @@ class WatchedRun:
             timer.cancel()
 
     async def _patience(self, done: Callable[[], bool], real_s: float | None = None) -> bool:
-        """Wait until ``done``, for real seconds at most. Whether it came to that."""
+        """Wait until ``done``, at most ``real_s`` real seconds. Return the last result of ``done``."""
         left = self._patience_s if real_s is None else real_s
         while not done() and left > 0:
             waiting = Wait()
@@ -264,5 +264,5 @@ class WatchedRun:
 
 
 def traceback_of(error: BaseException | None) -> str:
-    """The traceback of what was raised in the box, as text."""
+    """Format the traceback of an exception of the run."""
     return "" if error is None else "\n\n" + "".join(traceback.format_exception(error)).rstrip()
