@@ -115,7 +115,7 @@ def test_a_bot_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_bot_that_is_no_python(capsys: pytest.CaptureFixture[str]):
-    assert "is no Python file" in refused(capsys, "run", CALLER, "--input", CALLER)
+    assert "is not a Python file" in refused(capsys, "run", CALLER, "--input", CALLER)
 
 
 def test_a_bot_that_cannot_be_loaded(bot: Path, capsys: pytest.CaptureFixture[str]):
@@ -241,7 +241,7 @@ def test_ctrl_c_twice_ends_it_now(bot: Path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Where is the user? Give --input WAV"),
+        ([], "No input. Name a sound file with --input WAV"),
         (
             ["--transport", "local", "--input", "me.wav"],
             "--input is for --transport file, and this is --transport local",
