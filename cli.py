@@ -6,7 +6,6 @@ The composition root, and the one module of the package that may know both wings
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib.util
 import logging
 import os
@@ -20,7 +19,7 @@ from .pipeline.clock import Clock, SystemClock, VirtualClock
 from .pipeline.errors import VoxlineError
 from .pipeline.graph import Pipeline
 from .pipeline.recording.recording import Recorder
-from .pipeline.runner import PipelineRunner
+from .pipeline.runner import PipelineRunner, run
 from .pipeline.taps import Run, Tap
 from .pipeline.timeline.collect import TimelineTap
 from .pipeline.timeline.plot import draw, require_matplotlib
@@ -227,7 +226,7 @@ def _serve(options: argparse.Namespace, kind: str) -> int:
     def make(transport: Transport) -> Pipeline:
         return _make(make_pipeline, transport, bot)
 
-    asyncio.run(serve(make, settings, on_worker=conversation_log.begin, announce=announce))
+    run(serve(make, settings, on_worker=conversation_log.begin, announce=announce))
     return 0
 
 
@@ -304,7 +303,7 @@ def _converse(options: RunOptions) -> int:
     worker.add_tap(tap)
     if options.record is not None:
         worker.add_tap(Recorder(options.record))
-    outcome = asyncio.run(PipelineRunner().run(worker))[0]
+    outcome = run(PipelineRunner().run(worker))[0]
     printer.summary(tap.timeline)
     if options.timeline is not None:
         draw(tap.timeline, options.timeline, title=options.title, bot=name)

@@ -73,7 +73,7 @@ from .frames import (
 from .graph import ParallelPipeline, Pipeline
 from .jobs import Stream
 from .processor import AudioFormat, FrameProcessor, handles, source, streams
-from .runner import PipelineRunner
+from .runner import PipelineRunner, run
 from .taps import InjectedFault, Tap
 from .worker import ErrorPolicy, Outcome, PipelineWorker
 
@@ -160,6 +160,7 @@ __all__ = [
     "VirtualClock",
     "VoxlineError",
     "handles",
+    "run",
     "source",
     "streams",
 ]

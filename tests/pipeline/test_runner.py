@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import AsyncIterator
 
 import pytest
@@ -24,6 +25,7 @@ from voxline.pipeline import (
     TextFrame,
     VirtualClock,
     handles,
+    run,
     source,
 )
 from voxline.tests.pipeline.engine.rig import Say, Seen
@@ -197,3 +199,18 @@ async def test_while_it_runs_what_was_there_before_is_no_work_for_the_garbage_co
     assert frozen[0] > 1_000
     assert frozen[1] == 0
     assert gc.get_freeze_count() == 0
+
+
+def test_run_returns_the_result_and_uses_uvloop_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def loop_of_the_run() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    class Loop(asyncio.SelectorEventLoop):
+        """Stands in for uvloop's."""
+
+    module = types.ModuleType("uvloop")
+    vars(module)["new_event_loop"] = Loop
+    monkeypatch.setitem(sys.modules, "uvloop", module)
+    assert isinstance(run(loop_of_the_run()), Loop)
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert not isinstance(run(loop_of_the_run()), Loop)
