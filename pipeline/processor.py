@@ -136,6 +136,10 @@ class Host(ABC):
         """Open the next response."""
 
     @abstractmethod
+    def next_response(self) -> int:
+        """Return the number that `new_response` would return now, without opening a response."""
+
+    @abstractmethod
     def current_response(self) -> int:
         """Return the number of the current response, or 0."""
 
@@ -421,6 +425,11 @@ class FrameProcessor:
         return self._host.new_response()
 
     @property
+    def next_response(self) -> int:
+        """The number that `new_response` would return now."""
+        return self._host.next_response()
+
+    @property
     def response(self) -> int:
         """The number of the current response; 0 where the current frame belongs to none."""
         return self._host.current_response()
@@ -512,6 +521,9 @@ class _NotRunning(Host):
 
     def new_response(self) -> int:
         raise _not_running("new_response")
+
+    def next_response(self) -> int:
+        raise _not_running("next_response")
 
     def current_response(self) -> int:
         raise _not_running("response")

@@ -466,6 +466,10 @@ class Kernel(Host):
         self.responses += 1
         return self.responses
 
+    def next_response(self) -> int:
+        """Return the number that `new_response` would return now."""
+        return self.responses + 1
+
     def current_response(self) -> int:
         """Return the number of the current response, or 0."""
         if self.next_hop is NO_HANDLER:

@@ -38,6 +38,7 @@ from ...pipeline.errors import (
 from ...pipeline.frames import UPSTREAM, ErrorFrame, ServiceMetricsFrame, UrgentFrame
 from ...pipeline.jobs import current_job
 from ...pipeline.processor import NOT_RUNNING, FrameProcessor, handles
+from ...pipeline.settings import explain
 from ...pipeline.tasks import Deadline
 from .health import Health
 
@@ -101,18 +102,7 @@ def settings_of(service: str, kind: type[S2], **fields: Any) -> S2:
     try:
         return kind(**fields)
     except ValidationError as error:
-        problems = [_sentence(one, kind) for one in error.errors()]
-        raise SettingsError(f"{service}: {'; '.join(problems)}.") from None
-
-
-def _sentence(problem: Any, kind: type[BaseModel]) -> str:
-    field = ".".join(map(str, problem["loc"])) or "settings"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown setting {field}; the settings are {', '.join(sorted(kind.model_fields))}"
-    message = str(problem["msg"])
-    for prefix in ("Value error, ", "Input ", "String ", "should "):
-        message = message.removeprefix(prefix)
-    return f"{field} is {problem['input']!r}, and should {message}"
+        raise SettingsError(f"{service}: {explain(error, kind)}.") from None
 
 
 class Service(FrameProcessor, Generic[S]):

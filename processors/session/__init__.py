@@ -1,4 +1,4 @@
-"""The session: whose turn it is, what was said and heard, and when it is over."""
+"""Sessions: turn-taking, interruptions, the history, and the end of a conversation."""
 
 from .controller import SessionController
 from .data import (
@@ -6,7 +6,7 @@ from .data import (
     InterruptionKind,
     SessionData,
     SpeechOutcome,
-    Transition,
+    StateTransition,
     Turn,
     TurnKind,
 )
@@ -17,7 +17,7 @@ from .events import (
     Interrupted,
     InterruptionDismissed,
     SessionClosed,
-    SessionErrorTold,
+    SessionErrorReported,
     SessionEvent,
     SpeechIgnored,
     StateChanged,
@@ -38,7 +38,7 @@ from .snapshot import SessionSnapshot
 from .speech_handle import SpeechHandle
 from .states import ALLOWED, State, diagram
 from .step import step
-from .summary import SessionSummary, Statistics
+from .summary import SessionStatistics, SessionSummary
 
 __all__ = [
     "ALLOWED",
@@ -59,20 +59,20 @@ __all__ = [
     "SessionClosed",
     "SessionController",
     "SessionData",
-    "SessionErrorTold",
+    "SessionErrorReported",
     "SessionEvent",
     "SessionSettings",
     "SessionSnapshot",
+    "SessionStatistics",
     "SessionSummary",
     "SpeechHandle",
     "SpeechIgnored",
     "SpeechOutcome",
     "State",
     "StateChanged",
-    "Statistics",
+    "StateTransition",
     "ToolCalled",
     "ToolReturned",
-    "Transition",
     "Turn",
     "TurnKind",
     "UserSaid",

@@ -1,4 +1,4 @@
-"""What the bot says from a file."""
+"""Recorded apologies: audio files that the bot plays instead of a synthesised voice."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ...pipeline.errors import SettingsError
 from ...pipeline.frames import OutputAudioFrame, SpokenWord
 
 MAX_S = 30.0
-"""A recording that is longer is no apology."""
+"""Longest recording."""
 
 
-class Recordings:
-    """Recordings by their files, each read once."""
+class ApologyAudio:
+    """A cache of recordings: each file is read once."""
 
     def __init__(self) -> None:
         # bound: the files that settings name
         self._read: dict[Path, OutputAudioFrame] = {}
 
     def frame(self, path: Path, text: str) -> OutputAudioFrame:
-        """A recording in which ``text`` is said. Raises `SettingsError` for a file that is none."""
+        """Return a recording as one frame with ``text`` as its words. Raises `SettingsError` for an unusable file."""
         read = self._read.get(path)
         if read is None:
             read = self._read[path] = _read(path)
@@ -30,7 +30,7 @@ class Recordings:
 
 
 def check_recording(path: Path) -> None:
-    """Raise `SettingsError` for a file that cannot be said."""
+    """Raise `SettingsError` if a file is missing, is not audio, or is too long."""
     if not path.exists():
         raise SettingsError(f"there is no file {path}, which should be a recording (WAV, FLAC, Ogg, MP3)")
     try:
@@ -38,7 +38,7 @@ def check_recording(path: Path) -> None:
     except (OSError, soundfile.SoundFileError) as error:
         raise SettingsError(f"{path} cannot be read as audio (WAV, FLAC, Ogg, MP3): {str(error).rstrip('.')}") from None
     if not 0 < info.duration <= MAX_S:
-        raise SettingsError(f"{path} is {info.duration:.1f} s long, and a recording to be said has up to {MAX_S:g} s.")
+        raise SettingsError(f"{path} is {info.duration:.1f} s long; a recording may have up to {MAX_S:g} s")
 
 
 def _read(path: Path) -> OutputAudioFrame:

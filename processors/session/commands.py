@@ -1,108 +1,170 @@
-"""What code outside of the pipeline asks of a session, and what the session asks of itself, as frames.
+"""Commands to a session, and the session's notes to itself: frames that carry their own rule.
 
-They enter by the inbox like everything else, so a recording has them, and a replay needs no caller.
+A command is one class here: its fields, and `apply`, the rule that `step` calls. The method of `Session` that sends it
+is the only other place that knows it. Commands enter by the inbox like every frame, so a recording contains them, and a
+replay needs no caller.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...pipeline.errors import ProcessorError
 from ...pipeline.frames import InputFrame, UrgentFrame
+from . import interruptions, lifecycle, limits, responses, turns
+from .data import InterruptionKind, Speech, SpeechKind, SpeechOutcome
+from .settings import SessionSettings
+from .transition import Button, Transition
 
 
 @dataclass(frozen=True, slots=True)
-class SessionFrame(InputFrame):
-    """The base of all orders to a session."""
+class SessionCommandFrame(InputFrame):
+    """The base of all commands. The controller takes every subclass from its inbox."""
+
+    def apply(self, transition: Transition) -> None:
+        """Carry the command out: change ``transition.data``, and add effects. Called by `step`."""
+        raise ProcessorError(f"{type(self).__name__} needs a method apply(transition), the rule of the command.")
+
+    def refuse(self, transition: Transition) -> None:
+        """Answer the command after the session has ended. A command with a handle resolves it here."""
+
+
+# --- commands of code outside of the pipeline ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class StartFrame(SessionFrame):
-    """The pipeline runs; ``created_ns`` is when its processors began to start."""
-
-    created_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FailedFrame(SessionFrame):
-    """An error was told of; ``response`` is the one that it happened to, 0 for none."""
-
-    message: str
-    source: str
-    response: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimeFrame(SessionFrame):
-    """Something of the session's is due."""
-
-
-@dataclass(frozen=True, slots=True)
-class SayFrame(SessionFrame):
-    """Say a text. ``handle``: of the `SpeechHandle` that waits for the outcome."""
+class SayCommandFrame(SessionCommandFrame):
+    """Say a text. ``handle``: number of the `SpeechHandle` that receives the outcome."""
 
     text: str
     handle: int
     interruptible: bool = True
 
+    def apply(self, transition: Transition) -> None:
+        """Queue the text."""
+        data = transition.data
+        if data.lifecycle.ending is not None or not self.text.strip():
+            self.refuse(transition)
+            return
+        data.bot.queue = (*data.bot.queue, Speech(SpeechKind.SAY, self.text, self.handle, self.interruptible))
+
+    def refuse(self, transition: Transition) -> None:
+        """Resolve the handle as dropped."""
+        transition.resolve((self.handle,), SpeechOutcome.DROPPED)
+
 
 @dataclass(frozen=True, slots=True)
-class MessageFrame(SessionFrame):
-    """The user's message, typed. ``interrupt``: the bot is cut for it; otherwise it waits."""
+class MessageCommandFrame(SessionCommandFrame):
+    """Take a typed message of the user. ``interrupt``: cut the bot for it; otherwise the message waits."""
 
     text: str
     handle: int = 0
     interrupt: bool = True
 
+    def apply(self, transition: Transition) -> None:
+        """Add the text to the user's turn."""
+        data = transition.data
+        if data.lifecycle.ending is not None or not self.text.strip():
+            self.refuse(transition)
+            return
+        transition.note_activity()
+        data.lifecycle.idle_step = 0
+        if self.interrupt and data.bot.response is not None and data.bot.response.interruptible:
+            interruptions.interrupt(transition, "the user typed")
+        turns.add(transition, self.text, typed=True, handle=self.handle)
+
+    def refuse(self, transition: Transition) -> None:
+        """Resolve the handle as dropped."""
+        transition.resolve((self.handle,), SpeechOutcome.DROPPED)
+
 
 @dataclass(frozen=True, slots=True)
-class InterruptOrderFrame(SessionFrame):
-    """Cut the bot: a button. ``handle``: only if that is what it says, or waits to say."""
+class InterruptCommandFrame(SessionCommandFrame):
+    """Cut the bot and drop its queue. ``handle``: only that speech, playing or queued."""
 
     reason: str = "interrupted"
     handle: int = 0
 
+    def apply(self, transition: Transition) -> None:
+        """Cut the response, or drop one speech from the queue."""
+        bot = transition.data.bot
+        if not self.handle:
+            interruptions.interrupt(transition, self.reason)
+        elif bot.response is not None and self.handle in bot.response.handles:
+            responses.cut(transition, InterruptionKind.MANUAL, self.reason, keep_queue=True)
+        else:
+            dropped = [one.handle for one in bot.queue if one.handle == self.handle]
+            transition.resolve(dropped, SpeechOutcome.DROPPED)
+            bot.queue = tuple(one for one in bot.queue if one.handle != self.handle)
+
 
 @dataclass(frozen=True, slots=True)
-class PauseFrame(SessionFrame):
-    """Both sides wait."""
+class PauseCommandFrame(SessionCommandFrame):
+    """Pause both sides."""
+
+    def apply(self, transition: Transition) -> None:
+        """Pause."""
+        lifecycle.pause(transition)
 
 
 @dataclass(frozen=True, slots=True)
-class ResumeFrame(SessionFrame):
-    """Go on."""
+class ResumeCommandFrame(SessionCommandFrame):
+    """Resume after a pause."""
+
+    def apply(self, transition: Transition) -> None:
+        """Resume."""
+        lifecycle.resume(transition)
 
 
 @dataclass(frozen=True, slots=True)
-class ListenOrderFrame(SessionFrame):
-    """Listen to the user, or do not."""
+class ListenCommandFrame(SessionCommandFrame):
+    """Turn the microphone on or off."""
 
     on: bool
 
+    def apply(self, transition: Transition) -> None:
+        """Listen, or stop listening."""
+        lifecycle.listen(transition, on=self.on)
+
 
 @dataclass(frozen=True, slots=True)
-class ButtonFrame(SessionFrame):
-    """The user's button to talk; handed on to what hears."""
+class TalkButtonCommandFrame(SessionCommandFrame):
+    """Press or release the user's talk button."""
 
     pressed: bool
 
+    def apply(self, transition: Transition) -> None:
+        """Pass the button to the input."""
+        transition.do(Button(self.pressed))
+
 
 @dataclass(frozen=True, slots=True)
-class TouchFrame(SessionFrame):
-    """Something happened that the pipeline cannot see: nobody is idle."""
+class TouchCommandFrame(SessionCommandFrame):
+    """Report activity that the pipeline cannot see."""
+
+    def apply(self, transition: Transition) -> None:
+        """Restart the idle time."""
+        transition.note_activity()
+        transition.restart_idle_time()
+        transition.data.lifecycle.idle_step = 0
 
 
 @dataclass(frozen=True, slots=True)
-class SettingsFrame(SessionFrame):
-    """New settings: the whole of `SessionSettings`, as JSON."""
+class UpdateCommandFrame(SessionCommandFrame):
+    """Replace the settings. ``settings``: a complete `SessionSettings`, as JSON."""
 
     settings: str
 
+    def apply(self, transition: Transition) -> None:
+        """Replace the settings."""
+        transition.data.settings = SessionSettings.model_validate_json(self.settings)
+
 
 @dataclass(frozen=True, slots=True)
-class CloseFrame(SessionFrame):
-    """End the session. ``goodbye``: what is said before; None: what the settings have for the reason.
+class CloseCommandFrame(SessionCommandFrame):
+    """Close the session. ``goodbye``: said before the end; None: the settings' goodbye for the reason.
 
-    ``now``: what is being said is cut, and no goodbye is said.
+    ``now``: cut all speech, and say no goodbye.
     """
 
     reason: str
@@ -110,37 +172,68 @@ class CloseFrame(SessionFrame):
     now: bool = False
     failed: bool = False
 
+    def apply(self, transition: Transition) -> None:
+        """Begin to close."""
+        lifecycle.close(transition, self.reason, self.goodbye, now=self.now, failed=self.failed)
+
+
+# --- notes of the controller -----------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
-class StopFrame(SessionFrame):
-    """The pipeline has ended. ``reason`` counts where nobody closed the session before."""
+class SessionStartedFrame(SessionCommandFrame):
+    """The pipeline runs. ``created_ns``: the time at which its processors started."""
+
+    created_ns: int = 0
+
+    def apply(self, transition: Transition) -> None:
+        """Start the session."""
+        lifecycle.start(transition, self.created_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTimerFrame(SessionCommandFrame):
+    """The session's first deadline has passed."""
+
+    def apply(self, transition: Transition) -> None:
+        """Handle the deadlines that have passed."""
+        limits.run_due(transition)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFailedFrame(SessionCommandFrame):
+    """An error was reported. ``response``: the number of the response that it belongs to; 0 for none."""
+
+    message: str
+    source: str
+    response: int
+
+    def apply(self, transition: Transition) -> None:
+        """Publish the error, and mark the response as failed."""
+        transition.error(self.message, self.source)
+        responses.failed(transition, self.response)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStoppedFrame(SessionCommandFrame):
+    """The pipeline has ended. ``reason`` applies if nobody closed the session before."""
 
     reason: str
     failed: bool = False
 
+    def apply(self, transition: Transition) -> None:
+        """End the session."""
+        lifecycle.stop(transition, self.reason, failed=self.failed)
+
 
 @dataclass(frozen=True, slots=True)
 class CutElsewhereFrame(UrgentFrame):
-    """Somebody else has cut the bot, and by now every processor has seen the cancel frame."""
+    """Another processor cut the bot, and every processor has handled the cancel frame."""
 
     response: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedFrame(SessionFrame):
-    """The response that the session asked for has this number. Never in the inbox: it comes in the same step."""
-
-    response: int
-
-
-@dataclass(frozen=True, slots=True)
-class NewsFrame(SessionFrame):
-    """There are events for hooks. In the inbox only where there are hooks."""
-
-
-ORDERS = (
-    StartFrame, TimeFrame, SayFrame, MessageFrame, InterruptOrderFrame, PauseFrame, ResumeFrame, ListenOrderFrame,
-    ButtonFrame, TouchFrame, SettingsFrame, CloseFrame,
-)  # fmt: skip
-"""What the controller takes from its inbox."""
+class HookCallsFrame(InputFrame):
+    """Events wait for the session's hooks. Posted only if a hook wants one of them."""

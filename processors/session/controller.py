@@ -1,4 +1,4 @@
-"""The session controller, which decides. What it decides stands in `step.py`; this carries it out."""
+"""The session controller: feeds events to `step`, and carries out the effects that `step` returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ...pipeline.client_frames import InterruptRequestFrame
 from ...pipeline.clock import TimerHandle
-from ...pipeline.errors import SettingsError
+from ...pipeline.errors import ProcessorError, SettingsError
 from ...pipeline.frames import (
     UPSTREAM,
     BotStartedSpeakingFrame,
@@ -44,33 +44,31 @@ from ...pipeline.frames import (
 from ...pipeline.jobs import Stream
 from ...pipeline.processor import FrameProcessor, handles, streams
 from . import limits
-from .apology_audio import Recordings
+from .apology_audio import ApologyAudio
 from .commands import (
-    ORDERS,
     CutElsewhereFrame,
-    FailedFrame,
-    NewsFrame,
-    OpenedFrame,
-    SessionFrame,
-    StartFrame,
-    StopFrame,
-    TimeFrame,
+    HookCallsFrame,
+    ResponseFailedFrame,
+    SessionCommandFrame,
+    SessionStartedFrame,
+    SessionStoppedFrame,
+    SessionTimerFrame,
 )
 from .data import SessionData
 from .endpointing import Endpointing
 from .limits import Due
 from .session import Session
-from .session_port import Link
+from .session_port import SessionPort
 from .settings import EndpointingSettings, SessionSettings
 from .snapshot import SessionSnapshot, restored
 from .step import step
-from .transition import Ask, Button, Cancel, Commit, Effect, End, KeepAlive, Listen, Pause, Resolve, Say, Tell
+from .transition import Ask, Button, Cancel, Commit, Effect, EndPipeline, KeepAlive, Listen, Pause, Resolve, Say, Tell
 
 Mute = Callable[[SessionData], bool]
-"""A mute strategy: whether the user is not listened to, as a function of the session and of nothing else."""
+"""A mute strategy: a function of the session's data, and of nothing else. True: the user is not listened to."""
 
-AWAITED = frozenset({Due.TURN_OVER, Due.GUESS, Due.TRANSCRIPT, Due.CONFIRM, Due.DISMISS, Due.RECORD})
-"""What a pipeline that drains waits for: somebody's words depend on it."""
+DRAIN_WAITS_FOR = frozenset({Due.TURN_OVER, Due.GUESS, Due.TRANSCRIPT, Due.CONFIRM, Due.DISMISS, Due.RECORD})
+"""Deadlines that a draining pipeline waits for: the user's words depend on them."""
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +77,11 @@ class SessionController(FrameProcessor):
     """Takes turns: asks for an answer when the user's turn has ended, and cuts the bot when the user wants the turn.
 
     Stands between STT and LLM. `session` is for code outside of the pipeline: state, events, `say`, `close` and the
-    rest. ``settings``: a `SessionSettings`, or its fields by name. ``mute``: names as in the settings, and strategies
-    of your own. ``endpointing``: as in the settings, or a strategy of your own in the place of the named ones.
-    ``resume``: a `Session.snapshot`, whose history this session goes on with (and whose settings, if none are given).
+    rest. ``settings``: a `SessionSettings`, or its fields by name. ``mute``: names as in the settings, and custom
+    strategies. ``endpointing``: as in the settings, or a custom strategy. ``resume``: a `Session.snapshot` whose
+    history this session continues (and whose settings, if none are given).
 
-    Raises `SettingsError` for settings that cannot be.
+    Raises `SettingsError` for invalid settings.
     """
 
     def __init__(
@@ -103,33 +101,34 @@ class SessionController(FrameProcessor):
             fields["endpointing"], endpointing = endpointing, None
         settings = SessionSettings(**fields) if settings is None else settings.changed(**fields)
         data = SessionData(settings, tuple(one for one in mute if callable(one)), endpointing)
-        self._link = Link(data if resume is None else restored(resume, data))
-        self.session = Session(self._link)
+        self._port = SessionPort(data if resume is None else restored(resume, data))
+        self.session = Session(self._port)
         """The session, for code outside of the pipeline."""
-        self._recordings = Recordings()
+        self._apology_audio = ApologyAudio()
         if settings.apology_file is not None:
-            # Read now: the handler that plays it is not to wait for a disk, and the file may be gone by then.
-            self._recordings.frame(settings.apology_file, settings.apology)
+            # Read the file now: a handler must not wait for a disk, and the file may be gone by then.
+            self._apology_audio.frame(settings.apology_file, settings.apology)
         self._timer: TimerHandle | None = None
-        self._due_ns: int | None = None
+        self._timer_ns: int | None = None
+        self._deciding = False
 
     async def start(self) -> None:
-        """Say that the pipeline runs: a fact, so that a replay greets as well."""
-        self._link.running(self.clock, self.post)
-        self.post(StartFrame(self.now_ns))
-        self._link.flush()
+        """Post the start of the session as a frame, so that a replay says the greeting as well."""
+        self._port.open(self.clock, self.post)
+        self.post(SessionStartedFrame(self.now_ns))
+        self._port.flush()
 
     async def stop(self) -> None:
-        """Close the session: whoever waits for it is told, hooks run, and then what was registered to clean up."""
+        """Close the session: resolve every handle, run the hooks, and then the clean-ups."""
         reason = self.ending or "ended"
-        await self._decide(StopFrame(reason, failed=reason == "failed"), over=True)
-        await self._link.ended()
+        await self._decide(SessionStoppedFrame(reason, failed=reason == "failed"), stopping=True)
+        await self._port.close()
 
     def idle(self) -> bool:
-        """False while the user's words wait for something that is due soon."""
-        return not any(due in AWAITED for _, due in limits.deadlines(self._link.data))
+        """False while a deadline that the user's words depend on is near."""
+        return not any(due in DRAIN_WAITS_FOR for _, due in limits.deadlines(self._port.data))
 
-    # --- what happens -------------------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------------------
 
     @handles(
         UserStartedSpeakingFrame,
@@ -144,10 +143,10 @@ class SessionController(FrameProcessor):
         ClientDisconnectedFrame,
         CancelFrame,
     )
-    async def hear(self, frame: Frame) -> None:
-        """Of the user."""
+    async def take_user_event(self, frame: Frame) -> None:
+        """Pass facts of the user's side on, and decide."""
         if isinstance(frame, CancelFrame):
-            # Decided when all have seen it: what follows must not be at the output before it is.
+            # Decide after every processor has handled the cancel frame: output must not overtake it.
             self.post(CutElsewhereFrame(frame.response, frame.reason))
             return
         await self.push(frame)
@@ -164,64 +163,72 @@ class SessionController(FrameProcessor):
         ToolResultFrame,
         direction=UPSTREAM,
     )
-    async def learn(self, frame: Frame) -> None:
-        """Of the bot's side."""
+    async def take_bot_event(self, frame: Frame) -> None:
+        """Pass facts of the bot's side on, and decide."""
         await self.push(frame, UPSTREAM)
         if isinstance(frame, ErrorFrame):
-            frame = FailedFrame(frame.message, frame.processor or "?", self.response)
+            frame = ResponseFailedFrame(frame.message, frame.processor or "?", self.response)
         await self._decide(frame)
 
     @handles(CutElsewhereFrame)
-    async def admit(self, frame: CutElsewhereFrame) -> None:
-        """Somebody else has cut the bot."""
+    async def take_cut(self, frame: CutElsewhereFrame) -> None:
+        """Decide after another processor cut the bot."""
         await self._decide(CancelFrame(frame.response, frame.reason))
 
-    @handles(*ORDERS)
-    async def obey(self, frame: SessionFrame) -> None:
-        """What is asked from outside, and what is due."""
-        if isinstance(frame, TimeFrame):
-            self._timer = self._due_ns = None
+    @handles(SessionCommandFrame)
+    async def take_command(self, frame: SessionCommandFrame) -> None:
+        """Apply a command, or handle the deadlines that have passed."""
+        if isinstance(frame, SessionTimerFrame):
+            self._timer = self._timer_ns = None
         await self._decide(frame)
 
-    @handles(NewsFrame)
-    async def keep_news(self, frame: NewsFrame) -> None:
-        """It is for the stream beside, and for nobody else."""
+    @handles(HookCallsFrame)
+    async def take_hook_calls(self, frame: HookCallsFrame) -> None:
+        """Keep the frame from the other processors: it is for `run_hooks`."""
 
-    @streams(NewsFrame)
-    async def run_hooks(self, frames: Stream[NewsFrame]) -> AsyncIterator[Frame]:
+    @streams(HookCallsFrame)
+    async def run_hooks(self, frames: Stream[HookCallsFrame]) -> AsyncIterator[Frame]:
         """Call the hooks, one after another, beside the pipeline."""
         async for _ in frames:
-            await self._link.hooks.run()
+            await self._port.hooks.run()
         for nothing in ():
             yield nothing
 
-    # --- what is to be done -------------------------------------------------------------------------------------------
+    # --- effects ------------------------------------------------------------------------------------------------------
 
-    async def _decide(self, event: Frame, *, over: bool = False) -> None:
-        link = self._link
+    async def _decide(self, event: Frame, *, stopping: bool = False) -> None:
+        """Step the session, and carry out the effects. ``stopping``: nothing can be pushed any more."""
+        if self._deciding:
+            raise ProcessorError(
+                f"{self.path}: {type(event).__name__} came while the effects of another step were carried out. Post "
+                "the frame, so that it is handled afterwards."
+            )
+        port = self._port
+        self._deciding = True
         try:
-            link.data, effects = step(link.data, event, self.now_ns)
+            port.data, effects = step(port.data, event, self.now_ns, 0 if stopping else self.next_response)
             for effect in effects:
-                if over:
-                    self._tell(effect)
+                if stopping:
+                    self._publish(effect)
                 else:
                     await self._do(effect)
         finally:
-            # Also where a rule is broken: a session without its timer would stand still, and say nothing.
-            if not over:
-                link.changed()
+            self._deciding = False
+            # Set the timer even if a rule raised: a session without its timer would hang silently.
+            if not stopping:
+                port.changed()
                 self._set_timer()
 
     async def _do(self, effect: Effect) -> None:
         match effect:
             case Cancel(response, reason):
                 self.interrupt(reason, response=response)
-            case Ask(messages, speculative):
-                await self.push(LLMRequestFrame(messages, speculative), response=await self._open())
-            case Say(text, recorded):
-                response = await self._open()
-                said = self._said(text, recorded)
-                await self.push(said, response=response)
+            case Ask(response, messages, speculative):
+                self._open(response)
+                await self.push(LLMRequestFrame(messages, speculative), response=response)
+            case Say(response, text, recorded):
+                self._open(response)
+                await self.push(self._speech(text, recorded), response=response)
                 await self.push(ResponseEndFrame(), response=response)
             case Commit(response):
                 await self.push(ResponseCommittedFrame(response))
@@ -234,41 +241,41 @@ class SessionController(FrameProcessor):
             case KeepAlive():
                 await self.push(KeepAliveFrame())
                 await self.push(KeepAliveFrame(), UPSTREAM)
-            case End(reason):
+            case EndPipeline(reason):
                 self.end(reason)
             case _:
-                self._tell(effect)
+                self._publish(effect)
 
-    def _said(self, text: str, recorded: Path | None) -> Frame:
+    def _open(self, response: int) -> None:
+        opened = self.new_response()
+        if opened != response:
+            raise ProcessorError(f"{self.path}: the kernel opened response {opened}, and the session named {response}.")
+
+    def _speech(self, text: str, recorded: Path | None) -> Frame:
         if recorded is not None:
             try:
-                return self._recordings.frame(recorded, text)
+                return self._apology_audio.frame(recorded, text)
             except SettingsError as error:
-                # It was there when the settings were made. Better a voice, if there is one, than nothing.
+                # The file was readable when the settings were made. Fall back to the voice.
                 log.error("%s: %s", self.path, error)
         return TextFrame(text)
 
-    def _tell(self, effect: Effect) -> None:
+    def _publish(self, effect: Effect) -> None:
         match effect:
             case Resolve(handle, outcome, heard):
-                self._link.resolve(handle, outcome, heard)
+                self._port.resolve(handle, outcome, heard)
             case Tell(event):
-                if self._link.tell(event):
-                    self.post(NewsFrame())
+                if self._port.publish(event):
+                    self.post(HookCallsFrame())
             case _:
                 pass
 
-    async def _open(self) -> int:
-        response = self.new_response()
-        await self._decide(OpenedFrame(response))
-        return response
-
     def _set_timer(self) -> None:
-        """One timer, for whatever is due first."""
-        due_ns = limits.next_ns(self._link.data)
-        if due_ns == self._due_ns:
+        """Set the one timer to the first deadline."""
+        first_ns = limits.next_ns(self._port.data)
+        if first_ns == self._timer_ns:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._due_ns = due_ns
-        self._timer = None if due_ns is None else self.post_at(due_ns, TimeFrame())
+        self._timer_ns = first_ns
+        self._timer = None if first_ns is None else self.post_at(first_ns, SessionTimerFrame())

@@ -1,7 +1,7 @@
-"""What a session knows: its records, and everything between two events as one value, `SessionData`.
+"""The data of a session: the settings and four records (user, bot, lifecycle, history) that `step` maps to the next.
 
-Times are nanoseconds of the worker's clock. Records are immutable. `step` makes a copy of a `SessionData` and changes
-that, so for everybody else it is a value, too.
+Times are nanoseconds of the worker's clock. `step` copies a `SessionData` and its four records, and changes the copies;
+everything inside of the records is immutable. Other code treats a `SessionData` as a value.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field, replace
 
 from ...pipeline.frames import Message, ToolCall
 from .endpointing import Endpointing
-from .pause_estimator import Pauses
+from .pause_estimator import PauseEstimator
 from .settings import SessionSettings
 from .states import State
 
 KEPT_TRANSITIONS = 1_000
-"""Of the transitions and interruptions, the newest are kept; what is counted counts all."""
+"""Limit for the kept state transitions and for the kept interruptions: the newest stay. Counters count all."""
 
 
-# --- records ---------------------------------------------------------------------------------------------------------
+# --- entries of the history ------------------------------------------------------------------------------------------
 
 
 class TurnKind(enum.Enum):
-    """Whose turn, and how."""
+    """The side that a turn belongs to, and its medium."""
 
     USER_AUDIO = "user_audio"
     USER_TEXT = "user_text"
@@ -35,76 +35,76 @@ class TurnKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What was said by one side, or a tool's part."""
+    """A turn of the user or the bot, a tool call, or a tool result."""
 
     id: int
     kind: TurnKind
     start_ns: int
     end_ns: int
     text: str
-    """Of the bot: what was heard of it."""
+    """A turn of the bot contains only the text that was heard."""
     audio_ms: float = 0.0
     interrupted: bool = False
     response: int = 0
-    """The number of the bot's response that it is, or is answered by."""
+    """The number of the bot's response: the turn itself, or the response that answers it."""
     latency_ms: float | None = None
-    """Of the bot: from the end of the user's turn to its first sample."""
+    """For a turn of the bot: time from the end of the user's turn to the bot's first sample."""
     call_id: str = ""
-    """Of a tool's turns."""
+    """For a tool call and its result: the id of the call."""
 
 
 class InterruptionKind(enum.Enum):
-    """What an interruption was."""
+    """The cause of an interruption."""
 
     SPEECH = "speech"
     """The user spoke."""
     REQUEST = "request"
-    """The user said "stop", or one of its like."""
+    """The user said a keyword, such as "stop"."""
     MANUAL = "manual"
-    """A client's button, a typed message, code."""
+    """A client's button, a typed message, or code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """One response that was cut, and where."""
+    """A response that was cut, and the part of it that was heard."""
 
     kind: InterruptionKind
     at_ns: int
-    """When the bot was silenced."""
+    """The time at which the bot fell silent."""
     response: int
     heard_ms: float
     heard_chars: int
     user_text: str = ""
-    """What the user said over it; empty until they are done."""
+    """The user's words over the bot; empty until their turn ends."""
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
-    """One change of state."""
+class StateTransition:
+    """A change of the session's state."""
 
     at_ns: int
     before: State
     after: State
     event: str
-    """What led to it: the name of a frame, or of a time-out."""
+    """The cause: the name of a frame's class, or of a time-out."""
 
 
 class SpeechOutcome(enum.Enum):
-    """What became of something that was to be said."""
+    """The outcome of a speech or an answer."""
 
     PLAYED = "played"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
-    """A service failed, or nothing was heard of it in time."""
+    """A service failed, or nothing was heard in time."""
     DROPPED = "dropped"
-    """It never began: the session was closed, or what was waiting was interrupted."""
+    """Playback never started: the session closed, or an interruption dropped the queue."""
 
 
-# --- what is going on ------------------------------------------------------------------------------------------------
+# --- parts of the four records ---------------------------------------------------------------------------------------
 
 
 class SpeechKind(enum.Enum):
-    """Why the bot says something that no model made."""
+    """The purpose of a speech that no model made."""
 
     SAY = "say"
     GREETING = "greeting"
@@ -115,7 +115,7 @@ class SpeechKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Something to be said."""
+    """A text for the bot to say."""
 
     kind: SpeechKind
     text: str
@@ -125,32 +125,31 @@ class Speech:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response of the bot that is under way."""
+    """The bot's current response."""
 
     number: int
-    """0 until it is opened, in the same step."""
     since_ns: int
-    """Since when nothing is heard of it."""
+    """Start of the time in which nothing of the response was heard."""
     speech: Speech | None = None
-    """None: the model's answer."""
+    """None for the model's answer."""
     handles: tuple[int, ...] = ()
     interruptible: bool = True
     asked_ns: int | None = None
-    """End of the user's turn that it answers."""
-    begun_ns: int | None = None
-    """When its first sample was played."""
+    """End of the user's turn that the response answers."""
+    first_sample_ns: int | None = None
+    """Time at which the first sample was played."""
     playing: bool = False
     failed: bool = False
-    """An error was told of while it was made."""
+    """An `ErrorFrame` named this response."""
     guess: str | None = None
-    """What the user will have said, if the response is a guess."""
+    """For a preemptive response: the user's words as they were guessed."""
     tools: int = 0
-    """How many tools were called for it."""
+    """Number of tools that were called for the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tentative:
-    """The bot is silenced, and whether it is cut is to be seen."""
+    """A tentative interruption: the output is paused until words or a time-out decide."""
 
     response: int
     since_ns: int
@@ -159,60 +158,60 @@ class Tentative:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A response was cut; what was heard of it is to be told by the ledger."""
+    """A cut response whose heard part the playout ledger has not reported yet."""
 
     response: Response
     kind: InterruptionKind | None
-    """None: the session gave it up, which is no interruption."""
+    """None: the session gave the response up, which is no interruption."""
     decided_ns: int
     silent_ns: int
-    """When the output was silenced for it: then or before."""
+    """Time at which the output was paused or cut, whichever came first."""
     user_text: str
     outcome: SpeechOutcome
 
 
 class Fate(enum.Enum):
-    """What becomes of the words of an utterance."""
+    """The treatment of an utterance's transcript."""
 
     KEPT = "kept"
     MUTED = "muted"
-    """Begun while the user is not listened to: kept only if that is over before the utterance is."""
+    """The utterance started while muted. Its words count only if the mute ends before the utterance."""
     DROPPED = "dropped"
     LATE = "late"
-    """Their turn was ended without them."""
+    """The turn ended without these words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
-    """A stretch of the user's speech whose words are still to come."""
+class PendingUtterance:
+    """A stretch of the user's speech whose final transcript has not come yet."""
 
     fate: Fate
     onset_ns: int
     stopped_ns: int | None = None
     late_ns: int | None = None
-    """When its turn was ended without its words."""
+    """Time at which its turn ended without its words."""
     words_ns: int | None = None
-    """When a piece of it came while it went on."""
+    """Time of the newest partial transcript that came during the utterance."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenTurn:
-    """The user's turn that is not over."""
+    """The user's current turn."""
 
     words: tuple[str, ...] = ()
     start_ns: int | None = None
     audio_ms: float = 0.0
     unclear: bool = False
-    """An utterance in it was not understood."""
+    """The turn contains an utterance without an intelligible word."""
     typed: bool = False
-    """Text came from a keyboard: the turn is over as soon as the bot is free."""
+    """The turn contains typed text: it ends as soon as the bot is free."""
     forced: bool = False
-    """It has gone on for too long, and is over."""
+    """The watchdog ended the turn."""
     handles: tuple[int, ...] = ()
-    again: Turn | None = None
-    """The turn that this one goes on."""
+    reopened: Turn | None = None
+    """The recorded turn that this one continues."""
     tries: int = 0
-    """How many guesses were made of it."""
+    """Number of guesses made during the turn."""
 
     @property
     def text(self) -> str:
@@ -225,18 +224,18 @@ class OpenTurn:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The session is about to end."""
+    """The reason and the remaining steps of a session that is closing."""
 
     reason: str
     since_ns: int
     goodbye: str = ""
-    """What is still to be said."""
+    """The goodbye that is still to be said."""
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Everything that is counted. Sums are over all turns, also those that are not kept any more."""
+    """Counters and sums over all turns, including turns that the history no longer keeps."""
 
     turns: tuple[tuple[TurnKind, int], ...] = tuple((kind, 0) for kind in TurnKind)
     interruptions: tuple[tuple[InterruptionKind, int], ...] = tuple((kind, 0) for kind in InterruptionKind)
@@ -244,7 +243,7 @@ class Counts:
     heard_ms_at_cut: float = 0.0
     false_interruptions: int = 0
     ignored: int = 0
-    """Utterances that were not taken: backchannels, speech while muted."""
+    """Utterances that were ignored: backchannels, speech while muted."""
     latency_ms: float = 0.0
     latencies: int = 0
     user_audio_ms: float = 0.0
@@ -258,108 +257,162 @@ class Counts:
     guesses_played: int = 0
 
     def of(self, kind: TurnKind) -> int:
-        """How many turns of a kind."""
+        """Return the number of turns of a kind."""
         return dict(self.turns)[kind]
 
     def interrupted(self, kind: InterruptionKind | None = None) -> int:
-        """How many interruptions, of a kind or in all."""
+        """Return the number of interruptions of a kind, or of all kinds."""
         return sum(count for which, count in self.interruptions if kind in (None, which))
 
     @property
     def messages(self) -> int:
-        """Turns of the user and of the bot."""
+        """Number of turns of the user and of the bot."""
         return self.of(TurnKind.USER_AUDIO) + self.of(TurnKind.USER_TEXT) + self.of(TurnKind.ASSISTANT)
 
     def plus_turn(self, kind: TurnKind, count: int = 1) -> Counts:
-        """With one more turn."""
+        """Return a copy with one more turn."""
         return replace(self, turns=tuple((which, n + count * (which is kind)) for which, n in self.turns))
 
     def plus_interruption(self, kind: InterruptionKind) -> Counts:
-        """With one more interruption."""
+        """Return a copy with one more interruption."""
         return replace(self, interruptions=tuple((which, n + (which is kind)) for which, n in self.interruptions))
 
 
+# --- the four records ------------------------------------------------------------------------------------------------
+
+
 @dataclass(slots=True)
-class SessionData:
-    """Everything that a session knows between two events."""
+class UserData:
+    """The user's side: their speech, their words, and their current turn."""
 
-    settings: SessionSettings = field(default_factory=SessionSettings)
-    mutes: tuple[Callable[[SessionData], bool], ...] = ()
-    """Mute strategies of the user's own, beside those that `SessionSettings.mute` names."""
-    endpointing: Endpointing | None = None
-    """An endpointing strategy of the user's own, in the place of that which the settings name."""
-    state: State = State.IDLE
-    since_ns: int = 0
-    """Since when it is in that state."""
+    speaking: bool = False
+    utterances: tuple[PendingUtterance, ...] = ()
+    turn: OpenTurn = field(default_factory=OpenTurn)
+    overlap: tuple[tuple[str, float], ...] = ()
+    """Words over the bot before the interruption is decided: texts, each with its length in ms."""
+    barged_in: bool = False
+    """The user's speech cut the bot, and their turn is not complete."""
+    interim: str = ""
+    interim_ns: int = 0
+    """Time of the newest change of ``interim``."""
+    speech_end_ns: int | None = None
+    """End of the user's speech; None while they speak."""
+    final_ns: int | None = None
+    """Time of the newest final transcript."""
+    turn_probability: float | None = None
+    """The turn model's probability that the turn has ended."""
+    pauses: PauseEstimator = field(default_factory=PauseEstimator)
 
-    # Its life.
+    @property
+    def words_awaited(self) -> bool:
+        """True while a final transcript that counts is still to come."""
+        return any(utterance.fate is Fate.KEPT for utterance in self.utterances)
+
+
+@dataclass(slots=True)
+class BotData:
+    """The bot's side: its response, its queue, and the state of its output."""
+
+    response: Response | None = None
+    queue: tuple[Speech, ...] = ()
+    """Speech that waits until the bot is free."""
+    tentative: Tentative | None = None
+    cut: Cut | None = None
+    tools: tuple[str, ...] = ()
+    """Ids of the running tool calls."""
+    playout_paused: bool = False
+    has_spoken: bool = False
+    """The bot's first speech has ended."""
+
+    @property
+    def answer(self) -> Response | None:
+        """The current response, unless it is a guess."""
+        return None if self.response is None or self.response.guess is not None else self.response
+
+    @property
+    def guess(self) -> Response | None:
+        """The current response, if it is a guess."""
+        return None if self.response is None or self.response.guess is None else self.response
+
+    @property
+    def free(self) -> bool:
+        """True while no response, no cut and no tentative interruption keeps the bot from speaking."""
+        return self.response is None and self.cut is None and self.tentative is None
+
+    @property
+    def uninterruptible(self) -> bool:
+        """True while the bot says something that the user may not interrupt.
+
+        Before the first sample of an answer is heard, the user does not interrupt it: their turn continues.
+        """
+        response = self.answer
+        if response is None or response.interruptible:
+            return False
+        return response.speech is not None or response.first_sample_ns is not None
+
+
+@dataclass(slots=True)
+class LifecycleData:
+    """Start, connection, pause and end of the session, and the times that its limits count from."""
+
     created_ns: int = 0
     started_ns: int | None = None
     connected_ns: int | None = None
-    """When the client was there for the first time."""
+    """Time of the first connection."""
     ready_ns: int | None = None
-    """When the user was first listened to."""
+    """Time from which the user was first heard."""
     active_ns: int = 0
-    """When something last happened that a person did or heard."""
+    """Time of the newest thing that a person did or heard."""
     idle_ns: int = 0
-    """Since when both sides are silent."""
+    """Start of the silence of both sides."""
     idle_step: int = 0
-    """How far up the ladder it is."""
+    """Number of steps of the idle ladder that were said."""
     kept_alive_ns: int = 0
     closed_ns: int | None = None
     connected: bool = False
     announced: bool = False
-    """A `ClientConnectedFrame` came: of this transport, a client that has gone may come back."""
+    """A `ClientConnectedFrame` came, so a client of this transport may return after it left."""
     away_ns: int = 0
-    """Since when it waits for the client."""
+    """Start of the wait for the client."""
     paused_ns: int | None = None
     listening: bool = True
     input_ended: bool = False
     ending: Ending | None = None
-    bot_spoke: bool = False
-    """The bot's first speech is over."""
 
-    # The user.
-    user_speaking: bool = False
-    utterances: tuple[Utterance, ...] = ()
-    turn: OpenTurn = field(default_factory=OpenTurn)
-    pieces: tuple[tuple[str, float], ...] = ()
-    """What was said over the bot while it is not decided what that means: texts, with their length in ms."""
-    barged_in: bool = False
-    """The bot was cut, and the words for it are not complete."""
-    interim: str = ""
-    interim_ns: int = 0
-    """Since when that has not changed."""
-    speech_end_ns: int | None = None
-    """When the user's speech ended; None while they speak."""
-    final_ns: int | None = None
-    """When the newest transcript came."""
-    probability: float | None = None
-    """What the turn model thinks: is the turn over?"""
-    pauses: Pauses = field(default_factory=Pauses)
 
-    # The bot.
-    response: Response | None = None
-    queue: tuple[Speech, ...] = ()
-    """What is to be said when the bot is free."""
-    tentative: Tentative | None = None
-    cut: Cut | None = None
-    tools: tuple[str, ...] = ()
-    """Those that run."""
-    playout_paused: bool = False
+@dataclass(slots=True)
+class HistoryData:
+    """Turns, interruptions, state transitions and counters."""
 
-    # Records.
     turns: tuple[Turn, ...] = ()
     next_turn: int = 1
     interruptions: tuple[Interruption, ...] = ()
-    transitions: tuple[Transition, ...] = ()
+    transitions: tuple[StateTransition, ...] = ()
     counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(slots=True)
+class SessionData:
+    """The complete data of a session between two events: settings, state and four records."""
+
+    settings: SessionSettings = field(default_factory=SessionSettings)
+    mutes: tuple[Callable[[SessionData], bool], ...] = ()
+    """Custom mute strategies, beside those that `SessionSettings.mute` names."""
+    endpointing: Endpointing | None = None
+    """A custom endpointing strategy; None for the one that the settings name."""
+    state: State = State.IDLE
+    state_since_ns: int = 0
+    """Time of the newest change of ``state``."""
+    user: UserData = field(default_factory=UserData)
+    bot: BotData = field(default_factory=BotData)
+    lifecycle: LifecycleData = field(default_factory=LifecycleData)
+    history: HistoryData = field(default_factory=HistoryData)
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The history, as a model is told it: what was said, of the bot what was heard, and what tools gave."""
+        """The history as messages for a model: the user's words, the heard words of the bot, tool calls and results."""
         found = [Message("system", self.settings.instructions)] if self.settings.instructions else []
-        for turn in self.turns:
+        for turn in self.history.turns:
             if turn.kind in (TurnKind.USER_AUDIO, TurnKind.USER_TEXT):
                 found.append(Message("user", turn.text))
             elif turn.kind is TurnKind.ASSISTANT and turn.text:
@@ -372,54 +425,25 @@ class SessionData:
         return tuple(found)
 
     @property
-    def answer(self) -> Response | None:
-        """The response under way, if it is meant to be heard."""
-        return None if self.response is None or self.response.guess is not None else self.response
-
-    @property
-    def guessed(self) -> Response | None:
-        """The response under way, if it is a guess."""
-        return None if self.response is None or self.response.guess is None else self.response
-
-    @property
     def muted(self) -> bool:
-        """Whether the user is not listened to, by a mute strategy or because the bot may not be interrupted."""
-        response = self.response
-        mute = self.settings.mute
+        """True while a mute strategy applies or the bot may not be interrupted."""
+        bot, mute = self.bot, self.settings.mute
         return (
-            self._uninterruptible
-            or ("first_speech" in mute and not self.bot_spoke)
-            or ("tools" in mute and bool(self.tools))
-            or ("speaking" in mute and response is not None and response.begun_ns is not None)
+            bot.uninterruptible
+            or ("first_speech" in mute and not bot.has_spoken)
+            or ("tools" in mute and bool(bot.tools))
+            or ("speaking" in mute and bot.response is not None and bot.response.first_sample_ns is not None)
             or any(strategy(self) for strategy in self.mutes)
         )
 
     @property
-    def _uninterruptible(self) -> bool:
-        """Whether something is said that may not be interrupted."""
-        response = self.answer
-        if response is None or response.interruptible:
-            return False
-        # As long as nothing is heard of an answer, the user does not interrupt it: their turn goes on.
-        return response.speech is not None or response.begun_ns is not None
-
-    @property
     def hears(self) -> bool:
-        """Whether what the user says is for the session at all."""
+        """True while the session takes the user's speech at all."""
+        lifecycle = self.lifecycle
         return (
-            self.connected
-            and self.listening
-            and self.paused_ns is None
-            and self.ending is None
+            lifecycle.connected
+            and lifecycle.listening
+            and lifecycle.paused_ns is None
+            and lifecycle.ending is None
             and self.settings.endpointing.strategy != "text"
         )
-
-    @property
-    def awaited(self) -> bool:
-        """Whether words of the user are still to come that count."""
-        return any(utterance.fate is Fate.KEPT for utterance in self.utterances)
-
-    @property
-    def free(self) -> bool:
-        """Whether the bot may begin to say something."""
-        return self.response is None and self.cut is None and self.tentative is None

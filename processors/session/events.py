@@ -1,4 +1,4 @@
-"""What a session tells: the typed events of `Session.events` and `Session.on`."""
+"""The typed events of `Session.events` and `Session.on`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .states import State
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent:
-    """The base of all events. ``at_ns``: when, on the worker's clock."""
+    """The base of all events. ``at_ns``: time of the event, on the worker's clock."""
 
     at_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class StateChanged(SessionEvent):
-    """The session stands in another state."""
+    """The session's state changed."""
 
     before: State
     after: State
@@ -25,35 +25,35 @@ class StateChanged(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserSaid(SessionEvent):
-    """The user's turn is over. The same ``turn.id`` once more: it was not, and went on."""
+    """The user's turn ended. A second event with the same ``turn.id``: the turn continued, and ended again."""
 
     turn: Turn
 
 
 @dataclass(frozen=True, slots=True)
 class BotSaid(SessionEvent):
-    """The bot's turn is over; ``turn.text`` is what was heard of it."""
+    """The bot's turn ended; ``turn.text`` is the text that was heard."""
 
     turn: Turn
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupted(SessionEvent):
-    """A response was cut. Comes once for each."""
+    """A response was cut. One event for each interrupted response."""
 
     interruption: Interruption
 
 
 @dataclass(frozen=True, slots=True)
 class InterruptionDismissed(SessionEvent):
-    """What silenced the bot was no interruption: it goes on where it was silenced."""
+    """A tentative interruption was dismissed: the bot continues after ``silent_ms`` of pause."""
 
     silent_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechIgnored(SessionEvent):
-    """Words of the user were not taken: a backchannel, too few, or said while muted."""
+    """Words of the user were ignored: a backchannel, too few words, or speech while muted."""
 
     text: str
     why: str
@@ -61,30 +61,30 @@ class SpeechIgnored(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class ToolCalled(SessionEvent):
-    """A tool runs; ``turn.text`` is its name and its arguments."""
+    """A tool was called; ``turn.text`` is its name and its arguments."""
 
     turn: Turn
 
 
 @dataclass(frozen=True, slots=True)
 class ToolReturned(SessionEvent):
-    """A tool has ended, with ``turn.text``."""
+    """A tool returned ``turn.text``."""
 
     turn: Turn
 
 
 @dataclass(frozen=True, slots=True)
-class SessionErrorTold(SessionEvent):
-    """Something went wrong; the session goes on."""
+class SessionErrorReported(SessionEvent):
+    """An error occurred; the session continues."""
 
     message: str
     source: str
-    """The path of the processor, or ``session``."""
+    """Path of the processor, or ``session``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed(SessionEvent):
-    """It is over; nothing follows."""
+    """The session ended. The last event."""
 
     reason: str
     failed: bool
@@ -92,6 +92,6 @@ class SessionClosed(SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class EventsLost(SessionEvent):
-    """Who reads events was too slow, and the oldest are gone."""
+    """The reader of an event stream was too slow, and the oldest events were dropped."""
 
     count: int

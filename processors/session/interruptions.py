@@ -1,7 +1,7 @@
-"""What the user says, and what that means while the bot speaks: barge-in, backchannels, and speech while muted.
+"""Rules for the user's speech and words: interruptions, backchannels, and speech while muted.
 
-An interruption is tentative first. When the user begins to speak, the output is silenced at once; then words, or the
-length of the speech, decide: the bot is cut, or goes on with the very next sample.
+An interruption is tentative first. The start of the user's speech pauses the output at once. Then the words, or the
+length of the speech, decide: the bot is cut, or continues with the very next sample.
 """
 
 from __future__ import annotations
@@ -10,238 +10,248 @@ from dataclasses import replace
 
 from ...pipeline.clock import NS_PER_MS
 from . import responses, turns
-from .data import Fate, InterruptionKind, SessionData, Tentative, Utterance
+from .data import Fate, InterruptionKind, PendingUtterance, Tentative, UserData
 from .events import InterruptionDismissed, SpeechIgnored
-from .speech_intent import Gate, judge
-from .transition import Step
+from .speech_intent import SpeechIntent, classify
+from .transition import Transition
 
-UTTERANCES = 8
-"""How many utterances may wait for their words. A recogniser that is further behind has lost them."""
-
-
-# --- the user begins and stops ---------------------------------------------------------------------------------------
+MAX_UTTERANCES = 8
+"""Limit for utterances that wait for their transcript. A recogniser that is further behind has lost them."""
 
 
-def speech_began(st: Step, onset_ms: float) -> None:
-    """The user speaks."""
-    s = st.s
-    if s.user_speaking or not s.connected:
+# --- start and end of speech -----------------------------------------------------------------------------------------
+
+
+def speech_started(transition: Transition, onset_ms: float) -> None:
+    """Start an utterance, and pause the bot if it speaks. ``onset_ms``: age of the first sound."""
+    data, user = transition.data, transition.data.user
+    if user.speaking or not data.lifecycle.connected:
         return
-    onset_ns = st.now - round(onset_ms * NS_PER_MS)
-    fate = Fate.DROPPED if not s.hears else Fate.MUTED if s.muted else Fate.KEPT
-    s.user_speaking = True
-    s.utterances = (*s.utterances, Utterance(fate, onset_ns))[-UTTERANCES:]
+    onset_ns = transition.now - round(onset_ms * NS_PER_MS)
+    fate = Fate.DROPPED if not data.hears else Fate.MUTED if data.muted else Fate.KEPT
+    user.speaking = True
+    user.utterances = (*user.utterances, PendingUtterance(fate, onset_ns))[-MAX_UTTERANCES:]
     if fate is not Fate.KEPT:
         return
-    st.active()
-    s.idle_step = 0
-    if s.speech_end_ns is not None and s.turn:
-        _learn_pause(s, s.speech_end_ns, onset_ns)
-    s.speech_end_ns = s.probability = None
-    s.interim = ""
-    response = s.answer
+    transition.note_activity()
+    data.lifecycle.idle_step = 0
+    if user.speech_end_ns is not None and user.turn:
+        _learn_pause(user, user.speech_end_ns, onset_ns)
+    user.speech_end_ns = user.turn_probability = None
+    user.interim = ""
+    response = data.bot.answer
     if response is None:
-        s.turn = replace(s.turn, start_ns=onset_ns if s.turn.start_ns is None else s.turn.start_ns)
+        user.turn = replace(user.turn, start_ns=onset_ns if user.turn.start_ns is None else user.turn.start_ns)
         return
-    if response.playing and response.begun_ns is not None:
-        grace_ns = round(s.settings.interruption.grace_ms * NS_PER_MS)
-        # What began before the bot did is no echo of it.
-        if 0 <= onset_ns - response.begun_ns < grace_ns:
+    if response.playing and response.first_sample_ns is not None:
+        grace_ns = round(data.settings.interruption.grace_ms * NS_PER_MS)
+        # Speech that started before the bot's first sample is no echo of it.
+        if 0 <= onset_ns - response.first_sample_ns < grace_ns:
             return
-    s.tentative = Tentative(response.number, st.now, onset_ns)
+    data.bot.tentative = Tentative(response.number, transition.now, onset_ns)
 
 
-def _learn_pause(s: SessionData, began_ns: int, ended_ns: int) -> None:
-    """A silence was a pause, and not the end of the turn."""
-    if ended_ns > began_ns:
-        s.pauses = s.pauses.plus((ended_ns - began_ns) / NS_PER_MS)
+def _learn_pause(user: UserData, start_ns: int, end_ns: int) -> None:
+    """Add a silence within a turn to the pause estimator."""
+    if end_ns > start_ns:
+        user.pauses = user.pauses.plus((end_ns - start_ns) / NS_PER_MS)
 
 
-def speech_ended(st: Step, silence_ms: float) -> None:
-    """The user is silent."""
-    s = st.s
-    if not s.user_speaking:
+def speech_stopped(transition: Transition, silence_ms: float) -> None:
+    """End the current utterance. ``silence_ms``: the silence that the detector waited for."""
+    data, user = transition.data, transition.data.user
+    if not user.speaking:
         return
-    s.user_speaking = False
-    end_ns = st.now - round(silence_ms * NS_PER_MS)
-    if not s.utterances:
+    user.speaking = False
+    end_ns = transition.now - round(silence_ms * NS_PER_MS)
+    if not user.utterances:
         return
-    # Words that are later than this are lost: what comes now is of this utterance.
-    *before, newest = (one for one in s.utterances if one.fate is not Fate.LATE or one is s.utterances[-1])
+    # Forget late utterances: the next transcript belongs to this one.
+    *before, newest = (one for one in user.utterances if one.fate is not Fate.LATE or one is user.utterances[-1])
     fate = newest.fate
     if fate is Fate.MUTED:
-        fate = Fate.DROPPED if s.muted or not s.hears else Fate.KEPT
-        if fate is Fate.KEPT and s.turn.start_ns is None:
-            s.turn = replace(s.turn, start_ns=newest.onset_ns)
+        fate = Fate.DROPPED if data.muted or not data.hears else Fate.KEPT
+        if fate is Fate.KEPT and user.turn.start_ns is None:
+            user.turn = replace(user.turn, start_ns=newest.onset_ns)
     if fate is Fate.KEPT:
-        s.speech_end_ns = end_ns
-        st.active()
-        st.quiet()
+        user.speech_end_ns = end_ns
+        transition.note_activity()
+        transition.restart_idle_time()
     words_ns = newest.words_ns
-    if fate is Fate.KEPT and words_ns is not None and words_ns >= end_ns and (s.turn or s.tentative is not None):
-        # A recogniser with an endpointing of its own was quicker: its words are here already, and judged.
-        s.utterances = tuple(before)
-        if not s.awaited:
-            dismiss(st)
+    undecided = data.bot.tentative is not None
+    if fate is Fate.KEPT and words_ns is not None and words_ns >= end_ns and (user.turn or undecided):
+        # A recogniser with its own endpointing was quicker: the words are here, and were classified.
+        user.utterances = tuple(before)
+        if not user.words_awaited:
+            dismiss(transition)
         return
-    s.utterances = (*before, replace(newest, fate=fate, stopped_ns=st.now))
+    user.utterances = (*before, replace(newest, fate=fate, stopped_ns=transition.now))
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def interim(st: Step, text: str) -> None:
-    """What the user seems to be saying. Enough to know that they want the turn, or to begin a guess."""
-    s = st.s
-    utterance = next((one for one in s.utterances if one.fate is not Fate.LATE), None)
-    if not s.hears or s.muted or (utterance is not None and utterance.fate is not Fate.KEPT):
+def interim(transition: Transition, text: str) -> None:
+    """Take an interim transcript: it may confirm an interruption, or start a guess."""
+    data, user = transition.data, transition.data.user
+    utterance = next((one for one in user.utterances if one.fate is not Fate.LATE), None)
+    if not data.hears or data.muted or (utterance is not None and utterance.fate is not Fate.KEPT):
         return
-    if text != s.interim:
-        s.interim, s.interim_ns = text, st.now
-    if s.answer is not None:
-        _decide(st, text, utterance, final=False)
+    if text != user.interim:
+        user.interim, user.interim_ns = text, transition.now
+    if data.bot.answer is not None:
+        _decide(transition, text, utterance, final=False)
     else:
-        turns.check_guess(st)
+        turns.check_guess(transition)
 
 
-def transcript(st: Step, text: str, audio_ms: float, *, more: bool = False) -> bool:
-    """What the user said. ``more``: that is a piece, and there is more of the same utterance to come.
+def transcript(transition: Transition, text: str, audio_ms: float, *, more: bool = False) -> bool:
+    """Take a final transcript. ``more``: a part of an utterance, with more parts to come.
 
-    False where nobody waits for it: nobody listened when they said it, or their turn was ended without it.
+    Returns False if no turn waits for the words: nobody listened to them, or their turn ended without them.
     """
-    s = st.s
-    utterance = _take_utterance(st, more=more)
+    data, user = transition.data, transition.data.user
+    utterance = _take_utterance(transition, more=more)
     fate = utterance.fate if utterance is not None else None
+    ending = data.lifecycle.ending is not None
     if fate is Fate.LATE:
-        if text and s.ending is None:
-            turns.join(st, text)
+        if text and not ending:
+            turns.join(transition, text)
         return False
-    if s.ending is not None or (fate is not Fate.KEPT and (fate is Fate.DROPPED or not s.hears or s.muted)):
+    if ending or (fate is not Fate.KEPT and (fate is Fate.DROPPED or not data.hears or data.muted)):
         if text:
-            _ignore(st, text, "muted" if s.hears else "nobody listens")
+            _ignore(transition, text, "muted" if data.hears else "nobody listens")
         return False
-    s.interim = ""
-    st.active()
-    s.idle_step = 0
-    if utterance is not None and text and s.turn.start_ns is None and s.answer is None:
-        s.turn = replace(s.turn, start_ns=utterance.onset_ns)
-    if s.answer is not None:
-        _decide(st, text, utterance, final=True, audio_ms=audio_ms)
+    user.interim = ""
+    transition.note_activity()
+    data.lifecycle.idle_step = 0
+    if utterance is not None and text and user.turn.start_ns is None and data.bot.answer is None:
+        user.turn = replace(user.turn, start_ns=utterance.onset_ns)
+    if data.bot.answer is not None:
+        _decide(transition, text, utterance, final=True, audio_ms=audio_ms)
     elif text:
-        s.final_ns = st.now
-        turns.add(st, text, audio_ms=audio_ms)
-        turns.check_guess(st)
-    elif not s.awaited and not s.user_speaking:
-        _not_understood(st)
+        user.final_ns = transition.now
+        turns.add(transition, text, audio_ms=audio_ms)
+        turns.check_guess(transition)
+    elif not user.words_awaited and not user.speaking:
+        _not_understood(transition)
     return utterance is not None
 
 
-def _take_utterance(st: Step, *, more: bool) -> Utterance | None:
-    """The utterance whose words have come; None where nobody detects speech."""
-    s = st.s
-    # What is so late will not come any more: these are the words of another one.
-    late_ns = st.now - round(2 * s.settings.endpointing.transcript_timeout_ms * NS_PER_MS)
-    s.utterances = tuple(one for one in s.utterances if one.late_ns is None or one.late_ns >= late_ns)
-    if not s.utterances:
+def _take_utterance(transition: Transition, *, more: bool) -> PendingUtterance | None:
+    """Return the utterance that a transcript belongs to; None if no detector reported one."""
+    data, user = transition.data, transition.data.user
+    # Past this age a transcript is treated as lost: the next one belongs to another utterance.
+    late_ns = transition.now - round(2 * data.settings.endpointing.transcript_timeout_ms * NS_PER_MS)
+    user.utterances = tuple(one for one in user.utterances if one.late_ns is None or one.late_ns >= late_ns)
+    if not user.utterances:
         return None
-    first = s.utterances[0]
+    first = user.utterances[0]
     if more:
         return first
     if first.stopped_ns is not None or first.fate is Fate.LATE:
-        s.utterances = s.utterances[1:]
+        user.utterances = user.utterances[1:]
     else:
-        # It goes on: this is a piece of it, and there will be more.
-        s.utterances = (replace(first, words_ns=st.now), *s.utterances[1:])
+        # The user still speaks: this is a part of the utterance, and more parts will follow.
+        user.utterances = (replace(first, words_ns=transition.now), *user.utterances[1:])
     return first
 
 
-def _not_understood(st: Step) -> None:
-    """Speech without a word. A turn of its own where that is wanted, if nothing else was said."""
-    s = st.s
-    if s.turn.words:
+def _not_understood(transition: Transition) -> None:
+    """Handle speech without an intelligible word: an empty turn if the settings ask for one, otherwise no turn."""
+    user = transition.data.user
+    if user.turn.words:
         return
-    if s.settings.answer_unclear:
-        s.final_ns = st.now
-        s.turn = replace(s.turn, unclear=True, start_ns=st.now if s.turn.start_ns is None else s.turn.start_ns)
+    if transition.data.settings.answer_unclear:
+        user.final_ns = transition.now
+        start_ns = transition.now if user.turn.start_ns is None else user.turn.start_ns
+        user.turn = replace(user.turn, unclear=True, start_ns=start_ns)
     else:
-        turns.forget(st)
+        turns.forget(transition)
 
 
 # --- the decision ----------------------------------------------------------------------------------------------------
 
 
-def _decide(st: Step, text: str, utterance: Utterance | None, *, final: bool, audio_ms: float = 0.0) -> None:
-    """Words over the bot: is it cut, or does it go on?"""
-    s = st.s
-    response = s.response
+def _decide(
+    transition: Transition, text: str, utterance: PendingUtterance | None, *, final: bool, audio_ms: float = 0.0
+) -> None:
+    """Decide from words over the bot whether to cut it, to let it continue, or to wait for more words."""
+    data, user = transition.data, transition.data.user
+    response = data.bot.response
     assert response is not None
-    words = " ".join(filter(None, [*(said for said, _ in s.pieces), text]))
-    gate = judge(s.settings.interruption, words, _speech_ms(st))
-    unheard = response.begun_ns is None
-    if unheard and (gate in (Gate.SHORT, Gate.FEW) or (gate is Gate.BACKCHANNEL and final)):
-        # The bot has not said anything: the user is not over it, their turn goes on.
-        gate = Gate.SPEECH
-    match gate:
-        case Gate.REQUEST | Gate.SPEECH:
-            kind = InterruptionKind.REQUEST if gate is Gate.REQUEST and not unheard else InterruptionKind.SPEECH
-            confirm(st, kind, words, utterance.onset_ns if utterance is not None else None)
-            take_pieces(st)
+    words = " ".join(filter(None, [*(said for said, _ in user.overlap), text]))
+    intent = classify(data.settings.interruption, words, _speech_ms(transition))
+    unheard = response.first_sample_ns is None
+    too_little = intent in (SpeechIntent.SHORT, SpeechIntent.FEW)
+    if unheard and (too_little or (intent is SpeechIntent.BACKCHANNEL and final)):
+        # The bot has not said anything, so the user does not talk over it: their turn continues.
+        intent = SpeechIntent.SPEECH
+    match intent:
+        case SpeechIntent.REQUEST | SpeechIntent.SPEECH:
+            request = intent is SpeechIntent.REQUEST and not unheard
+            kind = InterruptionKind.REQUEST if request else InterruptionKind.SPEECH
+            confirm(transition, kind, words, utterance.onset_ns if utterance is not None else None)
+            take_overlap(transition)
             if final:
-                s.final_ns = st.now
-                turns.add(st, text, audio_ms=audio_ms)
-        case _ if final and not s.user_speaking and not s.awaited:
-            dismiss(st)
+                user.final_ns = transition.now
+                turns.add(transition, text, audio_ms=audio_ms)
+        case _ if final and not user.speaking and not user.words_awaited:
+            dismiss(transition)
             if text:
-                _ignore(st, text, gate.value)
+                _ignore(transition, text, intent.value)
         case _ if final and text:
-            # More is to come: it may be the beginning of something.
-            s.pieces = (*s.pieces, (text, audio_ms))
+            # More words are to come: these may be the start of a sentence that interrupts.
+            user.overlap = (*user.overlap, (text, audio_ms))
         case _:
             pass
 
 
-def take_pieces(st: Step) -> None:
-    """What was said over the bot so far is the user's turn: the bot is cut, or was done before it was decided."""
-    s = st.s
-    pieces, s.pieces = s.pieces, ()
-    for text, audio_ms in pieces:
-        s.final_ns = st.now
-        turns.add(st, text, audio_ms=audio_ms)
+def take_overlap(transition: Transition) -> None:
+    """Move the words over the bot to the user's turn: the bot was cut, or ended before the decision."""
+    user = transition.data.user
+    overlap, user.overlap = user.overlap, ()
+    for text, audio_ms in overlap:
+        user.final_ns = transition.now
+        turns.add(transition, text, audio_ms=audio_ms)
 
 
-def ignore_pieces(st: Step) -> None:
-    """It is nothing."""
-    s = st.s
-    pieces, s.pieces = s.pieces, ()
-    gate = judge(s.settings.interruption, " ".join(text for text, _ in pieces), _speech_ms(st))
-    for text, _ in pieces:
-        _ignore(st, text, gate.value)
+def ignore_overlap(transition: Transition) -> None:
+    """Drop the words over the bot: they are no interruption."""
+    user = transition.data.user
+    overlap, user.overlap = user.overlap, ()
+    words = " ".join(text for text, _ in overlap)
+    intent = classify(transition.data.settings.interruption, words, _speech_ms(transition))
+    for text, _ in overlap:
+        _ignore(transition, text, intent.value)
 
 
-def _speech_ms(st: Step) -> float | None:
-    """The length of the speech over the bot; None where nobody measures it."""
-    s = st.s
-    if s.tentative is None:
+def _speech_ms(transition: Transition) -> float | None:
+    """Return the length of the speech over the bot; None if no detector measured it."""
+    data = transition.data
+    if data.bot.tentative is None:
         return None
-    end_ns = s.speech_end_ns if s.speech_end_ns is not None else st.now
-    return (end_ns - s.tentative.onset_ns) / NS_PER_MS
+    end_ns = data.user.speech_end_ns if data.user.speech_end_ns is not None else transition.now
+    return (end_ns - data.bot.tentative.onset_ns) / NS_PER_MS
 
 
-def confirm(st: Step, kind: InterruptionKind, text: str = "", onset_ns: int | None = None) -> None:
-    """It is an interruption: the bot is cut. Where nothing of it was heard yet, the user's turn goes on instead."""
-    s = st.s
-    response = s.response
+def confirm(transition: Transition, kind: InterruptionKind, text: str = "", onset_ns: int | None = None) -> None:
+    """Cut the bot. If nothing of its answer was heard, the user's turn that it answers continues."""
+    data, user = transition.data, transition.data.user
+    response = data.bot.response
     assert response is not None
-    if s.tentative is not None:
-        onset_ns = s.tentative.onset_ns
+    if data.bot.tentative is not None:
+        onset_ns = data.bot.tentative.onset_ns
     elif onset_ns is None:
-        onset_ns = st.now
-    if response.begun_ns is None and not response.tools and turns.reopen(st, response) and s.turn.again is not None:
-        _learn_pause(s, s.turn.again.end_ns, onset_ns)
+        onset_ns = transition.now
+    if response.first_sample_ns is None and not response.tools:
+        reopened = turns.reopen(transition, response)
+        if reopened and user.turn.reopened is not None:
+            _learn_pause(user, user.turn.reopened.end_ns, onset_ns)
     if kind is not InterruptionKind.MANUAL:
-        s.barged_in = True
-        s.turn = replace(s.turn, start_ns=onset_ns if s.turn.start_ns is None else s.turn.start_ns)
-    responses.cut(st, kind, REASONS[kind], text)
+        user.barged_in = True
+        user.turn = replace(user.turn, start_ns=onset_ns if user.turn.start_ns is None else user.turn.start_ns)
+    responses.cut(transition, kind, REASONS[kind], text)
 
 
 REASONS = {
@@ -251,34 +261,35 @@ REASONS = {
 }
 
 
-def dismiss(st: Step) -> None:
-    """It was none: the bot goes on where it was silenced."""
-    s = st.s
-    ignore_pieces(st)
-    s.interim = ""
-    if s.tentative is None:
+def dismiss(transition: Transition) -> None:
+    """End a tentative interruption: the bot continues where it was paused."""
+    data, user, bot = transition.data, transition.data.user, transition.data.bot
+    ignore_overlap(transition)
+    user.interim = ""
+    if bot.tentative is None:
         return
-    s.counts = replace(s.counts, false_interruptions=s.counts.false_interruptions + 1)
-    st.tell(InterruptionDismissed(st.now, st.ms_since(s.tentative.since_ns)))
-    s.tentative = None
-    s.speech_end_ns = None
-    if s.response is not None:
-        # It has been silent for want of nothing: the time does not count against it.
-        s.response = replace(s.response, since_ns=st.now)
+    counts = data.history.counts
+    data.history.counts = replace(counts, false_interruptions=counts.false_interruptions + 1)
+    transition.tell(InterruptionDismissed(transition.now, transition.ms_since(bot.tentative.since_ns)))
+    bot.tentative = None
+    user.speech_end_ns = None
+    if bot.response is not None:
+        # The pause must not count against the response time-out.
+        bot.response = replace(bot.response, since_ns=transition.now)
 
 
-def _ignore(st: Step, text: str, why: str) -> None:
-    st.s.counts = replace(st.s.counts, ignored=st.s.counts.ignored + 1)
-    st.tell(SpeechIgnored(st.now, text, why))
+def _ignore(transition: Transition, text: str, why: str) -> None:
+    history = transition.data.history
+    history.counts = replace(history.counts, ignored=history.counts.ignored + 1)
+    transition.tell(SpeechIgnored(transition.now, text, why))
 
 
-def button(st: Step, reason: str) -> None:
-    """A client's button, or code: cut the bot, and what waits to be said."""
-    response = st.s.response
+def interrupt(transition: Transition, reason: str) -> None:
+    """Cut the bot and drop its queue for a client's button or for code."""
+    response = transition.data.bot.response
     if response is None:
-        st.drop_queue()
-        return
-    if response.guess is not None:
-        turns.drop_guess(st)
-        return
-    responses.cut(st, InterruptionKind.MANUAL, reason)
+        transition.drop_queue()
+    elif response.guess is not None:
+        turns.drop_guess(transition)
+    else:
+        responses.cut(transition, InterruptionKind.MANUAL, reason)

@@ -1,4 +1,4 @@
-"""A session's life: it starts, its client comes and goes, it is paused, it closes."""
+"""Rules for the lifecycle: start, connection, pause, listening, and the end of a session."""
 
 from __future__ import annotations
 
@@ -6,173 +6,181 @@ from dataclasses import replace
 
 from . import interruptions, responses, turns
 from .data import Ending, Fate, OpenTurn, Speech, SpeechKind, SpeechOutcome
-from .transition import End, Listen, Step
+from .transition import EndPipeline, Listen, Transition
 
 
-def start(st: Step, created_ns: int) -> None:
-    """The pipeline runs."""
-    s = st.s
-    if s.started_ns is not None:
+def start(transition: Transition, created_ns: int) -> None:
+    """Start the session: the pipeline runs. ``created_ns``: the time at which its processors started."""
+    data, lifecycle = transition.data, transition.data.lifecycle
+    if lifecycle.started_ns is not None:
         return
-    s.created_ns = created_ns
-    s.started_ns = s.away_ns = s.kept_alive_ns = s.active_ns = st.now
-    if s.settings.greeting:
-        s.queue = (Speech(SpeechKind.GREETING, s.settings.greeting), *s.queue)
-    st.move()
-    if not s.settings.wait_for_client or s.connected_ns is not None:
-        connect(st)
+    now = transition.now
+    lifecycle.created_ns = created_ns
+    lifecycle.started_ns = lifecycle.away_ns = lifecycle.kept_alive_ns = lifecycle.active_ns = now
+    if data.settings.greeting:
+        data.bot.queue = (Speech(SpeechKind.GREETING, data.settings.greeting), *data.bot.queue)
+    transition.update_state()
+    if not data.settings.wait_for_client or lifecycle.connected_ns is not None:
+        connect(transition)
 
 
-def connect(st: Step) -> None:
-    """The client is there, for the first time or again."""
-    s = st.s
-    if s.connected:
+def connect(transition: Transition) -> None:
+    """Mark the client as connected, for the first time or again."""
+    lifecycle = transition.data.lifecycle
+    if lifecycle.connected:
         return
-    if s.connected_ns is None:
-        s.connected_ns = st.now
-    if s.started_ns is None:
-        # A transport that was quicker: it counts when the pipeline runs.
+    if lifecycle.connected_ns is None:
+        lifecycle.connected_ns = transition.now
+    if lifecycle.started_ns is None:
+        # The transport was quicker than the pipeline: `start` connects.
         return
-    s.connected = True
-    st.active()
-    st.quiet()
+    lifecycle.connected = True
+    transition.note_activity()
+    transition.restart_idle_time()
 
 
-def disconnect(st: Step, reason: str) -> None:
-    """The client is gone: nobody hears the bot, so what it says is given up."""
-    s = st.s
-    if s.started_ns is None:
-        s.connected_ns = None
-    if not s.connected:
+def disconnect(transition: Transition, reason: str) -> None:
+    """Mark the client as away, and give up the current response: nobody hears it."""
+    data, lifecycle = transition.data, transition.data.lifecycle
+    if lifecycle.started_ns is None:
+        lifecycle.connected_ns = None
+    if not lifecycle.connected:
         return
-    s.connected, s.away_ns = False, st.now
-    _forget_user(st)
-    turns.drop_guess(st)
-    responses.give_up(st, reason or "the client is gone")
-    if s.settings.wait_for_client or s.announced:
-        # A transport that tells when its client comes ends the conversation when it does not come back.
+    lifecycle.connected, lifecycle.away_ns = False, transition.now
+    _forget_user(transition)
+    turns.drop_guess(transition)
+    responses.give_up(transition, reason or "the client is gone")
+    if data.settings.wait_for_client or lifecycle.announced:
+        # The client of such a transport may return; `connection_timeout_s` closes the session if it does not.
         return
-    close(st, "disconnected", "")
+    close(transition, "disconnected", "")
 
 
-def _forget_user(st: Step) -> None:
-    s = st.s
-    st.resolve(s.turn.handles, SpeechOutcome.DROPPED)
-    if s.turn.words:
-        # Nobody will answer it, but it was said.
-        turns.write_down(st)
-    s.turn, s.utterances, s.user_speaking, s.barged_in, s.interim = OpenTurn(), (), False, False, ""
-    s.tentative, s.pieces = None, ()
+def _forget_user(transition: Transition) -> None:
+    user, bot = transition.data.user, transition.data.bot
+    transition.resolve(user.turn.handles, SpeechOutcome.DROPPED)
+    if user.turn.words:
+        # The turn will not be answered, but belongs to the history.
+        turns.record(transition)
+    user.turn, user.utterances, user.speaking, user.barged_in, user.interim = OpenTurn(), (), False, False, ""
+    bot.tentative, user.overlap = None, ()
 
 
-# --- pausing, and listening ------------------------------------------------------------------------------------------
+# --- pause and listening ---------------------------------------------------------------------------------------------
 
 
-def pause(st: Step) -> None:
-    """Both sides wait."""
-    s = st.s
-    if s.paused_ns is None and s.ending is None:
-        s.paused_ns = st.now
-        _stop_hearing(st)
-        st.do(Listen(False))
+def pause(transition: Transition) -> None:
+    """Pause both sides."""
+    lifecycle = transition.data.lifecycle
+    if lifecycle.paused_ns is None and lifecycle.ending is None:
+        lifecycle.paused_ns = transition.now
+        _stop_hearing(transition)
+        transition.do(Listen(False))
 
 
-def resume(st: Step) -> None:
-    """Go on. What was counted goes on from where it stood: the pause does not count."""
-    s = st.s
-    if s.paused_ns is None:
+def resume(transition: Transition) -> None:
+    """Resume both sides. Time-outs do not count the pause."""
+    user, bot, lifecycle = transition.data.user, transition.data.bot, transition.data.lifecycle
+    if lifecycle.paused_ns is None:
         return
-    paused_ns, s.paused_ns = s.paused_ns, None
+    paused_ns, lifecycle.paused_ns = lifecycle.paused_ns, None
 
-    def later(ns: int) -> int:
-        """What was during the pause is now."""
-        return ns + st.now - max(ns, paused_ns)
+    def shifted(ns: int) -> int:
+        """Move a time before the pause by the pause's length, and a time within the pause to now."""
+        return ns + transition.now - max(ns, paused_ns)
 
-    s.idle_ns = later(s.idle_ns)
-    if s.response is not None:
-        s.response = replace(s.response, since_ns=later(s.response.since_ns))
-    if s.turn.start_ns is not None:
-        s.turn = replace(s.turn, start_ns=later(s.turn.start_ns))
-    if s.speech_end_ns is not None:
-        s.speech_end_ns = later(s.speech_end_ns)
-    if s.final_ns is not None:
-        s.final_ns = later(s.final_ns)
-    s.utterances = tuple(
-        one if one.stopped_ns is None else replace(one, stopped_ns=later(one.stopped_ns)) for one in s.utterances
+    lifecycle.idle_ns = shifted(lifecycle.idle_ns)
+    if bot.response is not None:
+        bot.response = replace(bot.response, since_ns=shifted(bot.response.since_ns))
+    if user.turn.start_ns is not None:
+        user.turn = replace(user.turn, start_ns=shifted(user.turn.start_ns))
+    if user.speech_end_ns is not None:
+        user.speech_end_ns = shifted(user.speech_end_ns)
+    if user.final_ns is not None:
+        user.final_ns = shifted(user.final_ns)
+    user.utterances = tuple(
+        one if one.stopped_ns is None else replace(one, stopped_ns=shifted(one.stopped_ns)) for one in user.utterances
     )
-    if s.listening:
-        st.do(Listen(True))
+    if lifecycle.listening:
+        transition.do(Listen(True))
 
 
-def listen(st: Step, *, on: bool) -> None:
-    """Listen to the user, or do not. What they were saying when it went off is not taken."""
-    s = st.s
-    if s.listening is on:
+def listen(transition: Transition, *, on: bool) -> None:
+    """Turn the microphone on or off. An utterance that is not over when it goes off is dropped."""
+    lifecycle = transition.data.lifecycle
+    if lifecycle.listening is on:
         return
-    s.listening = on
+    lifecycle.listening = on
     if not on:
-        _stop_hearing(st)
-    if s.paused_ns is None:
-        st.do(Listen(on))
+        _stop_hearing(transition)
+    if lifecycle.paused_ns is None:
+        transition.do(Listen(on))
 
 
-def _stop_hearing(st: Step) -> None:
-    """What was said before counts; what is being said does not."""
-    s = st.s
-    if s.user_speaking:
-        s.user_speaking = False
-        s.utterances = tuple(
-            one if one.stopped_ns is not None else replace(one, fate=Fate.DROPPED, stopped_ns=st.now)
-            for one in s.utterances
+def _stop_hearing(transition: Transition) -> None:
+    """Drop the current utterance; keep the words before it."""
+    user = transition.data.user
+    if user.speaking:
+        user.speaking = False
+        user.utterances = tuple(
+            one if one.stopped_ns is not None else replace(one, fate=Fate.DROPPED, stopped_ns=transition.now)
+            for one in user.utterances
         )
-        s.speech_end_ns = st.now
-        if not s.turn and not s.awaited:
-            turns.forget(st)
-    interruptions.ignore_pieces(st)
-    s.tentative = None
+        user.speech_end_ns = transition.now
+        if not user.turn and not user.words_awaited:
+            turns.forget(transition)
+    interruptions.ignore_overlap(transition)
+    transition.data.bot.tentative = None
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-def close(st: Step, reason: str, goodbye: str | None = None, *, now: bool = False, failed: bool = False) -> None:
-    """Begin to end: what is being said is played, then a goodbye, and nothing new is taken."""
-    s = st.s
-    if s.closed_ns is not None:
+def close(
+    transition: Transition, reason: str, goodbye: str | None = None, *, now: bool = False, failed: bool = False
+) -> None:
+    """Begin to close: current and queued speech is played, then a goodbye, and nothing new is taken.
+
+    ``goodbye``: None takes the settings' goodbye for the reason. ``now``: cut all speech, and say no goodbye.
+    """
+    data, lifecycle = transition.data, transition.data.lifecycle
+    if lifecycle.closed_ns is not None:
         return
-    if s.ending is None:
-        words = s.settings.goodbyes.get(reason, "") if goodbye is None else goodbye
-        s.ending = Ending(reason, st.now, "" if now or not s.connected else words, failed)
-        turns.drop_guess(st)
-        _forget_user(st)
-        s.paused_ns = None
+    if lifecycle.ending is None:
+        words = data.settings.goodbyes.get(reason, "") if goodbye is None else goodbye
+        silent = now or not lifecycle.connected
+        lifecycle.ending = Ending(reason, transition.now, "" if silent else words, failed)
+        turns.drop_guess(transition)
+        _forget_user(transition)
+        lifecycle.paused_ns = None
     if now:
-        s.ending = replace(s.ending, goodbye="")
-        st.drop_queue(all_of_it=True)
-        responses.give_up(st, reason)
+        lifecycle.ending = replace(lifecycle.ending, goodbye="")
+        transition.drop_queue(everything=True)
+        responses.give_up(transition, reason)
 
 
-def stop(st: Step, reason: str, *, failed: bool = False) -> None:
-    """The pipeline has ended; the session with it."""
-    s = st.s
-    if s.closed_ns is not None:
+def stop(transition: Transition, reason: str, *, failed: bool = False) -> None:
+    """End the session at once: its pipeline has ended."""
+    lifecycle = transition.data.lifecycle
+    if lifecycle.closed_ns is not None:
         return
-    if s.ending is None:
-        s.ending = Ending("hung up" if s.input_ended and not failed else reason, st.now, failed=failed)
+    if lifecycle.ending is None:
+        hung_up = lifecycle.input_ended and not failed
+        lifecycle.ending = Ending("hung up" if hung_up else reason, transition.now, failed=failed)
     elif failed:
-        s.ending = replace(s.ending, failed=True)
-    finish(st)
+        lifecycle.ending = replace(lifecycle.ending, failed=True)
+    finish(transition)
 
 
-def finish(st: Step) -> None:
-    """It is over. Whoever waits for a speech is told."""
-    s = st.s
-    assert s.ending is not None
-    responses.give_up(st, s.ending.reason)
-    if s.cut is not None:
-        # Nobody will tell any more what was heard of it.
-        responses.cut_recorded(st, s.cut.response.number, 0.0, "")
-    st.drop_queue(all_of_it=True)
-    _forget_user(st)
-    s.closed_ns = st.now
-    st.do(End(s.ending.reason))
+def finish(transition: Transition) -> None:
+    """Close the session: resolve every speech handle, and end the pipeline."""
+    bot, lifecycle = transition.data.bot, transition.data.lifecycle
+    assert lifecycle.ending is not None
+    responses.give_up(transition, lifecycle.ending.reason)
+    if bot.cut is not None:
+        # The ledger's report will not come any more.
+        responses.cut_recorded(transition, bot.cut.response.number, 0.0, "")
+    transition.drop_queue(everything=True)
+    _forget_user(transition)
+    lifecycle.closed_ns = transition.now
+    transition.do(EndPipeline(lifecycle.ending.reason))

@@ -1,7 +1,7 @@
-"""What is due when: every time-out and limit of a session, as a function of what it knows.
+"""Deadlines of a session: every time-out and limit, computed from the session's data.
 
-Nothing here is stored. A limit that `Session.update` changes counts from the same moment as before, and a session has
-one timer, for the first of all.
+No deadline is stored. A limit that `Session.update` changes counts from the same time as before, and a session has one
+timer, for its first deadline.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from ...pipeline.clock import NS_PER_MS, NS_PER_S
 from . import interruptions, lifecycle, responses, turns
 from .data import Fate, InterruptionKind, SessionData, Speech, SpeechKind
-from .speech_intent import Gate, judge
-from .transition import KeepAlive, Step
+from .speech_intent import SpeechIntent, classify
+from .transition import KeepAlive, Transition
 
 
 class Due(enum.Enum):
-    """What can be due."""
+    """The kinds of deadline."""
 
     CONNECTION = "connection"
     DURATION = "duration"
@@ -35,195 +35,203 @@ class Due(enum.Enum):
 
 
 RECORD_NS = NS_PER_S
-"""How long an output may take to say what was heard of what was cut; the ones of voxline do it in the same step."""
+"""Time-out for the output's report of a cut response. The outputs of voxline report in the same step."""
 
 
-def deadlines(s: SessionData) -> Iterator[tuple[int, Due]]:
-    """What is due when, in no order."""
-    rules = s.settings
-    if s.closed_ns is not None or s.started_ns is None:
+def deadlines(data: SessionData) -> Iterator[tuple[int, Due]]:
+    """Yield every deadline, in no order."""
+    rules, bot, state = data.settings, data.bot, data.lifecycle
+    if state.closed_ns is not None or state.started_ns is None:
         return
-    if s.ending is not None and s.cut is None:
-        yield s.ending.since_ns + _s(rules.closing_timeout_s), Due.CLOSING
-    if not s.connected and s.ending is None:
-        yield s.away_ns + _s(rules.connection_timeout_s), Due.CONNECTION
-    if s.cut is not None:
-        yield s.cut.decided_ns + RECORD_NS, Due.RECORD
-    if rules.keep_alive_s is not None and s.connected:
-        yield s.kept_alive_ns + _s(rules.keep_alive_s), Due.KEEP_ALIVE
-    if s.connected_ns is not None and rules.max_duration_s is not None and s.ending is None:
-        yield s.connected_ns + _s(rules.max_duration_s), Due.DURATION
-    if s.connected and s.paused_ns is None:
-        yield from _of_the_bot(s)
-        if s.ending is None:
-            yield from _of_the_user(s)
+    if state.ending is not None and bot.cut is None:
+        yield state.ending.since_ns + _s(rules.closing_timeout_s), Due.CLOSING
+    if not state.connected and state.ending is None:
+        yield state.away_ns + _s(rules.connection_timeout_s), Due.CONNECTION
+    if bot.cut is not None:
+        yield bot.cut.decided_ns + RECORD_NS, Due.RECORD
+    if rules.keep_alive_s is not None and state.connected:
+        yield state.kept_alive_ns + _s(rules.keep_alive_s), Due.KEEP_ALIVE
+    if state.connected_ns is not None and rules.max_duration_s is not None and state.ending is None:
+        yield state.connected_ns + _s(rules.max_duration_s), Due.DURATION
+    if state.connected and state.paused_ns is None:
+        yield from _bot_deadlines(data)
+        if state.ending is None:
+            yield from _user_deadlines(data)
 
 
-def _of_the_bot(s: SessionData) -> Iterator[tuple[int, Due]]:
-    rules, response = s.settings, s.answer
-    waits = response is not None and not response.playing and s.tentative is None
-    if response is not None and waits and (limit_s := _patience_s(s)) is not None:
+def _bot_deadlines(data: SessionData) -> Iterator[tuple[int, Due]]:
+    rules, user, bot, state = data.settings, data.user, data.bot, data.lifecycle
+    response = bot.answer
+    waits = response is not None and not response.playing and bot.tentative is None
+    if response is not None and waits and (limit_s := _response_limit_s(data)) is not None:
         yield response.since_ns + _s(limit_s), Due.RESPONSE
-    silent = s.free and not s.turn and not s.user_speaking and not s.awaited and not s.queue
-    if silent and s.ending is None:
+    silent = bot.free and not user.turn and not user.speaking and not user.words_awaited and not bot.queue
+    if silent and state.ending is None:
         ladder = rules.idle_ladder
-        if s.idle_step < len(ladder):
-            yield s.idle_ns + _s(ladder[s.idle_step].after_s), Due.IDLE
+        if state.idle_step < len(ladder):
+            yield state.idle_ns + _s(ladder[state.idle_step].after_s), Due.IDLE
         elif rules.idle_timeout_s is not None:
-            yield s.idle_ns + _s(rules.idle_timeout_s), Due.IDLE
+            yield state.idle_ns + _s(rules.idle_timeout_s), Due.IDLE
 
 
-def _patience_s(s: SessionData) -> float | None:
-    """How long nothing may be heard of the response under way. Less where something has failed in it."""
-    rules = s.settings
+def _response_limit_s(data: SessionData) -> float | None:
+    """Return the time-out of the current response: the shorter one after an error in it."""
+    rules, response = data.settings, data.bot.response
     limits_s = [rules.response_timeout_s]
-    if s.response is not None and s.response.failed:
+    if response is not None and response.failed:
         limits_s.append(rules.error_timeout_s)
     return min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
 
 
-def _of_the_user(s: SessionData) -> Iterator[tuple[int, Due]]:
-    ends, turn = s.settings.endpointing, s.turn
-    over_bot = s.answer is not None
+def _user_deadlines(data: SessionData) -> Iterator[tuple[int, Due]]:
+    rules, user, bot = data.settings.endpointing, data.user, data.bot
+    turn = user.turn
+    over_bot = bot.answer is not None
     start_ns = turn.start_ns
-    if start_ns is None and s.user_speaking and s.utterances:
-        # It began over the bot, or while nobody listened, and goes on.
-        start_ns = s.utterances[-1].onset_ns
-    begun = (turn and not turn.forced) or s.user_speaking
-    if start_ns is not None and ends.turn_timeout_s is not None and not over_bot and begun:
-        yield start_ns + _s(ends.turn_timeout_s), Due.TURN
-    elif s.barged_in and not turn and ends.turn_timeout_s is not None:
-        yield s.since_ns + _s(ends.turn_timeout_s), Due.TURN
-    waiting = [one.stopped_ns for one in s.utterances if one.stopped_ns is not None and one.fate is not Fate.LATE]
-    if waiting and not s.user_speaking:
-        yield waiting[0] + _ms(ends.transcript_timeout_ms), Due.TRANSCRIPT
-    elif s.interim and not s.turn and not s.awaited and not over_bot:
-        # Of speech that nobody detected. What it seemed to be is not waited for any longer than that.
-        yield s.interim_ns + _ms(ends.transcript_timeout_ms), Due.TRANSCRIPT
-    over_ns = turns.over_ns(s)
-    if over_ns is not None and (s.free or s.response is not None) and not over_bot:
-        yield over_ns, Due.TURN_OVER
-    if s.tentative is not None:
-        yield from _of_the_tentative(s)
-    elif turns.guessable(s) is not None and s.interim:
-        yield s.interim_ns + _ms(s.settings.preemptive.stable_ms), Due.GUESS
+    if start_ns is None and user.speaking and user.utterances:
+        # The speech started over the bot or while nobody listened, and continues.
+        start_ns = user.utterances[-1].onset_ns
+    running = (turn and not turn.forced) or user.speaking
+    if start_ns is not None and rules.turn_timeout_s is not None and not over_bot and running:
+        yield start_ns + _s(rules.turn_timeout_s), Due.TURN
+    elif user.barged_in and not turn and rules.turn_timeout_s is not None:
+        yield data.state_since_ns + _s(rules.turn_timeout_s), Due.TURN
+    waiting = [one.stopped_ns for one in user.utterances if one.stopped_ns is not None and one.fate is not Fate.LATE]
+    if waiting and not user.speaking:
+        yield waiting[0] + _ms(rules.transcript_timeout_ms), Due.TRANSCRIPT
+    elif user.interim and not turn and not user.words_awaited and not over_bot:
+        # An interim transcript without detected speech waits for its final one no longer than other speech.
+        yield user.interim_ns + _ms(rules.transcript_timeout_ms), Due.TRANSCRIPT
+    turn_end_ns = turns.end_ns(data)
+    if turn_end_ns is not None and (bot.free or bot.response is not None) and not over_bot:
+        yield turn_end_ns, Due.TURN_OVER
+    if bot.tentative is not None:
+        yield from _tentative_deadlines(data)
+    elif turns.guessable(data) is not None and user.interim:
+        yield user.interim_ns + _ms(data.settings.preemptive.stable_ms), Due.GUESS
 
 
-def _of_the_tentative(s: SessionData) -> Iterator[tuple[int, Due]]:
-    rules, tentative = s.settings.interruption, s.tentative
+def _tentative_deadlines(data: SessionData) -> Iterator[tuple[int, Due]]:
+    rules, user, tentative = data.settings.interruption, data.user, data.bot.tentative
     assert tentative is not None
-    if s.user_speaking:
-        if judge(rules, s.interim, None) is Gate.BACKCHANNEL:
-            # Noise, perhaps, after the "yeah": the bot does not wait for its end.
-            yield max(tentative.since_ns, s.interim_ns) + _ms(rules.false_timeout_ms), Due.DISMISS
+    if user.speaking:
+        if classify(rules, user.interim, None) is SpeechIntent.BACKCHANNEL:
+            # The sound after the "yeah" may be noise: the bot does not wait for its end.
+            yield max(tentative.since_ns, user.interim_ns) + _ms(rules.false_timeout_ms), Due.DISMISS
         else:
             enough_ms = rules.speech_alone_ms if rules.min_words else rules.min_speech_ms
             yield tentative.onset_ns + _ms(enough_ms), Due.CONFIRM
         return
-    stopped = [one.stopped_ns for one in s.utterances if one.stopped_ns is not None]
+    stopped = [one.stopped_ns for one in user.utterances if one.stopped_ns is not None]
     yield max(tentative.since_ns, *stopped, 0) + _ms(rules.false_timeout_ms), Due.DISMISS
 
 
-def next_ns(s: SessionData) -> int | None:
-    """When the first of all is due."""
-    return min((at for at, _ in deadlines(s)), default=None)
+def next_ns(data: SessionData) -> int | None:
+    """Return the first deadline; None if there is none."""
+    return min((at for at, _ in deadlines(data)), default=None)
 
 
-# --- what happens then -----------------------------------------------------------------------------------------------
+# --- deadlines that have passed --------------------------------------------------------------------------------------
 
 
-def run_due(st: Step) -> None:
-    """Do what is due by now, one at a time: each may change what else is."""
+def run_due(transition: Transition) -> None:
+    """Handle the deadlines that have passed, one at a time: each may change the others."""
+    timer = transition.event
     for due in Due:
-        if any(at <= st.now and which is due for at, which in deadlines(st.s)):
-            if due is not Due.TURN_OVER or st.event == "TimeFrame":
-                st.event = f"{due.value} time-out" if due not in (Due.TURN_OVER, Due.GUESS) else due.value
-            _fall_due(st, due)
-            st.move()
+        if any(at <= transition.now and which is due for at, which in deadlines(transition.data)):
+            if due is not Due.TURN_OVER or transition.event == timer:
+                transition.event = due.value if due in (Due.TURN_OVER, Due.GUESS) else f"{due.value} time-out"
+            _handle(transition, due)
+            transition.update_state()
 
 
-def _fall_due(st: Step, due: Due) -> None:
-    s = st.s
+def _handle(transition: Transition, due: Due) -> None:
+    data, state = transition.data, transition.data.lifecycle
     match due:
         case Due.CONNECTION:
-            st.error(f"No client connected within {s.settings.connection_timeout_s:g} s.")
-            first = s.connected_ns is None
-            lifecycle.close(st, "connection" if first else "disconnected", "", failed=first)
+            transition.error(f"No client connected within {data.settings.connection_timeout_s:g} s.")
+            first = state.connected_ns is None
+            lifecycle.close(transition, "connection" if first else "disconnected", "", failed=first)
         case Due.DURATION:
-            lifecycle.close(st, "duration")
+            lifecycle.close(transition, "duration")
         case Due.IDLE:
-            _idle(st)
+            _idle(transition)
         case Due.RESPONSE:
-            _no_response(st)
+            _no_response(transition)
         case Due.TURN:
-            turns.force(st)
+            turns.force_end(transition)
         case Due.TRANSCRIPT:
-            _no_transcript(st)
+            _no_transcript(transition)
         case Due.GUESS:
-            turns.guess(st)
+            turns.guess(transition)
         case Due.CONFIRM:
-            interruptions.confirm(st, InterruptionKind.SPEECH, s.interim)
+            interruptions.confirm(transition, InterruptionKind.SPEECH, data.user.interim)
         case Due.DISMISS:
-            interruptions.dismiss(st)
+            interruptions.dismiss(transition)
         case Due.RECORD:
-            assert s.cut is not None
-            st.error("The output has not said what was heard of a response that was cut; nothing, for the history.")
-            responses.cut_recorded(st, s.cut.response.number, 0.0, "")
+            assert data.bot.cut is not None
+            transition.error(
+                "The output did not report the heard part of a cut response within 1 s. The history contains "
+                "nothing of it."
+            )
+            responses.cut_recorded(transition, data.bot.cut.response.number, 0.0, "")
         case Due.CLOSING:
-            lifecycle.close(st, "closing", now=True)
+            lifecycle.close(transition, "closing", now=True)
         case Due.KEEP_ALIVE:
-            s.kept_alive_ns = st.now
-            st.do(KeepAlive())
+            state.kept_alive_ns = transition.now
+            transition.do(KeepAlive())
         case Due.TURN_OVER:
-            pass  # Seen to at the end of every step.
+            pass  # `step` ends the turn after every event.
 
 
-def _idle(st: Step) -> None:
-    s = st.s
-    if s.idle_step >= len(s.settings.idle_ladder):
-        lifecycle.close(st, "idle")
+def _idle(transition: Transition) -> None:
+    data, state = transition.data, transition.data.lifecycle
+    if state.idle_step >= len(data.settings.idle_ladder):
+        lifecycle.close(transition, "idle")
         return
-    step = s.settings.idle_ladder[s.idle_step]
-    s.idle_step += 1
-    st.quiet()
-    s.queue = (*s.queue, Speech(SpeechKind.PROMPT, step.say))
+    step = data.settings.idle_ladder[state.idle_step]
+    state.idle_step += 1
+    transition.restart_idle_time()
+    data.bot.queue = (*data.bot.queue, Speech(SpeechKind.PROMPT, step.say))
 
 
-def _no_response(st: Step) -> None:
-    """Nothing was heard of an answer for too long: give it up, and say so where that is wanted."""
-    s = st.s
-    response = s.response
+def _no_response(transition: Transition) -> None:
+    """Give up a response that was silent for too long, and apologise."""
+    data = transition.data
+    response = data.bot.response
     assert response is not None
-    st.error(f"Nothing was heard of response {response.number} for {_patience_s(s) or 0:g} s.")
-    responses.give_up(st, "response time-out", failed=True)
-    responses.apologise(st, response)
+    transition.error(f"Nothing was heard of response {response.number} for {_response_limit_s(data) or 0:g} s.")
+    responses.give_up(transition, "response time-out", failed=True)
+    responses.apologise(transition, response)
 
 
-def _no_transcript(st: Step) -> None:
-    """The recogniser says nothing about speech that it heard."""
-    s = st.s
-    timeout_ms = s.settings.endpointing.transcript_timeout_ms
+def _no_transcript(transition: Transition) -> None:
+    """Handle speech whose transcript is overdue."""
+    data, user = transition.data, transition.data.user
+    timeout_ms = data.settings.endpointing.transcript_timeout_ms
     overdue = [
         one
-        for one in s.utterances
-        if one.fate is not Fate.LATE and one.stopped_ns is not None and one.stopped_ns + _ms(timeout_ms) <= st.now
+        for one in user.utterances
+        if one.fate is not Fate.LATE
+        and one.stopped_ns is not None
+        and one.stopped_ns + _ms(timeout_ms) <= transition.now
     ]
     kept = any(one.fate is Fate.KEPT for one in overdue)
     if kept:
-        st.error(f"The STT has said nothing within {timeout_ms:g} ms after the user spoke. Is it alive?")
-    over_bot = s.answer is not None
-    if kept and not over_bot and (s.turn.words or s.settings.answer_unclear):
-        # Should they come nevertheless, they join their turn.
-        turns.force(st)
+        transition.error(f"The STT has said nothing within {timeout_ms:g} ms after the user spoke. Is it alive?")
+    over_bot = data.bot.answer is not None
+    if kept and not over_bot and (user.turn.words or data.settings.answer_unclear):
+        # A transcript that comes later joins this turn.
+        turns.force_end(transition)
         return
-    s.utterances = tuple(one for one in s.utterances if one not in overdue)
-    if s.awaited:
+    user.utterances = tuple(one for one in user.utterances if one not in overdue)
+    if user.words_awaited:
         return
-    if kept and not over_bot and not s.turn:
-        responses.apologise(st)
-    if not over_bot and not s.turn:
-        turns.forget(st)
-    interruptions.dismiss(st)
+    if kept and not over_bot and not user.turn:
+        responses.apologise(transition)
+    if not over_bot and not user.turn:
+        turns.forget(transition)
+    interruptions.dismiss(transition)
 
 
 def _s(seconds: float) -> int:

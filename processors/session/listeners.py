@@ -1,4 +1,4 @@
-"""Those who listen to a session: hooks, streams of events, and what is called at the end."""
+"""Listeners of a session: hooks, event streams, and clean-ups at the end."""
 
 from __future__ import annotations
 
@@ -16,83 +16,84 @@ log = logging.getLogger("voxline")
 
 Hook = Callable[..., object | Awaitable[object]]
 Cleanup = Callable[[], object | Awaitable[object]]
-What = State | tuple[State, State] | type[SessionEvent]
+Trigger = State | tuple[State, State] | type[SessionEvent]
+"""The occasion for a hook: a state that is entered, a transition (before, after), or a class of events."""
 
-HOOK_BOUND = 10_000
-"""How many calls may wait for a hook that takes its time. Then the oldest is not made, and an error is logged."""
+MAX_HOOK_CALLS = 10_000
+"""Limit for waiting hook calls. At the limit the oldest call is dropped, and an error is logged."""
 
 
 class Hooks:
-    """Hooks, and the calls that are to be made."""
+    """Registered hooks, and the queue of their calls."""
 
     def __init__(self) -> None:
-        self._hooks: list[tuple[What, Hook, bool]] = []
+        self._hooks: list[tuple[Trigger, Hook, bool]] = []
         self._watchers: list[Callable[[SessionEvent], object]] = []
-        self._calls: deque[tuple[Hook, SessionEvent]] = deque()  # bound: HOOK_BOUND, then the oldest goes
+        self._calls: deque[tuple[Hook, SessionEvent]] = deque()  # bound: MAX_HOOK_CALLS, then the oldest goes
 
-    def add(self, what: What, hook: Hook, *, once: bool) -> Callable[[], None]:
-        """Register a hook; returns what takes it back. Raises `SessionError` for what nobody can wait for."""
-        if not _can_be_wanted(what):
+    def add(self, trigger: Trigger, hook: Hook, *, once: bool) -> Callable[[], None]:
+        """Register a hook. Returns a function that removes it. Raises `SessionError` for an unknown trigger."""
+        if not _is_trigger(trigger):
             raise SessionError(
-                f"on() takes a State, a pair of them (before, after) or a class of SessionEvent, not {what!r}."
+                f"on() takes a State, a pair of them (before, after) or a class of SessionEvent, not {trigger!r}."
             )
-        entry = (what, hook, once)
+        entry = (trigger, hook, once)
         self._hooks.append(entry)
 
-        def take_back() -> None:
+        def remove() -> None:
             if entry in self._hooks:
                 self._hooks.remove(entry)
 
-        return take_back
+        return remove
 
     def watch(self, watcher: Callable[[SessionEvent], object]) -> Callable[[], None]:
-        """Call ``watcher`` at once for every event: the session's own. Returns what ends that."""
+        """Call ``watcher`` synchronously for every event. Returns a function that removes it."""
         self._watchers.append(watcher)
 
-        def take_back() -> None:
+        def remove() -> None:
             self._watchers.remove(watcher)
 
-        return take_back
+        return remove
 
     def put(self, event: SessionEvent) -> bool:
-        """Something happened. Whether a hook is to be called for it."""
+        """Queue the hook calls for an event. Returns True if there are any."""
         for watcher in [*self._watchers]:
             watcher(event)
         wanted = [entry for entry in self._hooks if _wants(entry[0], event)]
         for entry in wanted:
-            if len(self._calls) >= HOOK_BOUND:
+            if len(self._calls) >= MAX_HOOK_CALLS:
                 self._calls.popleft()
-                log.error("%d calls wait for the hooks of a session; the oldest is not made", HOOK_BOUND)
+                log.error("%d calls wait for the hooks of a session; the oldest is dropped", MAX_HOOK_CALLS)
             self._calls.append((entry[1], event))
             if entry[2]:
                 self._hooks.remove(entry)
         return bool(wanted)
 
     async def run(self) -> None:
-        """Make the calls, one after another."""
+        """Make the queued calls, one after another."""
         while self._calls:
             hook, event = self._calls.popleft()
             await _call(f"A hook for {type(event).__name__}", lambda hook=hook, event=event: hook(event))
 
 
-def _can_be_wanted(what: object) -> bool:
-    match what:
+def _is_trigger(trigger: object) -> bool:
+    match trigger:
         case State() | (State(), State()):
             return True
         case _:
-            return isinstance(what, type) and issubclass(what, SessionEvent)
+            return isinstance(trigger, type) and issubclass(trigger, SessionEvent)
 
 
-def _wants(what: What, event: SessionEvent) -> bool:
-    if isinstance(what, State):
-        return isinstance(event, StateChanged) and event.after is what
-    if isinstance(what, tuple):
-        return isinstance(event, StateChanged) and (event.before, event.after) == what
-    return isinstance(event, what)
+def _wants(trigger: Trigger, event: SessionEvent) -> bool:
+    if isinstance(trigger, State):
+        return isinstance(event, StateChanged) and event.after is trigger
+    if isinstance(trigger, tuple):
+        return isinstance(event, StateChanged) and (event.before, event.after) == trigger
+    return isinstance(event, trigger)
 
 
 class EventStream(AsyncIterator[SessionEvent]):
-    """The events of a session, one after another, until it is over. `close` it where you stop reading before."""
+    """The events of a session, until its end. Call `close` to stop reading earlier."""
 
     def __init__(self, bound: int, streams: list[EventStream]) -> None:
         self._events: deque[SessionEvent] = deque()  # bound: `bound` events, then the oldest goes and is counted
@@ -104,7 +105,7 @@ class EventStream(AsyncIterator[SessionEvent]):
         streams.append(self)
 
     def put(self, event: SessionEvent) -> None:
-        """Something happened."""
+        """Add an event. At the bound the oldest event is dropped."""
         if len(self._events) >= self._bound:
             self._events.popleft()
             self._lost += 1
@@ -114,7 +115,7 @@ class EventStream(AsyncIterator[SessionEvent]):
             self.end()
 
     def end(self) -> None:
-        """Nothing more happens."""
+        """End the stream after the events that it holds."""
         self._ended = True
         if self in self._streams:
             self._streams.remove(self)
@@ -143,17 +144,17 @@ class EventStream(AsyncIterator[SessionEvent]):
 
 
 async def run_cleanups(cleanups: Sequence[Cleanup]) -> None:
-    """Call all, the last first. One that raises is logged, and the others are called."""
+    """Call every clean-up, the last registered first. An exception is logged, and the rest are called."""
     for cleanup in reversed(cleanups):
         await _call("A clean-up of a session", cleanup)
 
 
-async def _call(what: str, function: Cleanup) -> None:
+async def _call(name: str, function: Cleanup) -> None:
     try:
         result = function()
         if inspect.isawaitable(result):
             await result
     except Exception as error:
-        # What was said may stand in the message: that is for `debug` only.
-        log.error("%s raised %s", what, type(error).__name__)
-        log.debug("%s raised", what, exc_info=error)
+        # The exception's message may contain the user's words: only the debug level shows it.
+        log.error("%s raised %s", name, type(error).__name__)
+        log.debug("%s raised", name, exc_info=error)

@@ -1,4 +1,4 @@
-"""The bot's side: responses begin, are heard, and end. What was heard is what the playout ledger says."""
+"""Rules for the bot's responses: open them, follow their playback, cut them. Heard text is what the ledger reports."""
 
 from __future__ import annotations
 
@@ -19,90 +19,91 @@ from .data import (
     TurnKind,
 )
 from .events import BotSaid, Interrupted
-from .transition import Ask, Cancel, Pause, Say, Step
+from .transition import Ask, Cancel, Pause, Say, Transition
 
 
-def ask(st: Step, *, handles: tuple[int, ...] = (), guess: str | None = None, asked_ns: int | None = None) -> None:
-    """Ask the model for its answer to the history; or, for a guess, to what the user will have said."""
-    s = st.s
-    messages = s.messages if guess is None else (*s.messages, Message("user", guess))
-    s.response = Response(
-        0, st.now, handles=handles, asked_ns=asked_ns, guess=guess,
-        interruptible=s.settings.interruption.allow,
+def ask(
+    transition: Transition, *, handles: tuple[int, ...] = (), guess: str | None = None, asked_ns: int | None = None
+) -> None:
+    """Ask the model to answer the history. ``guess``: words to add to it, which the user will probably have said."""
+    data, bot = transition.data, transition.data.bot
+    messages = data.messages if guess is None else (*data.messages, Message("user", guess))
+    number = transition.open_response()
+    bot.response = Response(
+        number, transition.now, handles=handles, asked_ns=asked_ns, guess=guess,
+        interruptible=data.settings.interruption.allow,
     )  # fmt: skip
-    if guess is not None and not s.playout_paused:
-        # Before anything of it can come there.
-        s.playout_paused = True
-        st.do(Pause(True))
-    st.do(Ask(messages, speculative=guess is not None))
+    turns = data.history.turns
+    if guess is None and turns and not turns[-1].response:
+        data.history.turns = (*turns[:-1], replace(turns[-1], response=number))
+    if guess is not None and not bot.playout_paused:
+        # Pause the output before its first audio can arrive there.
+        bot.playout_paused = True
+        transition.do(Pause(True))
+    transition.do(Ask(number, messages, speculative=guess is not None))
 
 
-def say(st: Step, speech: Speech) -> None:
-    """Say something that no model made."""
-    interruptible = speech.interruptible and st.s.settings.interruption.allow and st.s.ending is None
-    st.s.response = Response(0, st.now, speech, (speech.handle,), interruptible)
-    recorded = st.s.settings.apology_file if speech.kind is SpeechKind.APOLOGY else None
-    st.do(Say(speech.text, recorded))
+def say(transition: Transition, speech: Speech) -> None:
+    """Say a text that no model made."""
+    data = transition.data
+    interruptible = speech.interruptible and data.settings.interruption.allow and data.lifecycle.ending is None
+    number = transition.open_response()
+    data.bot.response = Response(number, transition.now, speech, (speech.handle,), interruptible)
+    recorded = data.settings.apology_file if speech.kind is SpeechKind.APOLOGY else None
+    transition.do(Say(number, speech.text, recorded))
 
 
-def opened(st: Step, number: int) -> None:
-    """The response has its number."""
-    s = st.s
-    assert s.response is not None
-    s.response = replace(s.response, number=number)
-    last = s.turns[-1] if s.turns else None
-    if s.response.speech is None and s.response.guess is None and last is not None and not last.response:
-        s.turns = (*s.turns[:-1], replace(last, response=number))
+# --- reports of the playout ledger -----------------------------------------------------------------------------------
 
 
-# --- what the ledger tells -------------------------------------------------------------------------------------------
-
-
-def started(st: Step, number: int) -> None:
-    """The first sample of a response is being played, or it is heard again."""
-    response = st.s.response
+def started(transition: Transition, number: int) -> None:
+    """Record that a response is audible: its first sample, or the next one after a silence."""
+    response = transition.data.bot.response
     if response is not None and response.number == number:
-        begun_ns = response.begun_ns if response.begun_ns is not None else st.now
-        st.s.response = replace(response, playing=True, begun_ns=begun_ns)
-        st.active()
+        first_ns = response.first_sample_ns if response.first_sample_ns is not None else transition.now
+        transition.data.bot.response = replace(response, playing=True, first_sample_ns=first_ns)
+        transition.note_activity()
 
 
-def stopped(st: Step, number: int) -> None:
-    """Nothing of a response is being played; it is not over, or there would be a record of it."""
-    response = st.s.response
+def stopped(transition: Transition, number: int) -> None:
+    """Record that a response is silent. It has not ended: its end is reported as played or cut."""
+    response = transition.data.bot.response
     if response is not None and response.number == number:
-        st.s.response = replace(response, playing=False, since_ns=st.now)
+        transition.data.bot.response = replace(response, playing=False, since_ns=transition.now)
 
 
-def played(st: Step, number: int, heard_ms: float, heard_text: str) -> None:
-    """A response was played to its end."""
-    s = st.s
-    if s.cut is not None and s.cut.response.number == number:
-        # It was over before the interruption reached it: what was decided stands, and all of it was heard.
-        cut_recorded(st, number, heard_ms, heard_text)
+def played(transition: Transition, number: int, heard_ms: float, heard_text: str) -> None:
+    """Record that a response was played to its end."""
+    bot = transition.data.bot
+    if bot.cut is not None and bot.cut.response.number == number:
+        # The response ended before the cut reached the output: the cut stands, and all of the text was heard.
+        cut_recorded(transition, number, heard_ms, heard_text)
         return
-    response = s.response
+    response = bot.response
     if response is None or response.number != number:
         return
-    _written(st, response, st.now, heard_ms, heard_text, interrupted=False)
+    _record_bot_turn(transition, response, transition.now, heard_ms, heard_text, interrupted=False)
     failed = response.failed or not heard_ms
-    st.resolve(response.handles, SpeechOutcome.FAILED if failed else SpeechOutcome.PLAYED, heard_text)
-    s.response, s.bot_spoke, s.tentative = None, True, None
-    st.quiet()
+    transition.resolve(response.handles, SpeechOutcome.FAILED if failed else SpeechOutcome.PLAYED, heard_text)
+    bot.response, bot.has_spoken, bot.tentative = None, True, None
+    transition.restart_idle_time()
     if heard_ms:
-        st.active()
+        transition.note_activity()
     if response.failed:
-        apologise(st, response)
+        apologise(transition, response)
 
 
-def _written(st: Step, response: Response, end_ns: int, heard_ms: float, heard_text: str, *, interrupted: bool) -> None:
-    """Write the bot's turn down, if anything was heard of it."""
+def _record_bot_turn(
+    transition: Transition, response: Response, end_ns: int, heard_ms: float, heard_text: str, *, interrupted: bool
+) -> None:
+    """Record the bot's turn, if any part of it was heard."""
     if not heard_ms and not heard_text:
         return
-    s, counts = st.s, st.s.counts
-    begun_ns = response.begun_ns if response.begun_ns is not None else st.now
-    latency = None if response.asked_ns is None else max(0.0, (begun_ns - response.asked_ns) / NS_PER_MS)
-    s.counts = replace(
+    history = transition.data.history
+    counts = history.counts
+    start_ns = response.first_sample_ns if response.first_sample_ns is not None else transition.now
+    latency = None if response.asked_ns is None else max(0.0, (start_ns - response.asked_ns) / NS_PER_MS)
+    history.counts = replace(
         counts,
         bot_audio_ms=counts.bot_audio_ms + heard_ms,
         bot_chars=counts.bot_chars + len(heard_text),
@@ -110,99 +111,115 @@ def _written(st: Step, response: Response, end_ns: int, heard_ms: float, heard_t
         latencies=counts.latencies + (latency is not None),
         answers_cut=counts.answers_cut + interrupted,
     )
-    end_ns = max(begun_ns, end_ns)
-    turn = Turn(0, TurnKind.ASSISTANT, begun_ns, end_ns, heard_text, heard_ms, interrupted, response.number, latency)
-    st.tell(BotSaid(st.now, st.write(turn)))
+    end_ns = max(start_ns, end_ns)
+    turn = Turn(0, TurnKind.ASSISTANT, start_ns, end_ns, heard_text, heard_ms, interrupted, response.number, latency)
+    transition.tell(BotSaid(transition.now, transition.record_turn(turn)))
 
 
 # --- cutting ---------------------------------------------------------------------------------------------------------
 
 
 def cut(
-    st: Step, kind: InterruptionKind, reason: str, user_text: str = "", *, done: bool = False, alone: bool = False
+    transition: Transition,
+    kind: InterruptionKind,
+    reason: str,
+    user_text: str = "",
+    *,
+    already_cancelled: bool = False,
+    keep_queue: bool = False,
 ) -> None:
-    """Interrupt the response under way, and what waits to be said after it. ``done``: somebody else cut it already.
-    ``alone``: what waits is said.
+    """Interrupt the current response, and drop the queue unless ``keep_queue``.
 
-    Where nothing of it was heard, that is the record; where something was, the ledger's answer is waited for.
+    ``already_cancelled``: another processor cancelled the response. If nothing of the response was heard, the
+    interruption is recorded at once; otherwise the ledger's report is awaited.
     """
-    if not alone:
-        st.drop_queue()
-    _cut(st, kind, reason, user_text, SpeechOutcome.INTERRUPTED, done=done)
+    if not keep_queue:
+        transition.drop_queue()
+    _cut(transition, kind, reason, user_text, SpeechOutcome.INTERRUPTED, already_cancelled=already_cancelled)
 
 
-def give_up(st: Step, reason: str, *, failed: bool = False) -> None:
-    """Cut the response under way, which is no interruption: nobody can hear it, or it is broken."""
-    response = st.s.response
+def give_up(transition: Transition, reason: str, *, failed: bool = False) -> None:
+    """Cut the current response without an interruption: nobody can hear it, or it failed."""
+    response = transition.data.bot.response
     if response is None:
         return
     if failed:
         outcome = SpeechOutcome.FAILED
     else:
-        outcome = SpeechOutcome.DROPPED if response.begun_ns is None else SpeechOutcome.INTERRUPTED
-    _cut(st, None, reason, "", outcome)
+        outcome = SpeechOutcome.DROPPED if response.first_sample_ns is None else SpeechOutcome.INTERRUPTED
+    _cut(transition, None, reason, "", outcome)
 
 
 def _cut(
-    st: Step, kind: InterruptionKind | None, reason: str, text: str, outcome: SpeechOutcome, *, done: bool = False
+    transition: Transition,
+    kind: InterruptionKind | None,
+    reason: str,
+    text: str,
+    outcome: SpeechOutcome,
+    *,
+    already_cancelled: bool = False,
 ) -> None:
-    s = st.s
-    response = s.response
+    bot = transition.data.bot
+    response = bot.response
     assert response is not None
-    silent_ns = st.now if s.tentative is None else s.tentative.since_ns
-    # A tool that was called for it may never return.
-    s.response, s.tentative, s.tools = None, None, ()
-    if not done:
-        st.do(Cancel(response.number, reason))
-    s.cut = Cut(response, kind, st.now, silent_ns, text, outcome)
-    if response.begun_ns is None:
-        cut_recorded(st, response.number, 0.0, "")
+    silent_ns = transition.now if bot.tentative is None else bot.tentative.since_ns
+    # The tools of a cut response may never return.
+    bot.response, bot.tentative, bot.tools = None, None, ()
+    if not already_cancelled:
+        transition.do(Cancel(response.number, reason))
+    bot.cut = Cut(response, kind, transition.now, silent_ns, text, outcome)
+    if response.first_sample_ns is None:
+        cut_recorded(transition, response.number, 0.0, "")
 
 
-def cut_recorded(st: Step, number: int, heard_ms: float, heard_text: str) -> None:
-    """The ledger says what was heard of a response that was cut."""
-    s, made = st.s, st.s.cut
-    if made is None or made.response.number != number:
+def cut_recorded(transition: Transition, number: int, heard_ms: float, heard_text: str) -> None:
+    """Record the heard part of a cut response, as the ledger reports it."""
+    bot, history = transition.data.bot, transition.data.history
+    decided = bot.cut
+    if decided is None or decided.response.number != number:
         return
-    s.cut = None
-    response = made.response
-    _written(st, response, made.silent_ns, heard_ms, heard_text, interrupted=True)
-    st.quiet()
-    s.bot_spoke = True
-    st.resolve(response.handles, made.outcome, heard_text)
-    if made.kind is None:
+    bot.cut = None
+    response = decided.response
+    _record_bot_turn(transition, response, decided.silent_ns, heard_ms, heard_text, interrupted=True)
+    transition.restart_idle_time()
+    bot.has_spoken = True
+    transition.resolve(response.handles, decided.outcome, heard_text)
+    if decided.kind is None:
         return
-    record = Interruption(made.kind, made.silent_ns, response.number, heard_ms, len(heard_text), made.user_text)
-    s.interruptions = (*s.interruptions, record)[-KEPT_TRANSITIONS:]
-    s.counts = replace(
-        s.counts.plus_interruption(made.kind), heard_ms_at_cut=s.counts.heard_ms_at_cut + heard_ms
-    )  # fmt: skip
-    st.tell(Interrupted(st.now, record))
+    record = Interruption(
+        decided.kind, decided.silent_ns, response.number, heard_ms, len(heard_text), decided.user_text
+    )
+    history.interruptions = (*history.interruptions, record)[-KEPT_TRANSITIONS:]
+    counts = history.counts.plus_interruption(decided.kind)
+    history.counts = replace(counts, heard_ms_at_cut=counts.heard_ms_at_cut + heard_ms)
+    transition.tell(Interrupted(transition.now, record))
 
 
-def cut_elsewhere(st: Step, through: int, reason: str) -> None:
-    """Somebody else cut the bot: `PipelineWorker.interrupt`, another processor."""
-    response = st.s.response
-    # One that has no number yet is opened after that cut.
-    if response is not None and 0 < response.number <= through:
-        if response.guess is not None:
-            st.s.response = None
+def cut_elsewhere(transition: Transition, through: int, reason: str) -> None:
+    """Record that `PipelineWorker.interrupt` or another processor cut all responses up to ``through``."""
+    bot = transition.data.bot
+    if bot.response is not None and bot.response.number <= through:
+        if bot.response.guess is not None:
+            bot.response = None
             return
-        cut(st, InterruptionKind.MANUAL, reason, done=True)
+        cut(transition, InterruptionKind.MANUAL, reason, already_cancelled=True)
 
 
-def failed(st: Step, number: int) -> None:
-    """An error was told of a response."""
-    response = st.s.response
+def failed(transition: Transition, number: int) -> None:
+    """Mark the current response as failed, if the error names it."""
+    response = transition.data.bot.response
     if response is not None and response.number == number:
-        st.s.response = replace(response, failed=True, since_ns=st.now)
+        transition.data.bot.response = replace(response, failed=True, since_ns=transition.now)
 
 
-def apologise(st: Step, response: Response | None = None) -> None:
-    """Something was lost: an answer, or what the user said. Say so next, if that is wanted; never twice for one."""
-    s = st.s
-    wanted = s.settings.apology or s.settings.apology_file is not None
+def apologise(transition: Transition, response: Response | None = None) -> None:
+    """Queue the apology for a lost answer or lost words, if the settings have one and none is queued.
+
+    A failed apology is not apologised for.
+    """
+    data, bot = transition.data, transition.data.bot
+    wanted = data.settings.apology or data.settings.apology_file is not None
     again = response is not None and response.speech is not None and response.speech.kind is SpeechKind.APOLOGY
-    waits = any(speech.kind is SpeechKind.APOLOGY for speech in s.queue)
-    if wanted and s.ending is None and not again and not waits:
-        s.queue = (Speech(SpeechKind.APOLOGY, s.settings.apology), *s.queue)
+    queued = any(speech.kind is SpeechKind.APOLOGY for speech in bot.queue)
+    if wanted and data.lifecycle.ending is None and not again and not queued:
+        bot.queue = (Speech(SpeechKind.APOLOGY, data.settings.apology), *bot.queue)

@@ -1,4 +1,4 @@
-"""The link between the session that code outside of the pipeline holds, and the controller inside."""
+"""The port between `Session`, which code outside of the pipeline holds, and the controller inside."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable
 from ...pipeline.clock import NS_PER_S, Clock, TimerHandle, Wait
 from ...pipeline.errors import SessionError
 from ...pipeline.frames import Frame
-from .commands import InterruptOrderFrame
+from .commands import InterruptCommandFrame
 from .data import SessionData, SpeechOutcome
 from .events import SessionEvent
 from .listeners import Cleanup, EventStream, Hooks, run_cleanups
 from .speech_handle import SpeechHandle
 from .states import OVER
 
-EARLY = 1_000
-"""How many orders may wait for the pipeline to run."""
+MAX_EARLY_COMMANDS = 1_000
+"""Limit for commands that wait until the pipeline runs."""
 
 
-class Link:
-    """What a session knows, who listens to it, who waits for it, and the way into the pipeline's inbox."""
+class SessionPort:
+    """The session's data, its listeners, its waiting handles, and the way into the pipeline's inbox."""
 
     def __init__(self, data: SessionData) -> None:
         self.data = data
         self.clock: Clock | None = None
-        """The worker's; None before the pipeline runs."""
+        """The worker's clock; None before the pipeline runs."""
         self.hooks = Hooks()
         self.streams: list[EventStream] = []
         self.cleanups: list[Cleanup] = []
@@ -37,35 +37,40 @@ class Link:
 
     @property
     def over(self) -> bool:
-        """Whether the session is over."""
+        """True after the end of the session."""
         return self.data.state in OVER
 
-    def order(self, order: Frame) -> None:
-        """Put an order into the inbox; before the pipeline runs, it waits. Raises `SessionError` for too many."""
+    def send(self, command: Frame) -> None:
+        """Put a command into the inbox. It waits until the pipeline runs; too many of them raise `SessionError`."""
         if self._post is not None:
-            self._post(order)
+            self._post(command)
         elif not self.over:
-            if len(self._early) >= EARLY:
-                raise SessionError(f"{EARLY} orders wait for the session's pipeline to run, the bound. Run it first.")
-            self._early.append(order)
+            if len(self._early) >= MAX_EARLY_COMMANDS:
+                raise SessionError(
+                    f"{MAX_EARLY_COMMANDS} commands wait for the session's pipeline to run, the limit. Run it first."
+                )
+            self._early.append(command)
 
     def handle(self) -> tuple[int, SpeechHandle]:
-        """A new handle, and its number."""
+        """Make a handle. Returns its number and the handle."""
         self._numbers += 1
         number = self._numbers
-        handle = SpeechHandle(number, lambda number: self.order(InterruptOrderFrame(handle=number)))
+        handle = SpeechHandle(number, lambda number: self.send(InterruptCommandFrame(handle=number)))
         if self.over:
             handle.resolve(SpeechOutcome.DROPPED, "")
         else:
             self._handles[number] = handle
         return number, handle
 
-    async def until(self, there: Callable[[], bool], what: str, timeout_s: float | None) -> None:
-        """Wait for something. Raises `TimeoutError`, and `SessionError` where it will not happen."""
+    async def until(self, reached: Callable[[], bool], aim: str, timeout_s: float | None) -> None:
+        """Wait for a condition. ``aim`` completes the message "Waited 2 s for the session ...".
+
+        Raises `TimeoutError`, and `SessionError` if the session ends first.
+        """
         late: list[bool] = []
         timers: list[TimerHandle] = []
 
-        def begin(clock: Clock) -> None:
+        def set_timer(clock: Clock) -> None:
             timers.append(clock.call_at(clock.now_ns() + round((timeout_s or 0) * NS_PER_S), expire))
 
         def expire() -> None:
@@ -74,16 +79,16 @@ class Link:
 
         if timeout_s is not None:
             if self.clock is not None:
-                begin(self.clock)
+                set_timer(self.clock)
             else:
-                self._early_timers.append(begin)
+                self._early_timers.append(set_timer)
         try:
-            while not there():
+            while not reached():
                 state = self.data.state.name
                 if self.over:
-                    raise SessionError(f"The session is {state}; waited {what}, which will not happen.")
+                    raise SessionError(f"The session is {state}; waited {aim}, which will not happen.")
                 if late:
-                    raise TimeoutError(f"Waited {timeout_s:g} s for the session {what}; it is {state}.")
+                    raise TimeoutError(f"Waited {timeout_s:g} s for the session {aim}; it is {state}.")
                 waiting = Wait()
                 self._waiting.append(waiting)
                 try:
@@ -92,49 +97,47 @@ class Link:
                     if waiting in self._waiting:
                         self._waiting.remove(waiting)
         finally:
-            if begin in self._early_timers:
-                self._early_timers.remove(begin)
+            if set_timer in self._early_timers:
+                self._early_timers.remove(set_timer)
             for timer in timers:
                 timer.cancel()
 
     # --- for the controller -------------------------------------------------------------------------------------------
 
-    def running(self, clock: Clock, post: Callable[[Frame], None]) -> None:
-        """The pipeline is about to run."""
+    def open(self, clock: Clock, post: Callable[[Frame], None]) -> None:
+        """Connect the port to a pipeline that is about to run."""
         self.clock, self._post = clock, post
 
     def flush(self) -> None:
-        """Post what was asked before, behind the start of the session."""
+        """Send the early commands, behind the start of the session."""
         assert self.clock is not None
         early, self._early = self._early, []
         timers, self._early_timers = self._early_timers, []
-        for begin in timers:
-            begin(self.clock)
-        for order in early:
-            self.order(order)
+        for set_timer in timers:
+            set_timer(self.clock)
+        for command in early:
+            self.send(command)
 
-    def tell(self, event: SessionEvent) -> bool:
-        """Something happened. Whether there is a hook that wants to know."""
+    def publish(self, event: SessionEvent) -> bool:
+        """Pass an event to streams and hooks. Returns True if a hook wants it."""
         for stream in [*self.streams]:
             stream.put(event)
         return self.hooks.put(event)
 
     def changed(self) -> None:
-        """Something may be as somebody waits for it to be."""
+        """Wake every `until`: the data may have changed."""
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.wake()
 
     def resolve(self, number: int, outcome: SpeechOutcome, heard: str) -> None:
-        """It is known what became of a speech."""
+        """Set the outcome of a handle."""
         handle = self._handles.pop(number, None)
         if handle is not None:
             handle.resolve(outcome, heard)
 
-    async def ended(self) -> None:
-        """The pipeline has ended: whoever waits is told, hooks run for what they have not heard of, and then the
-        clean-up.
-        """
+    async def close(self) -> None:
+        """Disconnect from the ended pipeline: resolve handles, end streams, run remaining hooks, then clean-ups."""
         self._post = None
         self._early.clear()
         for number in [*self._handles]:

@@ -1,4 +1,4 @@
-"""What a session is asked to do, as one model. Durations carry their unit; None switches a limit off.
+"""The settings of a session, as one model. Durations carry their unit; None switches a limit off.
 
 ::
 
@@ -12,7 +12,6 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -20,30 +19,31 @@ from typing import Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...pipeline.errors import MissingExtraError, SettingsError
+from ...pipeline.settings import explain
 from .apology_audio import check_recording
 
 ENVIRONMENT = "VOXLINE_SESSION_"
-"""What the names of variables begin with; two underscores lead into a section: ``..._INTERRUPTION__MIN_WORDS``."""
+"""Prefix of the environment variables. Two underscores lead into a section: ``..._INTERRUPTION__MIN_WORDS``."""
 
 BACKCHANNELS = (
     "yeah", "yes", "yep", "yup", "uh huh", "mm hm", "mhm", "mm", "hm", "hmm", "okay", "ok", "right", "sure", "i see",
     "ah", "oh", "uh", "um", "aha", "got it", "alright", "cool", "huh",
 )  # fmt: skip
-"""Said by who listens, to say that they do. From the classes "b" and "ba" of the Switchboard-DAMSL tags (Jurafsky,
-Shriberg and Biasca, 1997), the frequent ones.
+"""Words by which a listener signals attention. The frequent ones of the classes "b" and "ba" of the Switchboard-DAMSL
+tags (Jurafsky, Shriberg and Biasca, 1997).
 """
 KEYWORDS = ("stop", "wait", "hold on", "hang on", "no", "cancel", "quiet", "enough", "shut up", "be quiet", "pause")
 
 
-class Section(BaseModel):
-    """A frozen model that allows no field it does not know."""
+class SettingsSection(BaseModel):
+    """A frozen model that rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _understand(cls, values: Any) -> Any:
-        """One text is a list of one; "none" is None where that is allowed, for TOML has no other way to say it."""
+        """Accept one text for a list of texts, and "none" for None: TOML cannot express None."""
         if isinstance(values, str) and cls is EndpointingSettings:
             return {"strategy": values}
         if not isinstance(values, dict):
@@ -58,50 +58,50 @@ class Section(BaseModel):
         return given
 
 
-class InterruptionSettings(Section):
-    """When speech over the bot is an interruption.
+class InterruptionSettings(SettingsSection):
+    """Conditions for an interruption by the user's speech.
 
-    The bot is silenced at the start of speech. It is cut once the words say that the user wants the turn, or once the
-    speech lasts too long to be anything else; otherwise it goes on where it was silenced.
+    The start of speech pauses the bot. The bot is cut once the words show that the user wants the turn, or once the
+    speech lasts too long to be anything else; otherwise it continues where it was paused.
     """
 
     allow: bool = True
-    """False: what is said over the bot is ignored. `Session.say` can say otherwise for what it says."""
+    """False: speech over the bot is ignored. `Session.say` can restrict a single speech."""
     min_words: int = Field(default=1, ge=0)
-    """So many words cut the bot. 0: speech of ``min_speech_ms`` does, understood or not."""
+    """Number of words that cut the bot. 0: speech of ``min_speech_ms`` cuts it, with or without words."""
     min_speech_ms: float = Field(default=500, ge=0)
-    """Shorter speech is none, but for a keyword."""
+    """Shorter speech does not interrupt, unless it contains a keyword."""
     speech_alone_ms: float = Field(default=1_500, gt=0)
-    """Speech that lasts so long cuts the bot without a word being understood yet. No cough does."""
+    """Speech of this length cuts the bot without any word. A cough is shorter."""
     grace_ms: float = Field(default=200, ge=0)
-    """Speech that begins so soon after the bot did may be its echo: only its words count, it silences nobody."""
+    """Speech that starts this soon after the bot may be its echo: it does not pause the bot; only its words count."""
     false_timeout_ms: float = Field(default=2_000, gt=0)
-    """When the user is silent and no words have come for so long, the bot goes on."""
+    """The bot continues after this silence of the user without any words."""
     backchannels: tuple[str, ...] = BACKCHANNELS
-    """Words that do not interrupt, if nothing else is said."""
+    """Words that do not interrupt, unless other words are said with them."""
     keywords: tuple[str, ...] = KEYWORDS
-    """Words that always do: an interruption of the kind ``request``."""
+    """Words that always interrupt: an interruption of the kind ``request``."""
 
 
-class EndpointingSettings(Section):
-    """When the user's turn is over."""
+class EndpointingSettings(SettingsSection):
+    """Conditions for the end of the user's turn."""
 
     strategy: Literal["vad", "transcript", "model", "dynamic", "push_to_talk", "text"] = "vad"
     """``vad``: after ``min_delay_ms`` of silence. ``transcript``: with the final transcript. ``model``: the surer a
-    turn model is, the sooner. ``dynamic``: learnt from the caller's pauses. ``push_to_talk``: with the button.
-    ``text``: there is no speech.
+    turn model is, the sooner. ``dynamic``: estimated from the caller's pauses. ``push_to_talk``: on release of the
+    button. ``text``: there is no speech.
     """
     min_delay_ms: float = Field(default=500, ge=0)
-    """From the end of speech, and not from when the detector is sure of it: `SileroVAD`'s ``stop_ms`` is part of it."""
+    """Delay from the end of speech. The detector's own silence (`SileroVAD`'s ``stop_ms``) is a part of it."""
     max_delay_ms: float = Field(default=3_000, gt=0)
     transcript_delay_ms: float = Field(default=0, ge=0)
-    """``transcript``: from the final transcript."""
+    """Delay from the final transcript, for the strategy ``transcript``."""
     transcript_timeout_ms: float = Field(default=3_000, gt=0)
-    """With no transcript for so long after speech, the turn is ended without it, and an error says so."""
+    """Time-out for the transcript after speech. The turn then ends without it, and an error is reported."""
     turn_timeout_s: float | None = Field(default=60, gt=0)
-    """A turn that does not end is ended: music on hold."""
+    """Longest turn. A longer one is ended: music on hold."""
     turn_words: int | None = Field(default=None, gt=0)
-    """The same, in words."""
+    """Longest turn, in words."""
 
     @model_validator(mode="after")
     def _check_delays(self) -> Self:
@@ -113,64 +113,64 @@ class EndpointingSettings(Section):
         return self
 
 
-class PreemptiveSettings(Section):
-    """Begin the answer before the user's turn is over, on a guess of what they will have said."""
+class PreemptiveSettings(SettingsSection):
+    """Start the answer before the end of the user's turn, from a guess of their words."""
 
     enabled: bool = False
     stable_ms: float = Field(default=200, ge=0)
-    """An interim transcript that has not changed for so long is worth a guess."""
+    """An interim transcript that is unchanged for this long starts a guess."""
     max_tries: int = Field(default=3, gt=0)
-    """In one turn; the last of them when the user is silent."""
+    """Guesses in one turn. The last one is reserved for the silence after the speech."""
     max_speech_s: float = Field(default=10, gt=0)
-    """Longer turns are not guessed."""
+    """No guess in turns that last longer."""
     agreement: float = Field(default=0.9, gt=0, le=1)
-    """How alike the guess and what was said must be, as a share of their words, for the answer to be played."""
+    """Smallest agreement between guess and final words, as a share of the words, for which the answer is played."""
 
 
-class IdleStep(Section):
-    """A step of the ladder: after so much silence, the bot says something."""
+class IdleStep(SettingsSection):
+    """A step of the idle ladder: after ``after_s`` of silence, the bot says ``say``."""
 
     after_s: float = Field(gt=0)
     say: str = Field(min_length=1)
 
 
-class SessionSettings(Section):
-    """All settings of a session. Raises `SettingsError`, which names the field and says what is allowed."""
+class SessionSettings(SettingsSection):
+    """All settings of a session. Raises `SettingsError`, which names the field and the allowed values."""
 
     instructions: str = ""
     """The system message that begins every request."""
     greeting: str = ""
-    """What the bot says first."""
+    """The first words of the bot."""
     farewells: tuple[str, ...] = ()
-    """User turns, word for word, that end the session once their answer was played."""
+    """Turns of the user, word for word, after whose answer the session closes."""
     goodbyes: dict[str, str] = Field(default_factory=dict)
-    """What the bot says before it closes, by reason: ``idle``, ``duration``, ``messages``, or your own."""
+    """Last words of the bot, by reason: ``idle``, ``duration``, ``messages``, or a custom reason."""
     answer_unclear: bool = False
-    """Speech without an intelligible word is a turn too, with an empty text."""
+    """True: speech without an intelligible word is a turn with an empty text."""
     history_turns: int = Field(default=200, ge=1)
-    """So many of the newest turns are kept, and told to the model."""
+    """Number of the newest turns that are kept, and sent to the model."""
     mute: tuple[Literal["first_speech", "tools", "speaking"], ...] = ()
-    """When the user is not listened to: until the bot's first speech is over, while a tool runs, while it speaks."""
+    """Times at which the user is muted: until the bot's first speech has ended, while a tool runs, while it speaks."""
 
     idle_timeout_s: float | None = Field(default=300, gt=0)
     """Silence of both sides, from the end of playout, until the session closes (after the ladder)."""
     idle_ladder: tuple[IdleStep, ...] = ()
     max_duration_s: float | None = Field(default=3_600, gt=0)
     max_messages: int | None = Field(default=100, gt=0)
-    """Messages of the user and of the bot together. The exchange that reaches it is completed."""
+    """Limit for the messages of user and bot together. The exchange that reaches it is completed."""
     response_timeout_s: float | None = Field(default=30, gt=0)
-    """An answer of which nothing is heard for so long is given up."""
+    """Time-out for an answer of which nothing is heard."""
     error_timeout_s: float | None = Field(default=3, gt=0)
-    """The same, from an error in it on."""
+    """Time-out for an answer in which an error occurred."""
     apology: str = ""
-    """What the bot says where an answer was lost, in whole or in part, or what the user said: services failed."""
+    """Words of the bot after a service failed and an answer, or the user's words, were lost."""
     apology_file: Path | None = None
-    """The same as a recording, for the case that the voice has failed too; ``apology`` is what is said in it."""
+    """A recording of the apology, for the case that the voice fails too; ``apology`` is its text."""
     wait_for_client: bool = False
-    """True: connected is when `ClientConnectedFrame` says so. False: when the pipeline runs."""
+    """True: the session connects with a `ClientConnectedFrame`. False: it connects when the pipeline runs."""
     connection_timeout_s: float = Field(default=10, gt=0)
     closing_timeout_s: float = Field(default=30, gt=0)
-    """How long the last words may take."""
+    """Time-out for the last words."""
     keep_alive_s: float | None = Field(default=30, gt=0)
 
     interruption: InterruptionSettings = InterruptionSettings()
@@ -179,7 +179,7 @@ class SessionSettings(Section):
 
     @field_validator("apology_file")
     @classmethod
-    def _can_be_said(cls, value: Path | None) -> Path | None:
+    def _check_recording(cls, value: Path | None) -> Path | None:
         if value is not None:
             check_recording(value)
         return value
@@ -188,10 +188,10 @@ class SessionSettings(Section):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise SettingsError(_explain(error)) from None
+            raise SettingsError(f"{type(self).__name__}: {explain(error, type(self))}.") from None
 
     def changed(self, **values: Any) -> Self:
-        """The same with other values; a section may be given in part, as a dict.
+        """Return a copy with other values; a section may be given in part, as a dict.
 
         Raises `SettingsError`.
         """
@@ -199,15 +199,15 @@ class SessionSettings(Section):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, environment: Mapping[str, str] | None = None) -> Self:
-        """Settings from a TOML or YAML file, if given, and over that from the environment (that of the process).
+        """Read settings from a TOML or YAML file, if given, and then from the environment (by default the process's).
 
         Variables are named ``VOXLINE_SESSION_IDLE_TIMEOUT_S``; in ``VOXLINE_SESSION_INTERRUPTION__MIN_WORDS`` the two
         underscores lead into a section. Lists and tables are written as JSON, and ``null`` is None. Raises
-        `SettingsError`, and `MissingExtraError` where YAML is to be read without its package.
+        `SettingsError`, and `MissingExtraError` for YAML without its package.
         """
         values = {} if path is None else _from_file(Path(path))
-        given = _from_environment(os.environ if environment is None else environment)
-        return cls(**_merged(values, given))
+        overrides = _from_environment(os.environ if environment is None else environment)
+        return cls(**_merged(values, overrides))
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,15 +233,15 @@ def _from_file(path: Path) -> dict[str, Any]:
             case ".yaml" | ".yml":
                 found = _yaml(text)
             case other:
-                raise SettingsError(f"{path}: settings are read from .toml, .yaml or .yml, not {other or 'that'!r}.")
+                raise SettingsError(f"{path}: settings are read from .toml, .yaml or .yml files, not from {other!r}.")
     except ValueError as error:
         if isinstance(error, SettingsError):
             raise
-        raise SettingsError(f"{path} is no {path.suffix[1:].upper()}: {error}") from error
+        raise SettingsError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise SettingsError(f"{path} has to hold names with values, not a {type(found).__name__}.")
+        raise SettingsError(f"{path} must contain names with values, not a {type(found).__name__}.")
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -266,7 +266,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         for section in sections:
             if not isinstance(place.setdefault(section, {}), dict):
                 raise SettingsError(
-                    f"{name} leads into {section}, which {ENVIRONMENT}{section.upper()} says is no section."
+                    f"{name} sets a part of {section}, but {ENVIRONMENT}{section.upper()} sets it to a plain value."
                 )
             place = place[section]
         place[key] = _plain(text)
@@ -274,7 +274,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _plain(text: str) -> Any:
-    """A list, a table or ``null``; the rest stays text, of which pydantic makes numbers."""
+    """Parse a JSON list or table, or ``null``. Other text stays text, which pydantic converts to numbers."""
     stripped = text.strip()
     if stripped == "null":
         return None
@@ -284,39 +284,3 @@ def _plain(text: str) -> Any:
         except ValueError:
             return text
     return text
-
-
-def _explain(error: ValidationError) -> str:
-    """One sentence for each mistake."""
-    return " ".join(_sentence(".".join(map(str, one["loc"])), one) for one in error.errors())
-
-
-def _sentence(field: str, error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        allowed = _allowed(error["loc"])
-        meant = get_close_matches(str(error["loc"][-1]), allowed, n=1)
-        hint = f" Did you mean {meant[0]}?" if meant else ""
-        return f"SessionSettings has no {field}.{hint} What there is: {', '.join(allowed)}."
-    if error["type"] == "value_error":
-        return f"SessionSettings.{field}: {str(error['msg']).removeprefix('Value error, ')}."
-    if error["type"] == "missing":
-        return f"SessionSettings.{field} is missing, and is needed."
-    value = error.get("input")
-    message = str(error["msg"]).removeprefix("Input ").removeprefix("String ").removeprefix("should ")
-    return f"SessionSettings.{field} is {value!r}, and should {message}."
-
-
-def _allowed(where: tuple[int | str, ...]) -> list[str]:
-    model: Any = SessionSettings
-    for name in where[:-1]:
-        if isinstance(name, str):
-            model = SECTIONS.get(name, model)
-    return sorted(model.model_fields)
-
-
-SECTIONS: Mapping[str, type[Section]] = {
-    "interruption": InterruptionSettings,
-    "endpointing": EndpointingSettings,
-    "preemptive": PreemptiveSettings,
-    "idle_ladder": IdleStep,
-}

@@ -1,4 +1,4 @@
-"""The handle of something that the bot is to say: `await` it for what became of it."""
+"""The handle of a speech: await it for the outcome."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .data import SpeechOutcome
 
 
 class SpeechHandle:
-    """What `Session.say` and `Session.send_message` return. ``await handle`` gives its `SpeechOutcome`.
+    """Returned by `Session.say` and `Session.send_message`. ``await handle`` returns the `SpeechOutcome`.
 
-    There is exactly one, and it always comes: at the latest when the session is closed. As many as like may wait.
+    A handle has exactly one outcome, at the latest when the session closes. Any number of tasks may await it.
     """
 
     def __init__(self, number: int, interrupt: Callable[[int], None]) -> None:
@@ -20,25 +20,25 @@ class SpeechHandle:
         self._interrupt = interrupt
         self._waiting: list[Wait] = []
         self.outcome: SpeechOutcome | None = None
-        """None while it is not decided."""
+        """None until it is decided."""
         self.heard_text = ""
-        """What was heard of it, when it is decided."""
+        """The text that was heard, once the outcome is decided."""
 
     @property
     def done(self) -> bool:
-        """Whether it is decided."""
+        """True once the outcome is decided."""
         return self.outcome is not None
 
     def interrupt(self) -> None:
-        """Cut it, or take it back where it has not begun; nothing else is cut.
+        """Cut this speech, or remove it from the queue; other speech is not cut.
 
-        A message that waits for the bot is the user's turn already, and is not taken back.
+        A typed message that waits for the bot already belongs to the user's turn, and is not removed.
         """
         if not self.done:
             self._interrupt(self._number)
 
     def resolve(self, outcome: SpeechOutcome, heard: str) -> None:
-        """It is decided: the session says so, once."""
+        """Set the outcome, and wake every waiting task. Later calls change nothing."""
         if self.outcome is None:
             self.outcome, self.heard_text = outcome, heard
             waiting, self._waiting = self._waiting, []

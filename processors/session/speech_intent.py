@@ -1,4 +1,4 @@
-"""What words over the bot mean: do they want the turn, or only say that somebody listens?"""
+"""Classify words that the user says over the bot: an interruption, a backchannel, or too little to decide."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .settings import InterruptionSettings
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
-class Gate(enum.Enum):
-    """What is said over the bot is one of these."""
+class SpeechIntent(enum.Enum):
+    """The intent of words over the bot."""
 
     REQUEST = "request"
     """A keyword: it always interrupts."""
@@ -26,22 +26,22 @@ class Gate(enum.Enum):
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in small letters, without punctuation: "Mm-hm, I'm there!" has mm, hm, i'm and there."""
+    """Split a text into casefolded words without punctuation: "Mm-hm, I'm there!" becomes mm, hm, i'm, there."""
     return _WORD.findall(text.casefold())
 
 
-def judge(settings: InterruptionSettings, text: str, speech_ms: float | None) -> Gate:
-    """What ``text`` means, said over the bot in speech of that length (None: nobody measured it)."""
+def classify(settings: InterruptionSettings, text: str, speech_ms: float | None) -> SpeechIntent:
+    """Classify ``text``, said over the bot in speech of ``speech_ms`` (None: not measured)."""
     words = words_of(text)
     if not words:
-        return Gate.NOTHING
-    if _holds(words, _phrases(settings.keywords)):
-        return Gate.REQUEST
-    if _made_of(words, _phrases(settings.backchannels)):
-        return Gate.BACKCHANNEL
+        return SpeechIntent.NOTHING
+    if _contains_phrase(words, _phrases(settings.keywords)):
+        return SpeechIntent.REQUEST
+    if _consists_of(words, _phrases(settings.backchannels)):
+        return SpeechIntent.BACKCHANNEL
     if speech_ms is not None and speech_ms < settings.min_speech_ms:
-        return Gate.SHORT
-    return Gate.SPEECH if len(words) >= settings.min_words else Gate.FEW
+        return SpeechIntent.SHORT
+    return SpeechIntent.SPEECH if len(words) >= settings.min_words else SpeechIntent.FEW
 
 
 @lru_cache(maxsize=64)
@@ -49,15 +49,14 @@ def _phrases(texts: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(words_of(text)) for text in texts) - {()}
 
 
-def _holds(words: list[str], phrases: Iterable[tuple[str, ...]]) -> bool:
-    """Whether one of the phrases stands in the words."""
+def _contains_phrase(words: list[str], phrases: Iterable[tuple[str, ...]]) -> bool:
     return any(
         tuple(words[at : at + len(phrase)]) == phrase for phrase in phrases for at in range(len(words))
     )  # fmt: skip
 
 
-def _made_of(words: list[str], phrases: frozenset[tuple[str, ...]]) -> bool:
-    """Whether the words are phrases, one after another, and nothing else."""
+def _consists_of(words: list[str], phrases: frozenset[tuple[str, ...]]) -> bool:
+    """Tell if the words are a sequence of phrases, without a word left over."""
     reached = {0}
     for at in range(len(words)):
         if at in reached:
@@ -66,7 +65,7 @@ def _made_of(words: list[str], phrases: frozenset[tuple[str, ...]]) -> bool:
 
 
 def agreement(one: str, other: str) -> float:
-    """How alike two texts are: 1 less the word error rate of one against the longer, 1.0 for the same words.
+    """Compare two texts: 1 minus the word error rate against the longer text; 1.0 for the same words.
 
     The edit distance over words (Levenshtein, 1966), as word error rates are counted.
     """

@@ -1,7 +1,7 @@
-"""The states of a session, and the one table of what may follow what.
+"""The states of a session, and the table of its state transitions.
 
-EVERYTHING that may follow a state must stand in `ALLOWED`: `step` raises for a transition that is not there, the
-diagram in `docs/design/session.md` is drawn from it, and a test fails when that is stale.
+EVERY state transition must be listed in `ALLOWED`: `step` raises for any other one. The diagram in
+`docs/design/session.md` is drawn from it, and a test fails when that is stale.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from ...pipeline.errors import ProcessorError
 
 
 class State(enum.Enum):
-    """Where a session stands."""
+    """The state of a session."""
 
     IDLE = "idle"
-    """It is made; its pipeline does not run yet."""
+    """The session exists; its pipeline does not run yet."""
     CONNECTING = "connecting"
-    """The pipeline runs, and the user's client is not there (or is away)."""
+    """The pipeline runs; the client has not connected, or has disconnected."""
     LISTENING = "listening"
     """The bot has nothing to say; the user may speak, or does."""
     WAITING_FOR_INPUT = "waiting_for_input"
-    """The same, but nobody listens to the microphone: text, a button or code goes on."""
+    """The same with the microphone off: text, buttons and code work."""
     PROCESSING = "processing"
-    """An answer is being made; nothing of it is heard at the moment."""
+    """An answer is being made; nothing of it is audible at the moment."""
     SPEAKING = "speaking"
     """Samples of the bot are being played."""
     INTERRUPTED = "interrupted"
-    """The bot was silenced because the user seems to speak; it is cut, or goes on."""
+    """The bot was paused because the user seems to speak; the bot will be cut, or continue."""
     PAUSED = "paused"
     """Both sides wait for `Session.resume`."""
     CLOSING = "closing"
-    """What is being said is played to its end, then a goodbye; nothing new begins."""
+    """Current speech is played to its end, then a goodbye; nothing new starts."""
     CLOSED = "closed"
-    """It is over, as it should be."""
+    """The session ended normally."""
     FAILED = "failed"
-    """It is over, as it should not be."""
+    """The session ended because of a failure."""
 
 
 _ENDS = frozenset({State.CLOSING, State.CLOSED, State.FAILED})
@@ -44,7 +44,7 @@ _BREAKS = frozenset({State.CONNECTING, State.PAUSED}) | _ENDS
 
 ALLOWED: Mapping[State, frozenset[State]] = {
     State.IDLE: frozenset({State.CONNECTING, State.CLOSED, State.FAILED}),
-    # INTERRUPTED: the client was away for so short that what was heard of a cut is not told yet.
+    # INTERRUPTED: the client was away so briefly that the ledger has not reported the heard part of a cut.
     State.CONNECTING: frozenset({State.LISTENING, State.WAITING_FOR_INPUT, State.PAUSED, State.INTERRUPTED}) | _ENDS,
     State.LISTENING: frozenset({State.WAITING_FOR_INPUT, State.PROCESSING}) | _BREAKS,
     State.WAITING_FOR_INPUT: frozenset({State.LISTENING, State.PROCESSING}) | _BREAKS,
@@ -61,20 +61,20 @@ ALLOWED: Mapping[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
     State.FAILED: frozenset(),
 }
-"""What may follow each state."""
+"""The states that may follow each state."""
 
 OVER = frozenset({State.CLOSED, State.FAILED})
-"""Nothing follows these."""
+"""Final states."""
 ACTIVE = frozenset(
     {State.LISTENING, State.WAITING_FOR_INPUT, State.PROCESSING, State.SPEAKING, State.INTERRUPTED, State.PAUSED}
 )
-"""A conversation is going on."""
+"""States of a running conversation."""
 OPEN = ACTIVE - {State.PAUSED}
-"""What the user says or types is taken."""
+"""States in which the session takes the user's speech and text."""
 
 
 def check_transition(before: State, after: State) -> None:
-    """Raise `ProcessorError` where `ALLOWED` does not have it."""
+    """Raise `ProcessorError` for a transition that `ALLOWED` does not list."""
     if after not in ALLOWED[before]:
         possible = ", ".join(sorted(state.name for state in ALLOWED[before])) or "nowhere"
         raise ProcessorError(
@@ -83,7 +83,7 @@ def check_transition(before: State, after: State) -> None:
 
 
 def diagram() -> str:
-    """`ALLOWED` as a Mermaid state diagram: what the documentation shows."""
+    """Return `ALLOWED` as a Mermaid state diagram, as the documentation shows it."""
     lines = ["stateDiagram-v2", "    [*] --> IDLE"]
     for state, following in ALLOWED.items():
         lines += [f"    {state.name} --> {after.name}" for after in State if after in following]

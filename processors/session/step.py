@@ -1,363 +1,292 @@
-"""What a session does about what happens: `step`, a pure function.
+"""`step`, the pure function that decides everything a session does.
 
-Events are frames (facts) and the commands of `commands.py`. The rules are in files of their own: `interruptions.py` for
-the user's speech, `turns.py` for the user's turns, `responses.py`, `limits.py` for deadlines, `lifecycle.py` for the
-beginning and the end. Each rule writes facts. `_next` decides once, at the end of every step, what follows from them.
+Events are frames: facts, whose rules are in the table `RULES` below, and commands, which carry their own rule
+(`commands.py`). A rule writes down what its event says; the modules `interruptions`, `turns`, `responses`, `limits` and
+`lifecycle` contain the parts that several rules share. After the rule, `_next` decides what follows from the facts,
+until nothing follows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import singledispatch
+from typing import Any
 
 from ...pipeline import client_frames, frames
 from ...pipeline.errors import ProcessorError
 from ...pipeline.frames import Frame
-from . import commands, interruptions, lifecycle, limits, responses, turns
-from .data import InterruptionKind, SessionData, Speech, SpeechKind, SpeechOutcome, Turn, TurnKind
+from . import commands, interruptions, lifecycle, responses, turns
+from .data import SessionData, Speech, SpeechKind, Turn, TurnKind
 from .events import SessionClosed, ToolCalled, ToolReturned
-from .settings import SessionSettings
 from .speech_intent import words_of
 from .states import OVER
-from .transition import Button, Effect, Step
+from .transition import Effect, Transition
 
-MOST = 100
-"""Decisions in one step: more are a circle, which would be a mistake in this package."""
+MAX_DECISIONS = 100
+"""Limit for the decisions in one step. More are an endless loop, which is a bug of this package."""
 
 
-def step(data: SessionData, event: Frame, now_ns: int) -> tuple[SessionData, tuple[Effect, ...]]:
-    """What ``event`` makes of a session at ``now_ns``, and what is to be done about it. Changes nothing itself.
+def step(data: SessionData, event: Frame, now_ns: int, next_response: int) -> tuple[SessionData, tuple[Effect, ...]]:
+    """Return the session's data after ``event`` at ``now_ns``, and the effects to carry out. Changes no argument.
 
-    Raises `ProcessorError` for an event that sessions know nothing of, and where that would be a transition which
-    `ALLOWED` does not have: a mistake in this package.
+    ``next_response`` is the number of the next response that the kernel opens: a step that asks for a response names it
+    at once, so that carrying out an effect never needs another step.
+
+    Raises `ProcessorError` for an event without a rule, and for a state transition that `ALLOWED` does not list (a bug
+    of this package).
     """
-    st = Step(data, now_ns, type(event).__name__)
+    transition = Transition(data, now_ns, type(event).__name__, next_response)
     if data.state in OVER:
-        _after_the_end(st, event)
-        return st.s, tuple(st.effects)
-    happened(event, st)
-    st.move()
-    for _ in range(MOST):
-        if not _next(st):
+        if isinstance(event, commands.SessionCommandFrame):
+            event.refuse(transition)
+        return transition.data, tuple(transition.effects)
+    rule_of(event)(transition, event)
+    transition.update_state()
+    for _ in range(MAX_DECISIONS):
+        if not _next(transition):
             break
-        st.move()
+        transition.update_state()
     else:
-        raise ProcessorError(f"A session in {st.s.state.name} comes to no end with {event!r}.")
-    st.pace_output()
-    st.move()
-    if st.s.state in OVER:
-        assert st.s.ending is not None
-        st.tell(SessionClosed(now_ns, st.s.ending.reason, st.s.ending.failed))
-    return st.s, tuple(st.effects)
+        raise ProcessorError(f"A session in {transition.data.state.name} finds no end to the step for {event!r}.")
+    transition.pace_output()
+    transition.update_state()
+    ending = transition.data.lifecycle.ending
+    if transition.data.state in OVER:
+        assert ending is not None
+        transition.tell(SessionClosed(now_ns, ending.reason, ending.failed))
+    return transition.data, tuple(transition.effects)
 
 
-def _next(st: Step) -> bool:
-    """Decide what follows from the facts. False where nothing does."""
-    s = st.s
-    if s.closed_ns is not None or not s.connected or s.paused_ns is not None:
-        if s.ending is not None and s.closed_ns is None and s.free:
-            lifecycle.finish(st)
+def _next(transition: Transition) -> bool:
+    """Make the next decision that follows from the facts. Returns False if nothing follows."""
+    data, user, bot, state = transition.data, transition.data.user, transition.data.bot, transition.data.lifecycle
+    if state.closed_ns is not None or not state.connected or state.paused_ns is not None:
+        if state.ending is not None and state.closed_ns is None and bot.free:
+            lifecycle.finish(transition)
             return True
         return False
-    guessing = s.guessed is not None
-    if s.pieces and (s.response is None or guessing):
-        interruptions.take_pieces(st)
+    guessing = bot.guess is not None
+    if user.overlap and (bot.response is None or guessing):
+        interruptions.take_overlap(transition)
         return True
-    if not s.free and not guessing:
+    if not bot.free and not guessing:
         return False
-    over_ns = turns.over_ns(s) if s.ending is None else None
-    if over_ns is not None and over_ns <= st.now:
-        turns.end(st)
+    turn_end_ns = turns.end_ns(data) if state.ending is None else None
+    if turn_end_ns is not None and turn_end_ns <= transition.now:
+        turns.end(transition)
         return True
     if guessing:
         return False
-    if s.ending is None and (s.turn or s.awaited or s.user_speaking):
-        if s.turn.text and s.interim == "" and turns.guessable(s) is not None and not s.user_speaking:
-            # The words are there, and only the silence is not long enough yet.
-            turns.guess(st)
-            return s.response is not None
+    if state.ending is None and (user.turn or user.words_awaited or user.speaking):
+        if user.turn.text and user.interim == "" and turns.guessable(data) is not None and not user.speaking:
+            # All words are there; only the silence is not long enough yet.
+            turns.guess(transition)
+            return bot.response is not None
         return False
-    if s.barged_in and s.ending is None:
+    if user.barged_in and state.ending is None:
         return False
-    if s.queue:
-        speech, *rest = s.queue
-        s.queue = tuple(rest)
-        responses.say(st, speech)
+    return _speak_or_close(transition)
+
+
+def _speak_or_close(transition: Transition) -> bool:
+    """Say the next queued speech; with an empty queue, continue to close or check the message limit."""
+    data, bot, state = transition.data, transition.data.bot, transition.data.lifecycle
+    if bot.queue:
+        speech, *rest = bot.queue
+        bot.queue = tuple(rest)
+        responses.say(transition, speech)
         return True
-    if s.ending is not None:
-        _end(st)
+    if state.ending is not None:
+        words = state.ending.goodbye
+        if words:
+            state.ending = replace(state.ending, goodbye="")
+            responses.say(transition, Speech(SpeechKind.GOODBYE, words, interruptible=False))
+        else:
+            lifecycle.finish(transition)
         return True
-    limit = s.settings.max_messages
-    if limit is not None and s.counts.messages >= limit:
-        lifecycle.close(st, "messages")
+    limit = data.settings.max_messages
+    if limit is not None and data.history.counts.messages >= limit:
+        lifecycle.close(transition, "messages")
         return True
     return False
 
 
-def _end(st: Step) -> None:
-    """Nothing is left to be said but the goodbye."""
-    s = st.s
-    assert s.ending is not None
-    words = s.ending.goodbye
-    if words:
-        s.ending = replace(s.ending, goodbye="")
-        responses.say(st, Speech(SpeechKind.GOODBYE, words, interruptible=False))
-    else:
-        lifecycle.finish(st)
+# --- rules for facts -------------------------------------------------------------------------------------------------
+
+Rule = Callable[[Transition, Any], None]
+"""A rule writes what an event says into the transition's data, and adds effects."""
 
 
-def _after_the_end(st: Step, event: Frame) -> None:
-    """Nothing changes any more; but nobody waits in vain."""
-    match event:
-        case commands.SayFrame() | commands.MessageFrame():
-            st.resolve((event.handle,), SpeechOutcome.DROPPED)
-        case _:
-            pass
+def rule_of(event: Frame) -> Rule:
+    """Return the rule for an event: a command's own, or that of the nearest class in `RULES`."""
+    if isinstance(event, commands.SessionCommandFrame):
+        return apply_command
+    for kind in type(event).__mro__:
+        rule = RULES.get(kind)
+        if rule is not None:
+            return rule
+    raise ProcessorError(
+        f"A session has no rule for {type(event).__name__}. Add one to RULES in step.py, or make the frame a "
+        "SessionCommandFrame."
+    )
 
 
-# --- events ----------------------------------------------------------------------------------------------------------
+def apply_command(transition: Transition, command: commands.SessionCommandFrame) -> None:
+    """Apply a command by its own rule."""
+    command.apply(transition)
 
 
-@singledispatch
-def happened(event: Frame, st: Step) -> None:
-    """Write down what an event says."""
-    raise ProcessorError(f"A session knows nothing of {type(event).__name__}.")
+def user_started_speaking(transition: Transition, event: frames.UserStartedSpeakingFrame) -> None:
+    """Start an utterance; over the bot, start a tentative interruption."""
+    interruptions.speech_started(transition, event.onset_ms)
 
 
-@happened.register
-def _(event: frames.UserStartedSpeakingFrame, st: Step) -> None:
-    interruptions.speech_began(st, event.onset_ms)
+def user_stopped_speaking(transition: Transition, event: frames.UserStoppedSpeakingFrame) -> None:
+    """End the utterance."""
+    interruptions.speech_stopped(transition, event.silence_ms)
 
 
-@happened.register
-def _(event: frames.UserStoppedSpeakingFrame, st: Step) -> None:
-    interruptions.speech_ended(st, event.silence_ms)
+def interim_transcript_came(transition: Transition, event: frames.InterimTranscriptionFrame) -> None:
+    """Take words that may still change."""
+    interruptions.interim(transition, event.text)
 
 
-@happened.register
-def _(event: frames.InterimTranscriptionFrame, st: Step) -> None:
-    interruptions.interim(st, event.text)
-
-
-@happened.register
-def _(event: frames.TranscriptionFrame, st: Step) -> None:
-    counts = interruptions.transcript(st, event.text, event.audio_ms, more=event.more)
+def transcript_came(transition: Transition, event: frames.TranscriptionFrame) -> None:
+    """Take final words, or the report that they are lost."""
+    counts = interruptions.transcript(transition, event.text, event.audio_ms, more=event.more)
     if event.failed:
-        turns.lost(st, counts=counts)
+        turns.lost(transition, counts=counts)
 
 
-@happened.register
-def _(event: frames.TurnProbabilityFrame, st: Step) -> None:
-    if not st.s.user_speaking:
-        # Else it is about a silence that is over.
-        st.s.probability = min(1.0, max(0.0, event.probability))
+def turn_probability_came(transition: Transition, event: frames.TurnProbabilityFrame) -> None:
+    """Take the turn model's probability, unless the user speaks again: then it is about a silence that is over."""
+    if not transition.data.user.speaking:
+        transition.data.user.turn_probability = min(1.0, max(0.0, event.probability))
 
 
-@happened.register
-def _(event: frames.InputTextFrame, st: Step) -> None:
-    _typed(st, event.text, 0, interrupt=event.interrupt)
+def user_typed(transition: Transition, event: frames.InputTextFrame) -> None:
+    """Take text that the client sent."""
+    commands.MessageCommandFrame(event.text, 0, event.interrupt).apply(transition)
 
 
-@happened.register
-def _(event: client_frames.InterruptRequestFrame, st: Step) -> None:
-    st.active()
-    st.s.idle_step = 0
-    interruptions.button(st, event.reason)
+def client_asked_to_interrupt(transition: Transition, event: client_frames.InterruptRequestFrame) -> None:
+    """Cut the bot for the client's button."""
+    transition.note_activity()
+    transition.data.lifecycle.idle_step = 0
+    interruptions.interrupt(transition, event.reason)
 
 
-@happened.register
-def _(event: commands.MessageFrame, st: Step) -> None:
-    _typed(st, event.text, event.handle, interrupt=event.interrupt)
+def input_ended(transition: Transition, event: frames.InputEndedFrame) -> None:
+    """Note that the input has ended: the reason of the session's end is then "hung up"."""
+    transition.data.lifecycle.input_ended = True
 
 
-def _typed(st: Step, text: str, handle: int, *, interrupt: bool) -> None:
-    """The user typed."""
-    s = st.s
-    if s.ending is not None or not text.strip():
-        st.resolve((handle,), SpeechOutcome.DROPPED)
+def client_connected(transition: Transition, event: frames.ClientConnectedFrame) -> None:
+    """Connect."""
+    transition.data.lifecycle.announced = True
+    lifecycle.connect(transition)
+
+
+def client_disconnected(transition: Transition, event: frames.ClientDisconnectedFrame) -> None:
+    """Disconnect."""
+    lifecycle.disconnect(transition, event.reason)
+
+
+def bot_started_speaking(transition: Transition, event: frames.BotStartedSpeakingFrame) -> None:
+    """Mark the response as audible."""
+    responses.started(transition, event.response)
+
+
+def bot_stopped_speaking(transition: Transition, event: frames.BotStoppedSpeakingFrame) -> None:
+    """Mark the response as silent."""
+    responses.stopped(transition, event.response)
+
+
+def response_played(transition: Transition, event: frames.ResponsePlayedFrame) -> None:
+    """Record the response; close the session if it answered a farewell."""
+    data = transition.data
+    response = data.bot.response
+    responses.played(transition, event.response, event.heard_ms, event.heard_text)
+    ended = data.bot.response is None and response is not None and response.number == event.response
+    if not ended or response is None or data.lifecycle.ending is not None:
         return
-    st.active()
-    s.idle_step = 0
-    if interrupt and s.response is not None and s.response.interruptible:
-        interruptions.button(st, "the user typed")
-    turns.add(st, text, typed=True, handle=handle)
+    if response.speech is None and _said_farewell(data):
+        lifecycle.close(transition, "user", "")
 
 
-@happened.register
-def _(event: frames.InputEndedFrame, st: Step) -> None:
-    st.s.input_ended = True
+def _said_farewell(data: SessionData) -> bool:
+    """Tell if the user's newest turn is one of the settings' farewells."""
+    kinds = (TurnKind.USER_AUDIO, TurnKind.USER_TEXT)
+    said = next((one.text for one in reversed(data.history.turns) if one.kind in kinds), "")
+    return any(words_of(said) == words_of(farewell) for farewell in data.settings.farewells)
 
 
-@happened.register
-def _(event: frames.ClientConnectedFrame, st: Step) -> None:
-    st.s.announced = True
-    lifecycle.connect(st)
+def response_cut(transition: Transition, event: frames.ResponseCutFrame) -> None:
+    """Record the heard part of a cut response."""
+    response = transition.data.bot.response
+    if response is not None and response.number == event.response:
+        responses.cut_elsewhere(transition, event.response, event.reason)
+    responses.cut_recorded(transition, event.response, event.heard_ms, event.heard_text)
 
 
-@happened.register
-def _(event: frames.ClientDisconnectedFrame, st: Step) -> None:
-    lifecycle.disconnect(st, event.reason)
+def bot_cancelled(transition: Transition, event: frames.CancelFrame) -> None:
+    """Record that the bot was cut outside of the session."""
+    responses.cut_elsewhere(transition, event.response, event.reason)
 
 
-@happened.register
-def _(event: frames.BotStartedSpeakingFrame, st: Step) -> None:
-    responses.started(st, event.response)
-
-
-@happened.register
-def _(event: frames.BotStoppedSpeakingFrame, st: Step) -> None:
-    responses.stopped(st, event.response)
-
-
-@happened.register
-def _(event: frames.ResponsePlayedFrame, st: Step) -> None:
-    s = st.s
-    response = s.response
-    responses.played(st, event.response, event.heard_ms, event.heard_text)
-    if s.response is not None or response is None or response.number != event.response or s.ending is not None:
-        return
-    if response.speech is None and _said_farewell(s):
-        lifecycle.close(st, "user", "")
-
-
-def _said_farewell(s: SessionData) -> bool:
-    """Whether what the user said last is said by who goes."""
-    said = next((one.text for one in reversed(s.turns) if one.kind in (TurnKind.USER_AUDIO, TurnKind.USER_TEXT)), "")
-    return any(words_of(said) == words_of(farewell) for farewell in s.settings.farewells)
-
-
-@happened.register
-def _(event: frames.ResponseCutFrame, st: Step) -> None:
-    s = st.s
-    if s.response is not None and s.response.number == event.response:
-        responses.cut_elsewhere(st, event.response, event.reason)
-    responses.cut_recorded(st, event.response, event.heard_ms, event.heard_text)
-
-
-@happened.register
-def _(event: frames.CancelFrame, st: Step) -> None:
-    responses.cut_elsewhere(st, event.response, event.reason)
-
-
-@happened.register
-def _(event: commands.FailedFrame, st: Step) -> None:
-    st.error(event.message, event.source)
-    responses.failed(st, event.response)
-
-
-@happened.register
-def _(event: frames.UsageFrame, st: Step) -> None:
-    counts = st.s.counts
-    st.s.counts = replace(
-        counts,
-        input_tokens=counts.input_tokens + event.input_tokens,
-        output_tokens=counts.output_tokens + event.output_tokens,
+def tokens_used(transition: Transition, event: frames.UsageFrame) -> None:
+    """Count tokens."""
+    history = transition.data.history
+    history.counts = replace(
+        history.counts,
+        input_tokens=history.counts.input_tokens + event.input_tokens,
+        output_tokens=history.counts.output_tokens + event.output_tokens,
     )
 
 
-@happened.register
-def _(event: frames.ToolCallFrame, st: Step) -> None:
-    s = st.s
-    number = s.response.number if s.response is not None else 0
-    if s.response is not None:
-        s.response = replace(s.response, tools=s.response.tools + 1, since_ns=st.now)
-    s.tools = (*s.tools, event.call_id)
+def tool_called(transition: Transition, event: frames.ToolCallFrame) -> None:
+    """Record a tool call as a turn."""
+    bot, now = transition.data.bot, transition.now
+    number = bot.response.number if bot.response is not None else 0
+    if bot.response is not None:
+        bot.response = replace(bot.response, tools=bot.response.tools + 1, since_ns=now)
+    bot.tools = (*bot.tools, event.call_id)
     text = f"{event.name} {event.arguments}"
-    turn = Turn(0, TurnKind.TOOL_CALL, st.now, st.now, text, response=number, call_id=event.call_id)
-    st.tell(ToolCalled(st.now, st.write(turn)))
+    turn = Turn(0, TurnKind.TOOL_CALL, now, now, text, response=number, call_id=event.call_id)
+    transition.tell(ToolCalled(now, transition.record_turn(turn)))
 
 
-@happened.register
-def _(event: frames.ToolResultFrame, st: Step) -> None:
-    s = st.s
-    s.tools = tuple(call for call in s.tools if call != event.call_id)
-    called = next(
-        (one for one in reversed(s.turns) if one.kind is TurnKind.TOOL_CALL and one.call_id == event.call_id), None
-    )
-    if s.response is not None:
-        s.response = replace(s.response, since_ns=st.now)
-    start_ns, response = (called.start_ns, called.response) if called is not None else (st.now, 0)
-    turn = Turn(0, TurnKind.TOOL_RESULT, start_ns, st.now, event.text, response=response, call_id=event.call_id)
-    st.tell(ToolReturned(st.now, st.write(turn)))
+def tool_returned(transition: Transition, event: frames.ToolResultFrame) -> None:
+    """Record a tool's result as a turn."""
+    bot, now, kind = transition.data.bot, transition.now, TurnKind.TOOL_CALL
+    bot.tools = tuple(call for call in bot.tools if call != event.call_id)
+    recorded = reversed(transition.data.history.turns)
+    called = next((one for one in recorded if one.kind is kind and one.call_id == event.call_id), None)
+    if bot.response is not None:
+        bot.response = replace(bot.response, since_ns=now)
+    start_ns, response = (called.start_ns, called.response) if called is not None else (now, 0)
+    turn = Turn(0, TurnKind.TOOL_RESULT, start_ns, now, event.text, response=response, call_id=event.call_id)
+    transition.tell(ToolReturned(now, transition.record_turn(turn)))
 
 
-# --- orders ----------------------------------------------------------------------------------------------------------
-
-
-@happened.register
-def _(event: commands.StartFrame, st: Step) -> None:
-    lifecycle.start(st, event.created_ns)
-
-
-@happened.register
-def _(event: commands.TimeFrame, st: Step) -> None:
-    limits.run_due(st)
-
-
-@happened.register
-def _(event: commands.OpenedFrame, st: Step) -> None:
-    responses.opened(st, event.response)
-
-
-@happened.register
-def _(event: commands.SayFrame, st: Step) -> None:
-    s = st.s
-    if s.ending is not None or not event.text.strip():
-        st.resolve((event.handle,), SpeechOutcome.DROPPED)
-        return
-    s.queue = (*s.queue, Speech(SpeechKind.SAY, event.text, event.handle, event.interruptible))
-
-
-@happened.register
-def _(event: commands.InterruptOrderFrame, st: Step) -> None:
-    s = st.s
-    if not event.handle:
-        interruptions.button(st, event.reason)
-    elif s.response is not None and event.handle in s.response.handles:
-        # That, and nothing else: what waits is said.
-        responses.cut(st, InterruptionKind.MANUAL, event.reason, alone=True)
-    else:
-        st.resolve([one.handle for one in s.queue if one.handle == event.handle], SpeechOutcome.DROPPED)
-        s.queue = tuple(one for one in s.queue if one.handle != event.handle)
-
-
-@happened.register
-def _(event: commands.PauseFrame, st: Step) -> None:
-    lifecycle.pause(st)
-
-
-@happened.register
-def _(event: commands.ResumeFrame, st: Step) -> None:
-    lifecycle.resume(st)
-
-
-@happened.register
-def _(event: commands.ListenOrderFrame, st: Step) -> None:
-    lifecycle.listen(st, on=event.on)
-
-
-@happened.register
-def _(event: commands.ButtonFrame, st: Step) -> None:
-    st.do(Button(event.pressed))
-
-
-@happened.register
-def _(event: commands.TouchFrame, st: Step) -> None:
-    st.active()
-    st.quiet()
-    st.s.idle_step = 0
-
-
-@happened.register
-def _(event: commands.SettingsFrame, st: Step) -> None:
-    st.s.settings = SessionSettings.model_validate_json(event.settings)
-
-
-@happened.register
-def _(event: commands.CloseFrame, st: Step) -> None:
-    lifecycle.close(st, event.reason, event.goodbye, now=event.now, failed=event.failed)
-
-
-@happened.register
-def _(event: commands.StopFrame, st: Step) -> None:
-    lifecycle.stop(st, event.reason, failed=event.failed)
+RULES: Mapping[type[Frame], Rule] = {
+    frames.UserStartedSpeakingFrame: user_started_speaking,
+    frames.UserStoppedSpeakingFrame: user_stopped_speaking,
+    frames.InterimTranscriptionFrame: interim_transcript_came,
+    frames.TranscriptionFrame: transcript_came,
+    frames.TurnProbabilityFrame: turn_probability_came,
+    frames.InputTextFrame: user_typed,
+    frames.InputEndedFrame: input_ended,
+    client_frames.InterruptRequestFrame: client_asked_to_interrupt,
+    frames.ClientConnectedFrame: client_connected,
+    frames.ClientDisconnectedFrame: client_disconnected,
+    frames.BotStartedSpeakingFrame: bot_started_speaking,
+    frames.BotStoppedSpeakingFrame: bot_stopped_speaking,
+    frames.ResponsePlayedFrame: response_played,
+    frames.ResponseCutFrame: response_cut,
+    frames.CancelFrame: bot_cancelled,
+    frames.UsageFrame: tokens_used,
+    frames.ToolCallFrame: tool_called,
+    frames.ToolResultFrame: tool_returned,
+}
+"""The rule for each class of facts. Commands carry their own: `SessionCommandFrame.apply`."""

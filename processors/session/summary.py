@@ -1,4 +1,4 @@
-"""What a session comes to, in numbers: for a person, and as JSON."""
+"""Statistics and the summary of a session, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .data import Counts, InterruptionKind, SessionData, TurnKind
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
-    """Counts, rates and means over all turns. A mean of nothing is 0."""
+class SessionStatistics:
+    """Counts, rates and means over all turns. The mean of no values is 0."""
 
     turns: dict[str, int]
     """By `TurnKind`."""
     interruptions: dict[str, int]
     """By `InterruptionKind`."""
     interrupted_turns: int
-    """The bot's turns of which something was heard before they were cut."""
+    """Turns of the bot that were cut after a part of them was heard."""
     interrupt_rate: float
-    """Interruptions for each turn of the bot that was begun: 0 to 1."""
+    """Interruptions per started turn of the bot: 0 to 1."""
     mean_heard_ms_at_interruption: float
     false_interruptions: int
     ignored_utterances: int
@@ -29,30 +29,30 @@ class Statistics:
     mean_user_chars: float
     mean_bot_chars: float
     user_audio_ms: float
-    """Of speech that was transcribed."""
+    """Length of the transcribed speech."""
     bot_audio_ms: float
-    """That was heard."""
+    """Length of the heard speech."""
     input_tokens: int
     output_tokens: int
     errors: int
-    """That the session knows of. Those of STT and VAD travel upstream, and do not pass it."""
+    """Errors that reached the session. Errors of STT and VAD travel upstream, and do not pass it."""
     guesses: int
-    """Answers that were begun before the user's turn was over."""
+    """Answers that were started before the end of the user's turn."""
     guesses_played: int
 
 
-def statistics_of(counts: Counts) -> Statistics:
-    """What the counts make."""
+def statistics_of(counts: Counts) -> SessionStatistics:
+    """Compute the statistics from the counters."""
     cut = counts.interrupted()
     user = counts.of(TurnKind.USER_AUDIO) + counts.of(TurnKind.USER_TEXT)
     bot = counts.of(TurnKind.ASSISTANT)
-    # An answer that was cut before its first sample is no turn, but it was begun.
-    begun = bot + max(0, cut - counts.answers_cut)
-    return Statistics(
+    # An answer that was cut before its first sample is no turn, but it was started.
+    started = bot + max(0, cut - counts.answers_cut)
+    return SessionStatistics(
         turns={kind.value: counts.of(kind) for kind in TurnKind},
         interruptions={kind.value: counts.interrupted(kind) for kind in InterruptionKind},
         interrupted_turns=counts.answers_cut,
-        interrupt_rate=_mean(cut, begun),
+        interrupt_rate=_mean(cut, started),
         mean_heard_ms_at_interruption=_mean(counts.heard_ms_at_cut, cut),
         false_interruptions=counts.false_interruptions,
         ignored_utterances=counts.ignored,
@@ -75,22 +75,22 @@ def _mean(total: float, count: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """All that is counted. Moments are ms since the session was created; None for what did not happen."""
+    """The summary of a session. Times are ms since the session was created; None if the event did not happen."""
 
     state: str
     reason: str
-    """Why it is over, or about to be; empty while it goes on."""
+    """Reason of the end; empty while the session runs."""
     connected_ms: float | None
     ready_ms: float | None
-    """Until the user was first listened to."""
+    """Time from which the user was first heard."""
     last_activity_ms: float
     closed_ms: float | None
     duration_s: float
-    """From the connection to the end, or until now."""
-    statistics: Statistics
+    """From the connection to the end, or until now if the session runs."""
+    statistics: SessionStatistics
 
     def to_json(self) -> str:
-        """As one object."""
+        """Return the summary as a JSON object."""
         return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
@@ -115,20 +115,20 @@ class SessionSummary:
 
 
 def summary_of(data: SessionData, now_ns: int) -> SessionSummary:
-    """What a session comes to, so far."""
+    """Summarise a session so far."""
 
     def since(ns: int | None) -> float | None:
-        return None if ns is None else (ns - data.created_ns) / NS_PER_MS
+        return None if ns is None else (ns - data.lifecycle.created_ns) / NS_PER_MS
 
-    end_ns = now_ns if data.closed_ns is None else data.closed_ns
-    begin_ns = end_ns if data.connected_ns is None else data.connected_ns
+    end_ns = now_ns if data.lifecycle.closed_ns is None else data.lifecycle.closed_ns
+    begin_ns = end_ns if data.lifecycle.connected_ns is None else data.lifecycle.connected_ns
     return SessionSummary(
         state=data.state.value,
-        reason=data.ending.reason if data.ending is not None else "",
-        connected_ms=since(data.connected_ns),
-        ready_ms=since(data.ready_ns),
-        last_activity_ms=since(max(data.active_ns, data.created_ns)) or 0.0,
-        closed_ms=since(data.closed_ns),
+        reason=data.lifecycle.ending.reason if data.lifecycle.ending is not None else "",
+        connected_ms=since(data.lifecycle.connected_ns),
+        ready_ms=since(data.lifecycle.ready_ns),
+        last_activity_ms=since(max(data.lifecycle.active_ns, data.lifecycle.created_ns)) or 0.0,
+        closed_ms=since(data.lifecycle.closed_ns),
         duration_s=(end_ns - begin_ns) / NS_PER_S,
-        statistics=statistics_of(data.counts),
+        statistics=statistics_of(data.history.counts),
     )

@@ -1,4 +1,4 @@
-"""The user's turns: what was said is collected, and asked about when the turn is over."""
+"""Rules for the user's turns: collect their words, detect the end of the turn, ask for the answer, and guess ahead."""
 
 from __future__ import annotations
 
@@ -9,73 +9,75 @@ from .data import Counts, Fate, InterruptionKind, OpenTurn, Response, SessionDat
 from .endpointing import STRATEGIES, Evidence
 from .events import UserSaid
 from .speech_intent import agreement
-from .transition import Cancel, Commit, Step
+from .transition import Cancel, Commit, Transition
 
-FORGET = "not what was said after all"
+GUESS_DROPPED = "not what was said after all"
 
 
-def add(st: Step, text: str, *, typed: bool = False, audio_ms: float = 0.0, handle: int = 0) -> None:
-    """More words of the user's turn."""
-    turn = st.s.turn
-    st.s.turn = replace(
+def add(transition: Transition, text: str, *, typed: bool = False, audio_ms: float = 0.0, handle: int = 0) -> None:
+    """Add words to the user's turn."""
+    user = transition.data.user
+    turn = user.turn
+    user.turn = replace(
         turn,
         words=(*turn.words, text) if text else turn.words,
-        start_ns=st.now if turn.start_ns is None else turn.start_ns,
+        start_ns=transition.now if turn.start_ns is None else turn.start_ns,
         audio_ms=turn.audio_ms + audio_ms,
         typed=turn.typed or typed,
         handles=(*turn.handles, handle) if handle else turn.handles,
     )
-    words = st.s.settings.endpointing.turn_words
-    if words is not None and len(st.s.turn.text.split()) >= words:
-        force(st)
+    limit = transition.data.settings.endpointing.turn_words
+    if limit is not None and len(user.turn.text.split()) >= limit:
+        force_end(transition)
 
 
-def force(st: Step) -> None:
-    """The turn has gone on for too long: it is over, with the words that are there."""
-    s = st.s
-    s.user_speaking = False
-    # What was not taken is over with the turn, too: its words are not waited for in the next.
-    s.utterances = tuple(
+def force_end(transition: Transition) -> None:
+    """End a turn that lasts too long, with the words that are there."""
+    data, user = transition.data, transition.data.user
+    user.speaking = False
+    # Ignored speech ends with the turn as well: the next turn does not wait for its words.
+    user.utterances = tuple(
         one
         if one.fate is Fate.KEPT or one.stopped_ns is not None
-        else replace(one, fate=Fate.DROPPED, stopped_ns=st.now)
-        for one in s.utterances
+        else replace(one, fate=Fate.DROPPED, stopped_ns=transition.now)
+        for one in user.utterances
     )
-    if not s.turn.words and not s.settings.answer_unclear:
-        # Whatever comes of it later begins a turn of its own.
-        s.utterances = tuple(one for one in s.utterances if one.fate is not Fate.KEPT)
-        forget(st)
+    if not user.turn.words and not data.settings.answer_unclear:
+        # Words that come later start a turn of their own.
+        user.utterances = tuple(one for one in user.utterances if one.fate is not Fate.KEPT)
+        forget(transition)
         return
-    s.turn = replace(s.turn, forced=True, unclear=True)
-    s.utterances = tuple(
-        replace(one, fate=Fate.LATE, late_ns=st.now) if one.fate is Fate.KEPT else one for one in s.utterances
+    user.turn = replace(user.turn, forced=True, unclear=True)
+    user.utterances = tuple(
+        replace(one, fate=Fate.LATE, late_ns=transition.now) if one.fate is Fate.KEPT else one
+        for one in user.utterances
     )
 
 
-def forget(st: Step) -> None:
-    """There is no turn after all."""
-    s = st.s
-    drop_guess(st)
-    s.turn, s.interim, s.barged_in = OpenTurn(), "", False
-    st.quiet()
+def forget(transition: Transition) -> None:
+    """Discard the user's turn: it has no words."""
+    user = transition.data.user
+    drop_guess(transition)
+    user.turn, user.interim, user.barged_in = OpenTurn(), "", False
+    transition.restart_idle_time()
 
 
-def lost(st: Step, *, counts: bool) -> None:
-    """No recogniser could be asked what the user said. ``counts``: whether anybody listened to it."""
-    s = st.s
-    st.error("What the user said is lost: no speech recogniser could be asked.", "STT")
-    if not counts or s.turn.text or s.muted or not s.hears:
+def lost(transition: Transition, *, counts: bool) -> None:
+    """Report that every recogniser failed to transcribe an utterance. ``counts``: the session waited for its words."""
+    data, user = transition.data, transition.data.user
+    transition.error("What the user said is lost: every speech recogniser failed.", "STT")
+    if not counts or user.turn.text or data.muted or not data.hears:
         return
-    responses.apologise(st)
-    if s.turn and not s.user_speaking and any(speech.kind is SpeechKind.APOLOGY for speech in s.queue):
-        # It is answered with that, and the model is not asked about nothing.
-        forget(st)
+    responses.apologise(transition)
+    if user.turn and not user.speaking and any(speech.kind is SpeechKind.APOLOGY for speech in data.bot.queue):
+        # The apology answers the empty turn; the model is not asked.
+        forget(transition)
 
 
-def reopen(st: Step, response: Response) -> bool:
-    """The newest turn has not ended after all, if nothing of its answer was heard: it goes on."""
-    s = st.s
-    last = s.turns[-1] if s.turns else None
+def reopen(transition: Transition, response: Response) -> bool:
+    """Continue the newest turn, if it belongs to ``response`` and nothing of that answer was heard."""
+    history, user = transition.data.history, transition.data.user
+    last = history.turns[-1] if history.turns else None
     if (
         last is None
         or last.kind not in (TurnKind.USER_AUDIO, TurnKind.USER_TEXT)
@@ -83,166 +85,171 @@ def reopen(st: Step, response: Response) -> bool:
         or response.speech is not None
     ):
         return False
-    s.turns = s.turns[:-1]
-    s.counts = _uncounted(s, last)
-    turn = s.turn
-    s.turn = replace(
+    history.turns = history.turns[:-1]
+    history.counts = _without(history.counts, last)
+    turn = user.turn
+    user.turn = replace(
         turn,
         words=(last.text, *turn.words) if last.text else turn.words,
         start_ns=last.start_ns,
         audio_ms=last.audio_ms + turn.audio_ms,
-        again=last,
+        reopened=last,
     )
     return True
 
 
-def _uncounted(s: SessionData, turn: Turn) -> Counts:
-    counts = s.counts.plus_turn(turn.kind, -1)
+def _without(counts: Counts, turn: Turn) -> Counts:
+    counts = counts.plus_turn(turn.kind, -1)
     return replace(
         counts, user_audio_ms=counts.user_audio_ms - turn.audio_ms, user_chars=counts.user_chars - len(turn.text)
     )
 
 
-def join(st: Step, text: str) -> None:
-    """Words that come after their turn was ended without them: they belong to it, and not to the next."""
-    s = st.s
-    response = s.answer
-    # Where tools have run for it already, they would run again.
-    if response is not None and response.begun_ns is None and not response.tools and reopen(st, response):
-        responses.cut(st, InterruptionKind.SPEECH, "the turn went on", text)
-        add(st, text)
+def join(transition: Transition, text: str) -> None:
+    """Add late words to the turn that ended without them, and not to the next turn."""
+    history, response = transition.data.history, transition.data.bot.answer
+    # Reopening would run the tools of the answer a second time.
+    reopenable = response is not None and response.first_sample_ns is None and not response.tools
+    if response is not None and reopenable and reopen(transition, response):
+        responses.cut(transition, InterruptionKind.SPEECH, "the turn went on", text)
+        add(transition, text)
         return
-    for n in range(len(s.turns) - 1, -1, -1):
-        turn = s.turns[n]
+    for n in range(len(history.turns) - 1, -1, -1):
+        turn = history.turns[n]
         if turn.kind is TurnKind.USER_AUDIO:
-            # Its answer is being heard, or was: that stays as it is, but the next one knows what was said.
+            # Its answer was heard and stays. The next request contains the words.
             changed = replace(turn, text=f"{turn.text} {text}".strip())
-            s.turns = (*s.turns[:n], changed, *s.turns[n + 1 :])
-            s.counts = replace(s.counts, user_chars=s.counts.user_chars + len(text))
-            st.tell(UserSaid(st.now, changed))
+            history.turns = (*history.turns[:n], changed, *history.turns[n + 1 :])
+            history.counts = replace(history.counts, user_chars=history.counts.user_chars + len(text))
+            transition.tell(UserSaid(transition.now, changed))
             return
-    add(st, text)
+    add(transition, text)
 
 
 # --- the end of a turn -----------------------------------------------------------------------------------------------
 
 
-def over_ns(s: SessionData) -> int | None:
-    """When the turn is over, if nothing more is said; None while that cannot be known."""
-    turn = s.turn
-    if not turn or (turn.unclear and not turn.words and not s.settings.answer_unclear):
+def end_ns(data: SessionData) -> int | None:
+    """Return the time at which the turn ends if the user says no more; None while that is not known."""
+    user, turn = data.user, data.user.turn
+    if not turn or (turn.unclear and not turn.words and not data.settings.answer_unclear):
         return None
     if turn.forced or turn.typed:
         return 0
-    if s.user_speaking or s.awaited:
+    if user.speaking or user.words_awaited:
         return None
-    strategy = s.endpointing or STRATEGIES[s.settings.endpointing.strategy]
-    final_ns = s.final_ns if s.final_ns is not None else 0
-    evidence = Evidence(turn.text, s.speech_end_ns, final_ns, s.probability, s.pauses)
-    return strategy(s.settings.endpointing, evidence)
+    strategy = data.endpointing or STRATEGIES[data.settings.endpointing.strategy]
+    final_ns = user.final_ns if user.final_ns is not None else 0
+    evidence = Evidence(turn.text, user.speech_end_ns, final_ns, user.turn_probability, user.pauses)
+    return strategy(data.settings.endpointing, evidence)
 
 
-def write_down(st: Step) -> int:
-    """The user's turn is over: write it down. Returns when it ended, in ns."""
-    s, turn = st.s, st.s.turn
+def record(transition: Transition) -> int:
+    """Record the user's turn in the history. Returns its end, in ns."""
+    user, history = transition.data.user, transition.data.history
+    turn = user.turn
     kind = TurnKind.USER_TEXT if turn.typed else TurnKind.USER_AUDIO
-    start_ns = st.now if turn.start_ns is None else turn.start_ns
-    said_ns = s.speech_end_ns if s.speech_end_ns is not None else s.final_ns
-    end_ns = said_ns if said_ns is not None and not turn.typed else st.now
-    number = turn.again.id if turn.again is not None else 0
-    s.counts = replace(
-        s.counts,
-        user_audio_ms=s.counts.user_audio_ms + turn.audio_ms,
-        user_chars=s.counts.user_chars + len(turn.text),
+    start_ns = transition.now if turn.start_ns is None else turn.start_ns
+    spoken_ns = user.speech_end_ns if user.speech_end_ns is not None else user.final_ns
+    stop_ns = spoken_ns if spoken_ns is not None and not turn.typed else transition.now
+    number = turn.reopened.id if turn.reopened is not None else 0
+    history.counts = replace(
+        history.counts,
+        user_audio_ms=history.counts.user_audio_ms + turn.audio_ms,
+        user_chars=history.counts.user_chars + len(turn.text),
     )
-    written = Turn(number, kind, start_ns, max(start_ns, end_ns), turn.text, turn.audio_ms)
-    st.tell(UserSaid(st.now, st.write(written)))
-    if s.barged_in and s.interruptions:
-        s.interruptions = (*s.interruptions[:-1], replace(s.interruptions[-1], user_text=turn.text))
-    s.turn, s.interim, s.barged_in = OpenTurn(), "", False
-    s.final_ns = s.probability = None
-    return written.end_ns
+    recorded = Turn(number, kind, start_ns, max(start_ns, stop_ns), turn.text, turn.audio_ms)
+    transition.tell(UserSaid(transition.now, transition.record_turn(recorded)))
+    if user.barged_in and history.interruptions:
+        *before, newest = history.interruptions
+        history.interruptions = (*before, replace(newest, user_text=turn.text))
+    user.turn, user.interim, user.barged_in = OpenTurn(), "", False
+    user.final_ns = user.turn_probability = None
+    return recorded.end_ns
 
 
-def end(st: Step) -> None:
-    """The user's turn is over: write it down, and ask for the answer."""
-    s, turn = st.s, st.s.turn
-    # Who has said something since need not be asked to: it would be said after the answer to that.
-    s.queue = tuple(speech for speech in s.queue if speech.kind is not SpeechKind.APOLOGY)
-    asked_ns = write_down(st)
-    guess = s.response
-    if guess is not None and guess.guess is not None:
-        if not guess.failed and agreement(guess.guess, turn.text) >= s.settings.preemptive.agreement:
-            _commit(st, turn.handles, asked_ns)
+def end(transition: Transition) -> None:
+    """End the user's turn: record it, and ask for the answer or release the guess."""
+    data, bot, turn = transition.data, transition.data.bot, transition.data.user.turn
+    # The user already repeated their words, so drop the apology for the lost ones.
+    bot.queue = tuple(speech for speech in bot.queue if speech.kind is not SpeechKind.APOLOGY)
+    asked_ns = record(transition)
+    guessed = bot.response
+    if guessed is not None and guessed.guess is not None:
+        if not guessed.failed and agreement(guessed.guess, turn.text) >= data.settings.preemptive.agreement:
+            _commit(transition, turn.handles, asked_ns)
             return
-        drop_guess(st)
-    responses.ask(st, handles=turn.handles, asked_ns=asked_ns)
+        drop_guess(transition)
+    responses.ask(transition, handles=turn.handles, asked_ns=asked_ns)
 
 
 # --- guesses ---------------------------------------------------------------------------------------------------------
 
 
-def guessable(s: SessionData) -> str | None:
-    """What the user will have said, where that is worth a guess."""
-    rules, turn = s.settings.preemptive, s.turn
-    text = " ".join(filter(None, [turn.text, s.interim]))
+def guessable(data: SessionData) -> str | None:
+    """Return the words to guess an answer for; None if a guess is not allowed or not useful now."""
+    rules, user = data.settings.preemptive, data.user
+    turn = user.turn
+    text = " ".join(filter(None, [turn.text, user.interim]))
     if (
         not rules.enabled
         or not text
-        or not s.free
-        or s.queue
-        or not s.hears
-        or s.muted
-        # The last one is for when they are silent: it is the one that comes true.
-        or turn.tries >= rules.max_tries - s.user_speaking
+        or not data.bot.free
+        or data.bot.queue
+        or not data.hears
+        or data.muted
+        # The last try is reserved for the silence after the speech, when the guess is most likely right.
+        or turn.tries >= rules.max_tries - user.speaking
         or turn.typed
     ):
         return None
     return text
 
 
-def guess(st: Step) -> None:
-    """Begin an answer to what the user will have said."""
-    s = st.s
-    text = guessable(s)
-    begun_ns = s.turn.start_ns if s.turn.start_ns is not None else st.now
-    end_ns = over_ns(s)
-    if text is None or (end_ns is not None and end_ns <= st.now):
-        # The turn is over with this step: then it is asked for what was said.
+def guess(transition: Transition) -> None:
+    """Ask for an answer before the turn ends, from the words so far."""
+    data, user = transition.data, transition.data.user
+    text = guessable(data)
+    start_ns = user.turn.start_ns if user.turn.start_ns is not None else transition.now
+    ends_ns = end_ns(data)
+    if text is None or (ends_ns is not None and ends_ns <= transition.now):
+        # A turn that ends in this step is answered without a guess.
         return
-    if st.ms_since(begun_ns) > s.settings.preemptive.max_speech_s * 1_000:
-        # It stays too long: no guess is due any more.
-        s.turn = replace(s.turn, tries=s.settings.preemptive.max_tries)
+    limits = data.settings.preemptive
+    if transition.ms_since(start_ns) > limits.max_speech_s * 1_000:
+        # The turn only grows longer: make no further guess in it.
+        user.turn = replace(user.turn, tries=limits.max_tries)
         return
-    s.turn = replace(s.turn, tries=s.turn.tries + 1)
-    s.counts = replace(s.counts, guesses=s.counts.guesses + 1)
-    responses.ask(st, guess=text)
+    user.turn = replace(user.turn, tries=user.turn.tries + 1)
+    data.history.counts = replace(data.history.counts, guesses=data.history.counts.guesses + 1)
+    responses.ask(transition, guess=text)
 
 
-def check_guess(st: Step) -> None:
-    """More was said: is the guess still what it will have been?"""
-    s = st.s
-    if s.response is None or s.response.guess is None:
+def check_guess(transition: Transition) -> None:
+    """Drop the guess if the newest words differ too much from it."""
+    data, user = transition.data, transition.data.user
+    response = data.bot.response
+    if response is None or response.guess is None:
         return
-    text = " ".join(filter(None, [s.turn.text, s.interim]))
-    if agreement(s.response.guess, text) < s.settings.preemptive.agreement:
-        drop_guess(st)
+    text = " ".join(filter(None, [user.turn.text, user.interim]))
+    if agreement(response.guess, text) < data.settings.preemptive.agreement:
+        drop_guess(transition)
 
 
-def drop_guess(st: Step) -> None:
-    """The guess was wrong, or is not needed: nothing of it was heard, and nothing of it is told."""
-    response = st.s.guessed
+def drop_guess(transition: Transition) -> None:
+    """Cancel the guessed response, if there is one. Nothing of it was heard, so no interruption is recorded."""
+    response = transition.data.bot.guess
     if response is not None:
-        st.s.response = None
-        st.do(Cancel(response.number, FORGET))
+        transition.data.bot.response = None
+        transition.do(Cancel(response.number, GUESS_DROPPED))
 
 
-def _commit(st: Step, handles: tuple[int, ...], asked_ns: int) -> None:
-    """The guess was right: it is the answer."""
-    s = st.s
-    response = s.response
+def _commit(transition: Transition, handles: tuple[int, ...], asked_ns: int) -> None:
+    """Release the guessed response as the answer to the turn."""
+    bot, history = transition.data.bot, transition.data.history
+    response = bot.response
     assert response is not None
-    s.response = replace(response, guess=None, handles=handles, asked_ns=asked_ns, since_ns=st.now)
-    s.counts = replace(s.counts, guesses_played=s.counts.guesses_played + 1)
-    s.turns = (*s.turns[:-1], replace(s.turns[-1], response=response.number))
-    st.do(Commit(response.number))
+    bot.response = replace(response, guess=None, handles=handles, asked_ns=asked_ns, since_ns=transition.now)
+    history.counts = replace(history.counts, guesses_played=history.counts.guesses_played + 1)
+    history.turns = (*history.turns[:-1], replace(history.turns[-1], response=response.number))
+    transition.do(Commit(response.number))

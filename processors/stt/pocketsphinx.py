@@ -30,7 +30,7 @@ class PocketSphinxSettings(STTSettings):
     @classmethod
     def _long_enough(cls, value: float) -> float:
         if not (value == 0 or value >= MIN_PIECE_MS):
-            raise ValueError(f"be at least {MIN_PIECE_MS}, or 0 for never")
+            raise ValueError(f"should be at least {MIN_PIECE_MS}, or 0 for never")
         return value
 
 

@@ -357,10 +357,16 @@ class LiveTalk:
     @property
     def resting(self) -> bool:
         """Whether nothing more is to be expected."""
-        data = self.session._link.data  # pyright: ignore[reportPrivateUsage]
+        data = self.session.data
         busy = {due for _, due in limits.deadlines(data)} - {Due.IDLE, Due.KEEP_ALIVE}
-        silent = data.free and not data.turn and not data.queue and not data.awaited and not data.user_speaking
-        said = " ".join([*(turn.text for turn in data.turns if turn.kind is TurnKind.USER_TEXT), ""])
+        silent = (
+            data.bot.free
+            and not data.user.turn
+            and not data.bot.queue
+            and not data.user.words_awaited
+            and not data.user.speaking
+        )
+        said = " ".join([*(turn.text for turn in data.history.turns if turn.kind is TurnKind.USER_TEXT), ""])
         taken = all(spoken or f"turn {key} " in said for key, _, spoken in self.asked)
         return taken and silent and not busy and self.watch.transcripts >= self.utterances
 

@@ -372,16 +372,22 @@ class Talk:
         self.note("rest")
 
     def _state(self) -> str:
-        data = self.session._link.data  # pyright: ignore[reportPrivateUsage]
+        data = self.session.data
         words = f"{self.watch.transcripts} transcripts of {self.utterances} utterances"
-        return f"{data.state}, {words}, {data.response}, {data.queue}, {data.turn}, {data.utterances}, {data.cut}"
+        return f"{data.state}, {words}, {data.bot}, {data.user}"
 
     @property
     def resting(self) -> bool:
-        data = self.session._link.data  # pyright: ignore[reportPrivateUsage]
+        data = self.session.data
         busy = {due for _, due in limits.deadlines(data)} - {Due.IDLE}
         spoken = self.watch.transcripts >= self.utterances
-        silent = data.free and not data.turn and not data.queue and not data.awaited and not data.user_speaking
+        silent = (
+            data.bot.free
+            and not data.user.turn
+            and not data.bot.queue
+            and not data.user.words_awaited
+            and not data.user.speaking
+        )
         tools = self.watch.calls == self.watch.results
         return spoken and silent and tools and not busy
 

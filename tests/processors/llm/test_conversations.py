@@ -44,7 +44,7 @@ async def test_a_tool_is_in_the_history_and_the_answer_waits_for_it():
     model = ScriptedLLM([["I book it.", BOOK], "Table four is yours.", "You are welcome."], tools=[place.tool])
     async with SessionBench(model=model) as bench:
         await bench.user_says("book table four")
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert place.booked == [4]
         assert bench.said == [
             ("user", "book table four"),
@@ -53,7 +53,7 @@ async def test_a_tool_is_in_the_history_and_the_answer_waits_for_it():
         events = [event.turn.text for event in bench.events if isinstance(event, ToolCalled | ToolReturned)]
         assert events == ['book {"table": 4}', "table 4 is booked"]
         await bench.user_says("thank you")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert told(model)[-1][1:] == [
             ("assistant", ""), ("tool", "table 4 is booked"),
             ("assistant", "I book it. One moment, please. Table four is yours."), ("user", "thank you"),
@@ -70,19 +70,19 @@ async def test_a_booking_goes_on_when_the_user_interrupts_and_the_next_answer_kn
     async with SessionBench(model=model) as bench:
         await bench.user_says("book table four")
         await bench.until(State.SPEAKING)
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.user_says("is it booked already")
-        await bench.quiet(1_200)
+        await bench.advance(1_200)
         assert place.booked == []
         assert told(model)[1][-2:] == [
             ("system", model.settings.cut_note), ("user", "is it booked already"),
         ]  # fmt: skip
         running = [one for one in model.asked[1] if one.role == "tool"]
         assert [one.text for one in running] == ["It is still running: there is no result yet."]
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert place.booked == [4]
         await bench.user_says("and now")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         done = [one for one in model.asked[2] if one.role == "tool"]
         assert done == [Message("tool", "table 4 is booked", call_id="b1")]
         assert bench.said[-1] == ("assistant", "It is booked.")
@@ -96,9 +96,9 @@ async def test_a_lookup_is_cancelled_when_the_user_interrupts():
     async with SessionBench(model=model) as bench:
         await bench.user_says("is table four free")
         await bench.until(State.SPEAKING)
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.user_says("never mind that")
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert place.booked == []
         assert bench.said[-1] == ("assistant", "All right.")
         assert [turn.text for turn in bench.session.turns if turn.kind is TurnKind.TOOL_RESULT] == [
@@ -111,9 +111,9 @@ async def test_the_user_is_not_listened_to_while_a_tool_runs_if_that_is_wanted()
     model = ScriptedLLM([[BOOK], "Booked."], tools=[place.tool])
     async with SessionBench(model=model, mute=["tools"]) as bench:
         await bench.user_says("book table four")
-        await bench.quiet(800)
+        await bench.advance(800)
         await bench.user_says("hello")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said == [("user", "book table four"), ("assistant", "Booked.")]
 
 
@@ -123,7 +123,7 @@ async def test_a_guess_books_nothing_until_it_is_known_to_be_right():
         model = ScriptedLLM([[BOOK], "Booked."], tools=[place.tool])
         async with SessionBench(model=model, preemptive={"enabled": True, "stable_ms": 100}) as bench:
             await bench.user_says(text, interims=["book table four"], speech_ms=900)
-            await bench.quiet(10_000)
+            await bench.advance(10_000)
             assert place.booked == booked
             assert place.begun == len(booked)
 
@@ -135,6 +135,6 @@ async def test_an_answer_with_a_failing_tool_is_no_failed_answer():
     model = ScriptedLLM([[ToolCall("c", "broken")], "I cannot reach it."], tools=[broken])
     async with SessionBench(model=model, apology="Sorry.") as bench:
         await bench.user_says("try it")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said[-1] == ("assistant", "I cannot reach it.")
         assert bench.errors == []

@@ -17,13 +17,23 @@ from voxline.pipeline.frames import (
     ResponsePlayedFrame,
 )
 from voxline.processors.session import limits
-from voxline.processors.session.commands import OpenedFrame, StartFrame, TimeFrame
+from voxline.processors.session.commands import SessionStartedFrame, SessionTimerFrame
 from voxline.processors.session.data import SessionData, SpeechOutcome
 from voxline.processors.session.settings import SessionSettings
 from voxline.processors.session.step import step
 from voxline.processors.session.transition import Ask, Cancel, Effect, Pause, Resolve, Say
 
-NAMES = tuple(field.name for field in fields(SessionData))
+RECORDS = ("user", "bot", "lifecycle", "history")
+NAMES = tuple(
+    name
+    for field in fields(SessionData)
+    for name in (
+        [f"{field.name}.{part.name}" for part in fields(getattr(SessionData(), field.name))]
+        if field.name in RECORDS
+        else [field.name]
+    )
+)
+"""The names of all facts, as in ``user.speaking``."""
 FACTS = operator.attrgetter(*NAMES)
 WORD_MS = 100
 """How long a word of the bot takes."""
@@ -65,7 +75,7 @@ class Driven:
         self.events: list[str] = []
         self._facts: deque[Frame] = deque()
         if start:
-            self.happens(StartFrame(0))
+            self.happens(SessionStartedFrame(0))
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -80,7 +90,7 @@ class Driven:
         self.events.append(f"{self.now_ns / NS_PER_MS:g} ms {event}")
         before = self.data
         facts = FACTS(before)
-        self.data, effects = step(before, event, self.now_ns)
+        self.data, effects = step(before, event, self.now_ns, len(self.sounds) + 1)
         assert all(map(operator.is_, FACTS(before), facts)), f"the argument was changed:\n{self.story()}"
         self.check(event, effects)
         for effect in effects:
@@ -92,9 +102,9 @@ class Driven:
 
     def _do(self, effect: Effect) -> None:
         match effect:
-            case Ask() | Say():
+            case Ask(response) | Say(response):
                 self.sounds.append(Sound(len(self.sounds) + 1))
-                self._decide(OpenedFrame(len(self.sounds)))
+                assert response == len(self.sounds), f"the step named another response:\n{self.story()}"
             case Cancel(response):
                 self.cuts(response)
             case Pause(on):
@@ -117,7 +127,7 @@ class Driven:
     def due(self) -> None:
         """Do what is due by now. What follows may be due at once; but not in circles."""
         for _ in range(AT_ONCE):
-            self.happens(TimeFrame())
+            self.happens(SessionTimerFrame())
             again_ns = limits.next_ns(self.data)
             if again_ns is None or again_ns > self.now_ns:
                 return
@@ -129,7 +139,7 @@ class Driven:
         changed = [
             f"  {name} = {fact!r}"
             for name, fact, usual in zip(NAMES, FACTS(self.data), FACTS(blank), strict=True)
-            if fact != usual and name not in ("settings", "transitions", "counts")
+            if fact != usual and name not in ("settings", "history.transitions", "history.counts")
         ]
         return "\n".join([*self.events[-40:], *changed])
 

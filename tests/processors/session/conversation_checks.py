@@ -7,12 +7,17 @@ from typing import Any
 
 from voxline.pipeline.frames import Frame, TranscriptionFrame
 from voxline.processors.session import limits
-from voxline.processors.session.commands import CloseFrame, MessageFrame, SayFrame, StopFrame
+from voxline.processors.session.commands import (
+    CloseCommandFrame,
+    MessageCommandFrame,
+    SayCommandFrame,
+    SessionStoppedFrame,
+)
 from voxline.processors.session.data import SessionData, TurnKind
 from voxline.processors.session.events import BotSaid, Interrupted, SessionClosed, SpeechIgnored, StateChanged, UserSaid
 from voxline.processors.session.limits import Due
 from voxline.processors.session.states import ALLOWED, OVER, State
-from voxline.processors.session.transition import Ask, Cancel, Commit, Effect, End, Resolve, Tell, _state
+from voxline.processors.session.transition import Ask, Cancel, Commit, Effect, EndPipeline, Resolve, Tell, state_of
 from voxline.tests.processors.session.conversation import Driven
 
 CUTS = ("the user spoke", "the user asked for it", "the turn went on", "the user typed", "button", "elsewhere")
@@ -42,7 +47,7 @@ class Checked(Driven):
     def check(self, event: Frame, effects: tuple[Effect, ...]) -> None:
         data = self.data
         match event:
-            case SayFrame() | MessageFrame():
+            case SayCommandFrame() | MessageCommandFrame():
                 self.handles.add(event.handle)
             case TranscriptionFrame():
                 self.tokens += [word for word in event.text.split() if word.startswith("#")]
@@ -65,7 +70,7 @@ class Checked(Driven):
             case Commit(response):
                 assert response not in self.cut, f"{response} is wanted after it was cut:\n{self.story()}"
                 assert response == len(self.sounds)
-            case Ask(messages, speculative):
+            case Ask(_, messages, speculative):
                 assert self.stood not in (*OVER, State.CLOSING)
                 assert speculative or any(one.role == "user" for one in messages)
             case Tell(StateChanged(_, was, becomes)):
@@ -90,37 +95,37 @@ class Checked(Driven):
             case Tell(SessionClosed()):
                 assert self.stood in OVER
                 self.ends += 1
-            case End():
+            case EndPipeline():
                 assert self.ends == 0
             case _:
                 pass
 
     def _check_data(self, data: SessionData) -> None:
-        response = data.response
-        assert data.state is _state(data), f"the state is not what the facts make:\n{self.story()}"
+        response = data.bot.response
+        assert data.state is state_of(data), f"the state is not what the facts make:\n{self.story()}"
         assert data.state is self.stood
         if response is not None:
             assert response.number not in self.cut, f"{response.number} was cut, and goes on:\n{self.story()}"
             assert response.guess is None or not response.handles
-        silenced = data.paused_ns is not None or data.tentative is not None
+        silenced = data.lifecycle.paused_ns is not None or data.bot.tentative is not None
         guessing = response is not None and response.guess is not None
-        wanted = data.closed_ns is None and (silenced or guessing)
-        assert data.playout_paused is wanted or (data.playout_paused and data.cut is not None), self.story()
-        if data.tentative is not None:
+        wanted = data.lifecycle.closed_ns is None and (silenced or guessing)
+        assert data.bot.playout_paused is wanted or (data.bot.playout_paused and data.bot.cut is not None), self.story()
+        if data.bot.tentative is not None:
             assert response is not None
-            assert data.tentative.response == response.number
+            assert data.bot.tentative.response == response.number
             assert not guessing
-        assert data.cut is None or response is None
-        answers = [turn.response for turn in data.turns if turn.kind is TurnKind.ASSISTANT]
+        assert data.bot.cut is None or response is None
+        answers = [turn.response for turn in data.history.turns if turn.kind is TurnKind.ASSISTANT]
         assert answers == sorted(set(answers)), f"history has a response twice, or out of order:\n{self.story()}"
-        ids = [turn.id for turn in data.turns]
+        ids = [turn.id for turn in data.history.turns]
         assert len(ids) == len(set(ids)), f"two turns have one number:\n{self.story()}"
-        counts = data.counts
+        counts = data.history.counts
         assert counts.interrupted() == len(self.recorded)
         assert min(counts.user_audio_ms, counts.user_chars, counts.bot_chars, counts.bot_audio_ms) >= 0
         said = counts.of(TurnKind.USER_AUDIO) + counts.of(TurnKind.USER_TEXT)
         assert said <= len(self.user_said)
-        assert len({one.response for one in data.interruptions}) == len(data.interruptions)
+        assert len({one.response for one in data.history.interruptions}) == len(data.history.interruptions)
 
     # --- at the end -------------------------------------------------------------------------------------------------
 
@@ -135,7 +140,11 @@ class Checked(Driven):
             waits = {due for _, due in limits.deadlines(self.data)} - {Due.KEEP_ALIVE, Due.DURATION}
             due_ns = limits.next_ns(self.data)
             if due_ns is None or not waits:
-                if rules.response_timeout_s is None and self.newest is not None and self.data.paused_ns is None:
+                if (
+                    rules.response_timeout_s is None
+                    and self.newest is not None
+                    and self.data.lifecycle.paused_ns is None
+                ):
                     continue
                 break
             self.now_ns = max(self.now_ns, due_ns)
@@ -146,37 +155,37 @@ class Checked(Driven):
         data = self.data
         assert data.state in (State.IDLE, State.LISTENING, State.WAITING_FOR_INPUT, State.PAUSED, *OVER), self.story()
         if data.state is not State.PAUSED:
-            assert data.response is None, self.story()
-            assert data.state is State.IDLE or not data.queue, self.story()
-            assert data.cut is None
-            assert data.tentative is None
-            assert not data.playout_paused
+            assert data.bot.response is None, self.story()
+            assert data.state is State.IDLE or not data.bot.queue, self.story()
+            assert data.bot.cut is None
+            assert data.bot.tentative is None
+            assert not data.bot.playout_paused
 
     def ended(self) -> None:
         """The pipeline ends; then everything is accounted for."""
         over = self.data.state in OVER
-        self.happens(StopFrame("ended"))
+        self.happens(SessionStoppedFrame("ended"))
         assert self.data.state in OVER
         assert self.ends == 1
-        assert not self.data.playout_paused
+        assert not self.data.bot.playout_paused
         missing = self.handles - set(self.outcomes)
         assert not missing, f"nobody was told what became of {missing}:\n{self.story()}"
         assert all(len(outcomes) == 1 for outcomes in self.outcomes.values())
         assert set(self.recorded) == self.interrupted, f"{self.recorded} {self.interrupted}\n{self.story()}"
         assert all(effect.response > 0 for effect in self.effects if isinstance(effect, Cancel | Commit))
         after = len(self.effects)
-        self.happens(CloseFrame("again"), SayFrame("too late", 9_999))
+        self.happens(CloseCommandFrame("again"), SayCommandFrame("too late", 9_999))
         assert len(self.effects) == after + 1
         assert limits.next_ns(self.data) is None
-        assert over or self.data.ending is not None
+        assert over or self.data.lifecycle.ending is not None
 
     def check_the_words(self) -> None:
         """No transcript is lost, and none is there twice. For sessions that nobody closed or left."""
-        turn = self.data.turn
-        over = [text for number, text in self.user_said.items() if turn.again is None or turn.again.id != number]
+        turn = self.data.user.turn
+        over = [text for number, text in self.user_said.items() if turn.reopened is None or turn.reopened.id != number]
         found = Counter(
             word
-            for text in [*over, *self.ignored, *turn.words, *(text for text, _ in self.data.pieces)]
+            for text in [*over, *self.ignored, *turn.words, *(text for text, _ in self.data.user.overlap)]
             for word in text.split()
             if word.startswith("#")
         )

@@ -19,7 +19,7 @@ from voxline.pipeline import (
 )
 from voxline.processors import ScriptedLLM, SessionController, SessionSettings, SpeechOutcome
 from voxline.processors.llm.base import LLM, Piece, ToolSpec
-from voxline.processors.session.events import SessionErrorTold
+from voxline.processors.session.events import SessionErrorReported
 from voxline.processors.testing.session_bench import SessionBench
 from voxline.processors.tts.base import TTS
 from voxline.processors.tts.word_timing import SpeechChunk
@@ -49,12 +49,12 @@ DOWN = ServiceDownError("The model is down.")
 async def test_an_answer_that_fails_before_its_first_word_is_apologised_for_at_once():
     async with SessionBench(model=Model([DOWN], ["It is nine. "]), apology=SORRY) as bench:
         handle = bench.session.send_message("what time is it")
-        await bench.quiet(300)
+        await bench.advance(300)
         assert handle.outcome is SpeechOutcome.FAILED
         assert [error.error for error in bench.errors] == ["ServiceDownError"]
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         await bench.user_says("what time is it")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         asked = ("user", "what time is it")
         assert bench.said == [asked, ("assistant", SORRY), asked, ("assistant", "It is nine.")]
 
@@ -62,65 +62,65 @@ async def test_an_answer_that_fails_before_its_first_word_is_apologised_for_at_o
 async def test_an_answer_that_breaks_off_is_heard_as_far_as_it_goes_and_apologised_for():
     async with SessionBench(model=Model(["It is nine. And ", DOWN]), apology=SORRY) as bench:
         await bench.user_says("what time is it")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said[1:] == [("assistant", "It is nine."), ("assistant", SORRY)]
 
 
 async def test_without_an_apology_nothing_is_made_up():
     async with SessionBench(model=Model([DOWN])) as bench:
         await bench.user_says("what time is it")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said == [("user", "what time is it")]
 
 
 async def test_an_answer_that_was_cut_by_the_user_is_not_apologised_for():
     async with SessionBench(model=Model(["One two three four. ", DOWN], ["Yes. "]), apology=SORRY) as bench:
         await bench.user_says("count")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert [error.error for error in bench.errors] == ["ServiceDownError"]
         await bench.user_says("stop it now")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert SORRY not in [text for _, text in bench.said]
 
 
 async def test_an_apology_that_fails_is_not_apologised_for():
     async with SessionBench(["Fine."], apology=SORRY) as bench:
         await bench.user_says("hello")
-        await bench.quiet(300)
+        await bench.advance(300)
         for _ in range(5):
-            response = bench.session.data.response
-            await bench.tell(ErrorFrame("no voice", "TTS"), response=response.number if response else 0)
-            await bench.quiet(1_500)
+            response = bench.session.data.bot.response
+            await bench.send_upstream(ErrorFrame("no voice", "TTS"), response=response.number if response else 0)
+            await bench.advance(1_500)
         assert [text for _, text in bench.said].count(SORRY) == 1
 
 
 async def test_words_that_no_recogniser_could_hear_are_apologised_for_and_not_asked_about():
     async with SessionBench(["Fine."], apology=SORRY, answer_unclear=True) as bench:
         await bench.user_starts()
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_stops(None)
         await bench.send(TranscriptionFrame("", failed=True))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert isinstance(bench.model, ScriptedLLM)
         assert not bench.model.requests
         assert bench.said == [("assistant", SORRY)]
-        assert [event.source for event in bench.events if isinstance(event, SessionErrorTold)] == ["STT"]
+        assert [event.source for event in bench.events if isinstance(event, SessionErrorReported)] == ["STT"]
         await bench.user_says("hello")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said[-1] == ("assistant", "Fine.")
 
 
 async def test_a_recogniser_that_says_nothing_is_apologised_for_once():
     async with SessionBench(["Fine."], apology=SORRY, endpointing={"transcript_timeout_ms": 1_000}) as bench:
         await bench.user_starts()
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_stops(None)
-        await bench.quiet(900)
+        await bench.advance(900)
         assert bench.said == []
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said == [("assistant", SORRY)]
         await bench.send(TranscriptionFrame("", failed=True))
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said == [("assistant", SORRY)]
 
 
@@ -130,7 +130,7 @@ async def test_words_that_were_heard_before_the_failure_are_answered():
         await bench.send(TranscriptionFrame("how are you", more=True))
         await bench.user_stops(None)
         await bench.send(TranscriptionFrame("", failed=True))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said == [("user", "how are you"), ("assistant", "Fine.")]
 
 
@@ -186,13 +186,13 @@ def test_a_recording_that_is_no_apology_is_told_at_once(tmp_path: Path):
 async def test_who_says_it_again_by_themselves_is_not_asked_to_after_the_answer():
     async with SessionBench(["Fine."], apology=SORRY) as bench:
         await bench.user_starts()
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_stops(None)
         await bench.user_starts()
         await bench.send(TranscriptionFrame("", failed=True))
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_stops("hello there")
-        await bench.quiet(6_000)
+        await bench.advance(6_000)
         assert bench.said == [("user", "hello there"), ("assistant", "Fine.")]
 
 
@@ -201,12 +201,12 @@ async def test_what_nobody_listened_to_is_not_apologised_for():
         bench.session.stop_listening()
         await bench.settle()
         await bench.user_starts()
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_stops(None)
         bench.session.start_listening()
         await bench.settle()
         await bench.send(TranscriptionFrame("", failed=True))
-        await bench.quiet(6_000)
+        await bench.advance(6_000)
         assert bench.said == []
 
 
@@ -218,8 +218,8 @@ async def test_a_recording_that_is_gone_by_then_is_replaced_by_the_words(tmp_pat
         await bench.settle()
         path.unlink()
         handle = bench.session.send_message("what time is it")
-        await bench.quiet(300)
+        await bench.advance(300)
         assert handle.outcome is SpeechOutcome.FAILED
         assert [error.error for error in bench.errors] == ["ServiceDownError"]
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said[1:] == [("assistant", SORRY)]

@@ -29,12 +29,12 @@ from voxline.processors.session import (
     InterruptionDismissed,
     InterruptionKind,
     SessionData,
-    SessionErrorTold,
+    SessionErrorReported,
     SpeechIgnored,
     TurnKind,
     step,
 )
-from voxline.processors.session.commands import OpenedFrame, StartFrame
+from voxline.processors.session.commands import SessionStartedFrame
 from voxline.processors.testing.session_bench import SessionBench
 
 STORY = "Once upon a time there was a rover far away on Mars."
@@ -46,7 +46,7 @@ STARTED, STOPPED = UserStartedSpeakingFrame(200), UserStoppedSpeakingFrame(500)
 async def story(bench: SessionBench, heard_ms: float = 1_000) -> None:
     """The bot tells a story, and has been heard for so long."""
     await bench.user_says("tell me a story")
-    await bench.quiet(200 + heard_ms)
+    await bench.advance(200 + heard_ms)
     assert bench.session.state is State.SPEAKING
 
 
@@ -61,7 +61,7 @@ async def test_speech_cuts_the_bot_and_the_history_holds_what_was_heard():
     async with SessionBench([STORY, REST]) as bench:
         await story(bench, 950)
         await bench.user_says("tell me another one")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         # Silenced 200 ms after the first sound, when the detector was sure: 1150 ms, four words.
         assert bench.said == [
             ("user", "tell me a story"),
@@ -90,7 +90,7 @@ async def test_a_keyword_is_a_request(text: str):
     async with SessionBench([STORY, REST], interruption={"min_words": 3}) as bench:
         await story(bench)
         await bench.user_says(text, speech_ms=250)
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert [one.kind for one in bench.session.interruptions] == [InterruptionKind.REQUEST]
         assert bench.session.statistics.interruptions["request"] == 1
 
@@ -99,7 +99,7 @@ async def test_a_keyword_that_nothing_was_heard_before_is_no_request():
     async with SessionBench([REST], model_ms=5_000) as bench:
         await bench.user_says("tell me a story")
         await bench.user_says("no wait")
-        await bench.quiet(8_000)
+        await bench.advance(8_000)
         assert [one.kind for one in bench.session.interruptions] == [InterruptionKind.SPEECH]
 
 
@@ -122,7 +122,7 @@ async def test_who_types_over_the_bot_cuts_it():
     async with SessionBench([STORY, REST]) as bench:
         await story(bench, 700)
         await bench.types("another one")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert [one.kind for one in bench.session.interruptions] == [InterruptionKind.MANUAL]
         assert bench.said[1:] == [
             ("assistant", "Once upon a..."),
@@ -139,7 +139,7 @@ async def test_a_message_may_wait_for_the_bot_to_end(who: str):
             bench.session.send_message("and then?", interrupt=False)
         else:
             await bench.send(InputTextFrame("and then?", interrupt=False))
-        await bench.quiet(6_000)
+        await bench.advance(6_000)
         assert bench.session.interruptions == ()
         assert bench.said[1:] == [("assistant", STORY), ("user", "and then?"), ("assistant", "Very well.")]
 
@@ -152,13 +152,13 @@ async def test_the_bot_is_silent_at_once_and_goes_on_where_it_was_when_it_was_a_
         await story(bench, 1_000)
         await bench.user_starts()
         assert bench.session.state is State.INTERRUPTED
-        response = bench.session.data.response
+        response = bench.session.data.bot.response
         assert response is not None
         assert not response.playing, "the output has said that it is silent"
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.user_stops("")
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         # Not a word is lost.
         assert bench.said == [("user", "tell me a story"), ("assistant", STORY)]
         assert bench.session.turns[-1].audio_ms == 12 * 300
@@ -193,11 +193,11 @@ async def test_without_words_the_bot_goes_on_after_a_while():
         await story(bench)
         await bench.user_starts()
         await bench.user_stops()
-        await bench.quiet(1_999)
+        await bench.advance(1_999)
         assert bench.session.state is State.INTERRUPTED
-        await bench.quiet(1)
+        await bench.advance(1)
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.said[-1] == ("assistant", STORY)
 
 
@@ -205,12 +205,12 @@ async def test_words_that_come_after_the_bot_went_on_still_cut_it():
     async with SessionBench([STORY, REST], interruption={"false_timeout_ms": 1_000}) as bench:
         await story(bench, 300)
         await bench.user_starts()
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_stops()
-        await bench.quiet(1_200)
+        await bench.advance(1_200)
         assert bench.session.state is State.SPEAKING
         await bench.send(TranscriptionFrame("tell me more"))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said[1:] == [
             ("assistant", "Once upon a..."),
             ("user", "tell me more"),
@@ -223,27 +223,27 @@ async def test_a_backchannel_whose_words_are_there_before_the_silence_holds_the_
     async with SessionBench([STORY]) as bench:
         await story(bench)
         await bench.user_starts()
-        await bench.quiet(400)
+        await bench.advance(400)
         await bench.send(TranscriptionFrame("yeah"))
-        await bench.quiet(200)
+        await bench.advance(200)
         await bench.send(STOPPED)
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.said[-1] == ("assistant", STORY)
-        assert not [event for event in bench.events if isinstance(event, SessionErrorTold)], "the STT is alive"
+        assert not [event for event in bench.events if isinstance(event, SessionErrorReported)], "the STT is alive"
 
 
 async def test_speech_that_lasts_cuts_the_bot_before_a_word_of_it_is_known():
     async with SessionBench([STORY, REST], interruption={"speech_alone_ms": 1_500}) as bench:
         await story(bench)
         await bench.user_starts()
-        await bench.quiet(1_299)
+        await bench.advance(1_299)
         assert bench.session.interruptions == ()
-        await bench.quiet(1)
+        await bench.advance(1)
         assert len(bench.session.interruptions) == 1
         assert bench.session.state is State.INTERRUPTED
         await bench.user_stops("and now something completely different")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert len(bench.session.interruptions) == 1
         assert bench.session.interruptions[0].user_text == "and now something completely different"
         assert bench.said[-1] == ("assistant", "Very well.")
@@ -263,12 +263,12 @@ async def test_interims_are_enough_to_cut_and_the_final_words_are_the_turn():
     async with SessionBench([STORY, REST]) as bench:
         await story(bench)
         await bench.user_starts()
-        await bench.quiet(400)
+        await bench.advance(400)
         await bench.send(InterimTranscriptionFrame("tell me"))
         assert len(bench.session.interruptions) == 1
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.user_stops("tell me more")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said[2:] == [("user", "tell me more"), ("assistant", "Very well.")]
 
 
@@ -297,7 +297,7 @@ async def test_a_backchannel_does_not_interrupt(text: str):
     async with SessionBench([STORY], interruption={"min_words": 0, "min_speech_ms": 5_000}) as bench:
         await story(bench)
         await bench.user_says(text, interims=[text])
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.said == [("user", "tell me a story"), ("assistant", STORY)]
         assert bench.session.interruptions == ()
         assert bench.session.statistics.ignored_utterances == 1
@@ -308,7 +308,7 @@ async def test_a_backchannel_with_more_behind_it_does():
     async with SessionBench([STORY, REST]) as bench:
         await story(bench)
         await bench.user_says("yeah but what then")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert len(bench.session.interruptions) == 1
 
 
@@ -316,10 +316,10 @@ async def test_noise_after_a_backchannel_does_not_keep_the_bot_silent():
     async with SessionBench([STORY], interruption={"false_timeout_ms": 2_000}) as bench:
         await story(bench)
         await bench.user_starts()
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.send(InterimTranscriptionFrame("yeah"))
         # The detector never hears an end of it.
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.said[-1] == ("assistant", STORY)
 
 
@@ -328,7 +328,7 @@ async def test_so_many_words_interrupt_and_fewer_do_not(words: str, cut: bool):
     async with SessionBench([STORY, REST], interruption={"min_words": 3}) as bench:
         await story(bench)
         await bench.user_says(words, speech_ms=900)
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bool(bench.session.interruptions) is cut
         assert (bench.said[1][1] == STORY) is not cut
 
@@ -338,7 +338,7 @@ async def test_speech_of_some_length_interrupts_and_shorter_does_not(speech_ms: 
     async with SessionBench([STORY, REST], interruption={"min_speech_ms": 500}) as bench:
         await story(bench)
         await bench.user_says("tell me more", speech_ms=speech_ms)
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bool(bench.session.interruptions) is cut
 
 
@@ -346,9 +346,9 @@ async def test_with_no_words_needed_the_length_of_speech_decides():
     async with SessionBench([STORY, REST], interruption={"min_words": 0, "min_speech_ms": 300}) as bench:
         await story(bench)
         await bench.user_starts()
-        await bench.quiet(99)
+        await bench.advance(99)
         assert bench.session.interruptions == ()
-        await bench.quiet(1)
+        await bench.advance(1)
         assert len(bench.session.interruptions) == 1
 
 
@@ -358,9 +358,9 @@ async def test_an_echo_right_after_the_bot_began_silences_nobody():
         # The first sound of it was 100 ms after the bot's.
         await bench.send(UserStartedSpeakingFrame(200))
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.send(STOPPED, TranscriptionFrame(""))
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.states.count(State.INTERRUPTED) == 0
         assert bench.said[-1] == ("assistant", STORY)
 
@@ -369,9 +369,9 @@ async def test_words_within_the_grace_still_cut_the_bot():
     async with SessionBench([STORY, REST], interruption={"grace_ms": 400}) as bench:
         await story(bench, 300)
         await bench.send(UserStartedSpeakingFrame(200))
-        await bench.quiet(600)
+        await bench.advance(600)
         await bench.send(STOPPED, TranscriptionFrame("tell me another"))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert len(bench.session.interruptions) == 1
         # Who speaks within it is not lost: their turn begins with their first sound.
         assert bench.session.turns[2].start_ns == bench.session.turns[1].start_ns + 100_000_000
@@ -381,9 +381,9 @@ async def test_speech_in_the_grace_that_outlasts_the_answer_is_a_turn_of_its_own
     async with SessionBench(["Yes.", REST], interruption={"grace_ms": 400}) as bench:
         await story(bench, 200)
         await bench.send(UserStartedSpeakingFrame(100))
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops("and what then")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.interruptions == ()
         assert bench.said[2:] == [("user", "and what then"), ("assistant", "Very well.")]
 
@@ -394,9 +394,9 @@ async def test_speech_in_the_grace_that_outlasts_the_answer_is_a_turn_of_its_own
 async def test_before_the_first_sample_there_is_one_record_and_the_answer_leaves_no_trace():
     async with SessionBench([REST], model_ms=3_000) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_says("about a rover please")
-        await bench.quiet(6_000)
+        await bench.advance(6_000)
         (record,) = bench.session.interruptions
         assert (record.heard_ms, record.heard_chars, record.response) == (0, 0, 1)
         assert bench.said == [("user", "tell me a story about a rover please"), ("assistant", "Very well.")]
@@ -405,12 +405,12 @@ async def test_before_the_first_sample_there_is_one_record_and_the_answer_leaves
 async def test_a_cough_before_the_first_sample_holds_the_answer_back_and_loses_nothing_of_it():
     async with SessionBench([STORY], model_ms=500) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(100)
+        await bench.advance(100)
         await bench.user_starts()
-        await bench.quiet(500)
+        await bench.advance(500)
         assert bench.session.state is State.INTERRUPTED
         await bench.user_stops("")
-        await bench.quiet(8_000)
+        await bench.advance(8_000)
         assert bench.said == [("user", "tell me a story"), ("assistant", STORY)]
         assert bench.session.interruptions == ()
 
@@ -418,11 +418,11 @@ async def test_a_cough_before_the_first_sample_holds_the_answer_back_and_loses_n
 async def test_with_the_last_sample_it_is_no_interruption_but_the_next_turn():
     async with SessionBench(["Once upon.", REST]) as bench:
         await story(bench, 599)
-        await bench.quiet(1)
+        await bench.advance(1)
         await bench.send(UserStartedSpeakingFrame(200))
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops("go on then")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.interruptions == ()
         assert bench.said[1:] == [
             ("assistant", "Once upon."),
@@ -435,9 +435,9 @@ async def test_one_ms_before_the_last_sample_it_is_one():
     async with SessionBench(["Once upon.", REST]) as bench:
         await story(bench, 599)
         await bench.send(UserStartedSpeakingFrame(200))
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops("go on then")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert [one.heard_ms for one in bench.session.interruptions] == [599]
         assert bench.said[1:3] == [("assistant", "Once upon...."), ("user", "go on then")]
 
@@ -462,7 +462,7 @@ async def test_twice_within_a_millisecond_is_once():
         bench.session.interrupt()
         await bench.settle()
         bench.session.interrupt()
-        await bench.quiet(1)
+        await bench.advance(1)
         assert len(bench.session.interruptions) == 1
         assert len(records(bench)) == 1
         assert bench.session.statistics.interruptions["manual"] == 1
@@ -473,9 +473,9 @@ async def test_a_button_in_the_middle_of_an_undecided_interruption_is_one_and_th
         await story(bench, 1_000)
         await bench.user_starts()
         bench.session.interrupt()
-        await bench.quiet(600)
+        await bench.advance(600)
         await bench.user_stops("tell me more")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         (record,) = bench.session.interruptions
         assert record.kind is InterruptionKind.MANUAL
         # The bot was silent from the start of speech.
@@ -488,11 +488,11 @@ async def test_a_button_in_the_middle_of_an_undecided_interruption_is_one_and_th
 async def test_while_a_tool_runs_its_result_survives_and_there_is_one_record():
     async with SessionBench([REST], model_ms=5_000) as bench:
         await bench.user_says("weather")
-        await bench.tell(ToolCallFrame("c1", "weather"))
+        await bench.send_upstream(ToolCallFrame("c1", "weather"))
         await bench.user_says("in Rome I mean")
-        await bench.quiet(100)
-        await bench.tell(ToolResultFrame("c1", "rain"))
-        await bench.quiet(8_000)
+        await bench.advance(100)
+        await bench.send_upstream(ToolResultFrame("c1", "rain"))
+        await bench.advance(8_000)
         assert len(bench.session.interruptions) == 1
         kinds = [turn.kind for turn in bench.session.turns]
         assert kinds == [
@@ -504,9 +504,9 @@ async def test_while_a_tool_runs_its_result_survives_and_there_is_one_record():
 async def test_no_frame_of_what_was_cut_is_heard_after_it():
     async with SessionBench([["Once.", "Twice.", "Thrice."], REST], between_ms=2_000) as bench:
         await bench.user_says("count")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         bench.session.interrupt()
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.said == [("user", "count"), ("assistant", "Once....")]
 
 
@@ -524,7 +524,7 @@ async def test_facts_of_an_old_response_change_nothing(harness: Harness):
         direction=UPSTREAM,
     )  # fmt: skip
     assert controller.session.state is State.PROCESSING
-    assert controller.session.turns == before.turns
+    assert controller.session.turns == before.history.turns
     assert len(controller.session.interruptions) == 1
 
 
@@ -552,37 +552,36 @@ async def test_a_response_that_somebody_else_cut_is_over_and_recorded_once(harne
 
 def test_a_cut_that_is_told_before_the_next_response_has_its_number_is_not_of_that():
     data = SessionData()
-    for event in (StartFrame(0), InputTextFrame("one"), OpenedFrame(1), InputTextFrame("two"), CancelFrame(1)):
-        data, _ = step(data, event, 0)
-    assert data.response is not None
-    data, _ = step(data, OpenedFrame(2), 0)
-    assert data.response is not None
-    assert data.response.number == 2
+    asks = [(SessionStartedFrame(0), 1), (InputTextFrame("one"), 1), (InputTextFrame("two"), 2), (CancelFrame(1), 3)]
+    for event, next_response in asks:
+        data, _ = step(data, event, 0, next_response)
+    assert data.bot.response is not None
+    assert data.bot.response.number == 2
 
 
 async def test_an_answer_to_the_utterance_before_is_not_played_over_the_new_one():
     async with SessionBench([STORY, REST], model_ms=2_000) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(1_700)
+        await bench.advance(1_700)
         # The user goes on just before the answer comes.
         await bench.user_starts()
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert State.SPEAKING not in bench.states
         await bench.user_stops("about a rover")
-        await bench.quiet(4_000)
+        await bench.advance(4_000)
         assert bench.said == [("user", "tell me a story about a rover"), ("assistant", "Very well.")]
 
 
 async def test_speech_that_began_before_the_answer_did_is_no_echo_of_it():
     async with SessionBench([STORY, REST], model_ms=1_000, interruption={"grace_ms": 400}) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(900)
+        await bench.advance(900)
         # The detector is sure 100 ms after the answer began.
         await bench.user_starts()
         assert bench.session.state is State.INTERRUPTED
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops("about a rover")
-        await bench.quiet(4_000)
+        await bench.advance(4_000)
         assert bench.said == [
             ("user", "tell me a story"),
             ("assistant", "Once..."),
@@ -599,7 +598,7 @@ async def test_where_nobody_may_interrupt_nothing_silences_the_bot():
         await story(bench)
         await bench.user_says("stop stop stop")
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.said == [("user", "tell me a story"), ("assistant", STORY)]
         assert [event.why for event in bench.events if isinstance(event, SpeechIgnored)] == ["muted"]
 
@@ -607,12 +606,12 @@ async def test_where_nobody_may_interrupt_nothing_silences_the_bot():
 async def test_one_thing_can_be_said_that_may_not_be_interrupted():
     async with SessionBench([REST]) as bench:
         handle = bench.session.say("This call is recorded for quality.", allow_interruptions=False)
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_says("stop talking")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert handle.outcome is SpeechOutcome.PLAYED
         second = bench.session.say("And this may be interrupted.")
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_says("stop talking")
         assert second.outcome is SpeechOutcome.INTERRUPTED
 
@@ -620,18 +619,18 @@ async def test_one_thing_can_be_said_that_may_not_be_interrupted():
 async def test_who_is_still_speaking_when_it_is_over_is_heard():
     async with SessionBench([REST]) as bench:
         bench.session.say("This call is recorded.", allow_interruptions=False)
-        await bench.quiet(900)
+        await bench.advance(900)
         await bench.user_starts()
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops("thank you very much")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said[1:] == [("user", "thank you very much"), ("assistant", "Very well.")]
 
 
 async def test_a_button_cuts_what_speech_may_not():
     async with SessionBench(interruption={"allow": False}) as bench:
         handle = bench.session.say(STORY)
-        await bench.quiet(500)
+        await bench.advance(500)
         bench.session.interrupt()
         await bench.settle()
         assert handle.outcome is SpeechOutcome.INTERRUPTED
@@ -684,4 +683,4 @@ async def test_an_output_that_does_not_know_of_pauses_breaks_nothing(harness: Ha
     await bench.send(ResponsePlayedFrame(1, 900, "Once upon"), direction=UPSTREAM)
     await bench.advance(1_000)
     assert controller.session.state is (State.LISTENING if then == "dismissed" else State.PROCESSING)
-    assert not [event for event in bench.errors if isinstance(event, SessionErrorTold)]
+    assert not [event for event in bench.errors if isinstance(event, SessionErrorReported)]

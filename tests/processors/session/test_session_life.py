@@ -74,14 +74,14 @@ async def test_without_a_client_to_wait_for_it_is_ready_when_the_pipeline_runs()
 
 async def test_with_a_client_to_wait_for_it_greets_when_that_is_there():
     async with SessionBench(greeting="Hello.", wait_for_client=True) as bench:
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.state is State.CONNECTING
         assert not bench.session.can_accept_input
         await bench.send(ClientConnectedFrame())
         assert bench.session.state is State.SPEAKING
         summary = bench.session.summary()
         assert (summary.connected_ms, summary.ready_ms) == (2_000, 2_000)
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         # Once more says nothing new.
         await bench.send(ClientConnectedFrame())
         assert bench.said == [("assistant", "Hello.")]
@@ -90,7 +90,7 @@ async def test_with_a_client_to_wait_for_it_greets_when_that_is_there():
 async def test_a_client_that_goes_ends_the_session():
     async with SessionBench(goodbyes={"disconnected": "Who hears this?"}) as bench:
         handle = bench.session.say(STORY)
-        await bench.quiet(400)
+        await bench.advance(400)
         await bench.send(ClientDisconnectedFrame("closed the tab"))
         assert bench.session.state is State.CLOSED
         assert bench.session.summary().reason == "disconnected"
@@ -102,16 +102,16 @@ async def test_a_client_that_goes_ends_the_session():
 async def test_a_client_that_comes_back_finds_the_conversation():
     async with SessionBench([STORY, "Sure."], greeting="Hello.", wait_for_client=True) as bench:
         await bench.send(ClientConnectedFrame())
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_says("tell me a story")
-        await bench.quiet(600)
+        await bench.advance(600)
         await bench.send(ClientDisconnectedFrame())
         assert bench.session.state is State.CONNECTING
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         await bench.send(ClientConnectedFrame())
         assert bench.session.state is State.LISTENING
         await bench.user_says("go on then")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said == [
             ("assistant", "Hello."),
             ("user", "tell me a story"),
@@ -126,10 +126,10 @@ async def test_a_client_that_was_announced_may_come_back_though_nobody_waited_fo
         await bench.send(ClientConnectedFrame())
         await bench.send(ClientDisconnectedFrame())
         assert bench.session.state is State.CONNECTING
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         await bench.send(ClientConnectedFrame())
         await bench.user_says("go on then")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said == [("user", "go on then"), ("assistant", "Sure.")]
 
 
@@ -152,9 +152,9 @@ async def test_a_client_that_is_away_for_a_moment_while_a_cut_is_not_accounted_f
 async def test_a_client_that_does_not_come_back_ends_the_session_and_that_is_no_failure():
     async with SessionBench(wait_for_client=True, connection_timeout_s=10) as bench:
         await bench.send(ClientConnectedFrame())
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.send(ClientDisconnectedFrame())
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.session.state is State.CLOSED
         assert bench.session.summary().reason == "disconnected"
 
@@ -177,7 +177,7 @@ async def test_closing_twice_is_closing_once(again: int):
         bench.session.close("done")
         for _ in range(again):
             bench.session.close("other", goodbye="Another.")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.summary().reason == "done"
         assert bench.said == [("assistant", "Good bye.")]
         assert len([event for event in bench.events if isinstance(event, SessionClosed)]) == 1
@@ -216,12 +216,12 @@ async def test_who_hangs_up_ends_the_session():
 async def test_speech_that_begins_while_it_is_closing_does_nothing():
     async with SessionBench(["Hi."], goodbyes={"done": STORY}) as bench:
         bench.session.close("done")
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_starts()
         assert bench.session.state is State.CLOSING
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops("stop it now please")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.session.state is State.CLOSED
         assert bench.said == [("assistant", STORY)]
         assert bench.session.interruptions == ()
@@ -231,9 +231,9 @@ async def test_speech_that_began_before_the_close_is_not_answered():
     async with SessionBench(["Hi."], goodbyes={"done": STORY}) as bench:
         await bench.user_starts()
         bench.session.close("done")
-        await bench.quiet(100)
+        await bench.advance(100)
         await bench.user_stops("hello")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said == [("assistant", STORY)]
         assert bench.session.state is State.CLOSED
 
@@ -261,7 +261,7 @@ async def test_hooks_on_states_transitions_and_events_are_called_in_order():
         session.on(Interrupted, lambda event: told.append(event.interruption.kind.value))
         session.on(BotSaid, lambda event: told.append(event.turn.text))
         await bench.user_says("tell me a story")
-        await bench.quiet(600)
+        await bench.advance(600)
         session.interrupt()
         await bench.settle()
         assert told == ["tell me a story", "thinks", "speaks", "Once upon", "manual"]
@@ -280,10 +280,10 @@ async def test_async_hooks_run_one_at_a_time_and_the_conversation_goes_on_meanwh
         bench.session.on(State.SPEAKING, slow)
         bench.session.on(State.LISTENING, lambda _: told.append("listens"))
         await bench.user_says("hello")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.state is State.LISTENING
         assert told == ["(processing"]
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert told == ["(processing", "processing)", "(speaking", "speaking)", "listens"]
 
 
@@ -302,7 +302,7 @@ async def test_a_hook_that_raises_is_logged_and_the_others_run(caplog: pytest.Lo
         bench.session.on(UserSaid, lambda _: told.append("there"))
         with caplog.at_level(logging.INFO, "voxline"):
             await bench.user_says("hello")
-            await bench.quiet(2_000)
+            await bench.advance(2_000)
         assert told == ["there"]
         assert [record.message for record in caplog.records] == [
             "A hook for UserSaid raised RuntimeError",
@@ -321,7 +321,7 @@ async def test_a_hook_can_be_taken_back_and_called_once_only():
         take_back()
         for text in ("one", "two"):
             await bench.types(text)
-            await bench.quiet(2_000)
+            await bench.advance(2_000)
         assert told == ["once", "always", "always"]
 
 
@@ -329,7 +329,7 @@ async def test_a_hook_may_ask_the_session_for_something():
     async with SessionBench(["Hi."]) as bench:
         bench.session.on(BotSaid, lambda _: bench.session.say("And one more thing."), once=True)
         await bench.types("hello")
-        await bench.quiet(4_000)
+        await bench.advance(4_000)
         assert [text for _, text in bench.said] == ["hello", "Hi.", "And one more thing."]
 
 
@@ -364,7 +364,7 @@ async def test_who_reads_events_too_slowly_is_told_how_many_are_lost():
         stream = bench.session.events(bound=3)
         for _ in range(5):
             await bench.types("hello")
-            await bench.quiet(1_000)
+            await bench.advance(1_000)
         lost = await anext(stream)
         assert isinstance(lost, EventsLost)
         assert lost.count == 5 * 5 - 3
@@ -379,9 +379,9 @@ async def test_a_state_can_be_waited_for():
         assert await bench.session.wait_for(State.LISTENING) is State.LISTENING
         waiting = begin(bench.session.wait_for(State.SPEAKING, State.FAILED))
         await bench.types("hello")
-        await bench.quiet(100)
+        await bench.advance(100)
         assert not waiting.done()
-        await bench.quiet(100)
+        await bench.advance(100)
         assert await waiting is State.SPEAKING
 
 
@@ -397,9 +397,9 @@ async def test_a_state_that_lasted_for_no_time_at_all_is_not_missed():
 async def test_waiting_has_an_end():
     async with SessionBench() as bench:
         waiting = begin(bench.session.wait_for(State.SPEAKING, timeout_s=3))
-        await bench.quiet(2_999)
+        await bench.advance(2_999)
         assert not waiting.done()
-        await bench.quiet(2)
+        await bench.advance(2)
         with pytest.raises(TimeoutError, match=r"Waited 3 s for the session to be SPEAKING; it is LISTENING\."):
             await waiting
 
@@ -418,11 +418,11 @@ async def test_waiting_for_what_will_not_come_ends_with_the_session():
 async def test_the_user_s_next_turn_can_be_waited_for():
     async with SessionBench(["Hi.", "Ho."]) as bench:
         await bench.user_says("before")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         waiting = begin(bench.session.wait_for_input(timeout_s=60))
         await bench.settle()
         await bench.user_says("after")
-        await bench.quiet(100)
+        await bench.advance(100)
         turn = await waiting
         assert isinstance(turn, Turn)
         assert turn.text == "after"
@@ -431,7 +431,7 @@ async def test_the_user_s_next_turn_can_be_waited_for():
 async def test_nobody_says_anything_is_a_time_out_of_who_waits_for_it():
     async with SessionBench() as bench:
         waiting = begin(bench.session.wait_for_input(timeout_s=2))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         with pytest.raises(TimeoutError, match="to hear the user"):
             await waiting
 
@@ -450,10 +450,10 @@ async def test_a_state_can_be_waited_for_before_the_pipeline_runs():
 
 async def test_time_in_state():
     async with SessionBench(["Hi."], model_ms=1_000) as bench:
-        await bench.quiet(2_500)
+        await bench.advance(2_500)
         assert bench.session.time_in_state_s == 2.5
         await bench.types("hello")
-        await bench.quiet(500)
+        await bench.advance(500)
         assert bench.session.time_in_state_s == 0.5
         moments = [(one.before, one.after, one.at_ns / 1e6) for one in bench.session.transitions]
         assert moments[-1] == (State.LISTENING, State.PROCESSING, 2_500)
@@ -494,10 +494,10 @@ async def test_who_is_not_listened_to_can_type():
         assert bench.session.state is State.WAITING_FOR_INPUT
         assert bench.session.can_accept_input
         await bench.user_says("hello")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.turns == ()
         await bench.types("hello")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said == [("user", "hello"), ("assistant", "Hi.")]
         assert bench.session.state is State.WAITING_FOR_INPUT
         bench.session.start_listening()
@@ -512,7 +512,7 @@ async def test_what_was_being_said_when_it_went_off_is_not_taken_and_what_was_sa
         bench.session.stop_listening()
         await bench.settle()
         await bench.user_stops("not this")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said == [("user", "hello"), ("assistant", "Hi.")]
 
 
@@ -521,7 +521,7 @@ async def test_words_that_wait_are_not_lost_with_an_utterance_that_was_not_taken
         await bench.user_says("hello")
         await bench.user_starts()
         bench.session.stop_listening()
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.said == [("user", "hello"), ("assistant", "Hi.")]
         assert bench.session.statistics.errors == 0
 
@@ -544,10 +544,10 @@ async def test_what_hears_is_told_to_listen_or_not(harness: Harness):
 async def test_the_bot_that_was_silenced_goes_on_when_nobody_listens_any_more():
     async with SessionBench([STORY]) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(700)
+        await bench.advance(700)
         await bench.user_starts()
         bench.session.stop_listening()
-        await bench.quiet(8_000)
+        await bench.advance(8_000)
         assert bench.said[-1] == ("assistant", STORY)
 
 
@@ -556,16 +556,16 @@ async def test_the_bot_that_was_silenced_goes_on_when_nobody_listens_any_more():
 
 async def test_the_summary_is_for_people_and_as_json():
     async with SessionBench([STORY, "Sure."], wait_for_client=True) as bench:
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.send(ClientConnectedFrame())
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_says("tell me a story")
-        await bench.quiet(1_000)
-        await bench.tell(UsageFrame(120, 30))
+        await bench.advance(1_000)
+        await bench.send_upstream(UsageFrame(120, 30))
         await bench.user_says("another one please")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         bench.session.close("done")
-        await bench.quiet(100)
+        await bench.advance(100)
         summary = bench.session.summary()
         assert str(summary).splitlines() == [
             "closed (done) after 8.2 s",

@@ -27,7 +27,7 @@ from voxline.pipeline.frames import (
 )
 from voxline.pipeline.testing import Harness
 from voxline.processors import SessionController, SpeechOutcome, State
-from voxline.processors.session import SessionClosed, SessionErrorTold, TurnKind, limits
+from voxline.processors.session import SessionClosed, SessionErrorReported, TurnKind, limits
 from voxline.processors.testing.session_bench import SessionBench
 
 STORY = "Once upon a time there was a rover far away on Mars."
@@ -38,7 +38,7 @@ def ended(bench: SessionBench) -> tuple[State, str]:
 
 
 def errors(bench: SessionBench) -> list[str]:
-    return [event.message for event in bench.events if isinstance(event, SessionErrorTold)]
+    return [event.message for event in bench.events if isinstance(event, SessionErrorReported)]
 
 
 def bot_said(bench: SessionBench) -> list[str]:
@@ -50,9 +50,9 @@ def bot_said(bench: SessionBench) -> list[str]:
 
 async def test_silence_closes_the_session():
     async with SessionBench(idle_timeout_s=20) as bench:
-        await bench.quiet(19_999)
+        await bench.advance(19_999)
         assert bench.session.state is State.LISTENING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert ended(bench) == (State.CLOSED, "idle")
         assert bench.session.transitions[-1].event == "idle time-out"
 
@@ -61,49 +61,49 @@ async def test_idle_counts_from_the_end_of_playout():
     async with SessionBench([STORY], idle_timeout_s=5) as bench:
         await bench.user_says("tell me a story")
         # 3.6 s of story after 0.2 s, and then 5 s.
-        await bench.quiet(200 + 3_600 + 4_999)
+        await bench.advance(200 + 3_600 + 4_999)
         assert bench.session.state is State.LISTENING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert ended(bench) == (State.CLOSED, "idle")
 
 
 async def test_who_speaks_or_types_is_not_idle():
     async with SessionBench(["a.", "b."], idle_timeout_s=10) as bench:
-        await bench.quiet(9_000)
+        await bench.advance(9_000)
         await bench.user_starts()
-        await bench.quiet(15_000)
+        await bench.advance(15_000)
         assert bench.session.state is State.LISTENING
         await bench.user_stops("hello")
-        await bench.quiet(9_000)
+        await bench.advance(9_000)
         await bench.types("hello")
-        await bench.quiet(9_000)
+        await bench.advance(9_000)
         assert bench.session.state is State.LISTENING
 
 
 async def test_a_cough_is_no_answer_but_begins_the_silence_anew():
     async with SessionBench(idle_timeout_s=10) as bench:
-        await bench.quiet(8_000)
+        await bench.advance(8_000)
         await bench.user_says("")
-        await bench.quiet(9_000)
+        await bench.advance(9_000)
         assert bench.session.state is State.LISTENING
-        await bench.quiet(1_500)
+        await bench.advance(1_500)
         assert ended(bench) == (State.CLOSED, "idle")
 
 
 async def test_the_ladder_prompts_twice_and_then_closes_with_a_goodbye():
     ladder = [{"after_s": 5, "say": "Are you there?"}, {"after_s": 5, "say": "Hello?"}]
     async with SessionBench(idle_ladder=ladder, idle_timeout_s=10, goodbyes={"idle": "Good bye."}) as bench:
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.session.state is State.SPEAKING
         # 900 ms of prompt, and 5 s from its end.
-        await bench.quiet(900 + 4_999)
+        await bench.advance(900 + 4_999)
         assert bot_said(bench) == ["Are you there?"]
-        await bench.quiet(1 + 300 + 9_999)
+        await bench.advance(1 + 300 + 9_999)
         assert bot_said(bench) == ["Are you there?", "Hello?"]
         assert bench.session.state is State.LISTENING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert bench.session.state is State.CLOSING
-        await bench.quiet(600)
+        await bench.advance(600)
         assert ended(bench) == (State.CLOSED, "idle")
         assert bot_said(bench) == ["Are you there?", "Hello?", "Good bye."]
 
@@ -111,20 +111,20 @@ async def test_the_ladder_prompts_twice_and_then_closes_with_a_goodbye():
 async def test_who_answers_stands_at_the_foot_of_the_ladder_again():
     ladder = [{"after_s": 5, "say": "Hello?"}]
     async with SessionBench(["Hi."], idle_ladder=ladder, idle_timeout_s=10) as bench:
-        await bench.quiet(6_000)
+        await bench.advance(6_000)
         await bench.user_says("yes I am here")
-        await bench.quiet(500 + 5_000 + 500)
+        await bench.advance(500 + 5_000 + 500)
         assert bot_said(bench) == ["Hello?", "Hi.", "Hello?"]
 
 
 async def test_touch_is_activity():
     async with SessionBench(idle_timeout_s=10) as bench:
         for _ in range(5):
-            await bench.quiet(9_000)
+            await bench.advance(9_000)
             bench.session.touch()
             await bench.settle()
         assert bench.session.state is State.LISTENING
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert ended(bench) == (State.CLOSED, "idle")
 
 
@@ -132,7 +132,7 @@ async def test_without_a_limit_nothing_ends():
     off: dict[str, Any] = {"idle_timeout_s": None, "max_duration_s": None, "max_messages": None, "keep_alive_s": None}
     async with SessionBench(**off) as bench:
         assert limits.next_ns(bench.session.data) is None
-        await bench.quiet(24 * 3_600_000)
+        await bench.advance(24 * 3_600_000)
         assert bench.session.state is State.LISTENING
 
 
@@ -141,11 +141,11 @@ async def test_without_a_limit_nothing_ends():
 
 async def test_a_session_lasts_no_longer_than_it_may():
     async with SessionBench(max_duration_s=60, goodbyes={"duration": "Time is up."}) as bench:
-        await bench.quiet(59_999)
+        await bench.advance(59_999)
         assert bench.session.state is State.LISTENING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert bench.session.state is State.CLOSING
-        await bench.quiet(900)
+        await bench.advance(900)
         assert ended(bench) == (State.CLOSED, "duration")
         assert bot_said(bench) == ["Time is up."]
 
@@ -153,9 +153,9 @@ async def test_a_session_lasts_no_longer_than_it_may():
 async def test_what_is_being_said_is_played_to_its_end_before_the_goodbye():
     async with SessionBench([STORY], max_duration_s=3, goodbyes={"duration": "Good bye."}) as bench:
         await bench.user_says("go")
-        await bench.quiet(2_150)
+        await bench.advance(2_150)
         assert bench.session.state is State.CLOSING
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bot_said(bench) == [STORY, "Good bye."]
         assert not any(turn.interrupted for turn in bench.session.turns)
         assert ended(bench) == (State.CLOSED, "duration")
@@ -163,23 +163,23 @@ async def test_what_is_being_said_is_played_to_its_end_before_the_goodbye():
 
 async def test_duration_counts_from_the_connection():
     async with SessionBench(max_duration_s=60, wait_for_client=True, connection_timeout_s=100) as bench:
-        await bench.quiet(50_000)
+        await bench.advance(50_000)
         await bench.send(ClientConnectedFrame())
-        await bench.quiet(59_999)
+        await bench.advance(59_999)
         assert bench.session.state is State.LISTENING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert ended(bench) == (State.CLOSED, "duration")
 
 
 async def test_the_exchange_that_reaches_the_message_limit_is_completed():
     async with SessionBench(["One.", STORY], max_messages=3, goodbyes={"messages": "That was all."}) as bench:
         await bench.user_says("one")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_says("two")
         # The third message; its answer is played nevertheless.
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert bench.said[-2:] == [("assistant", STORY), ("assistant", "That was all.")]
         assert ended(bench) == (State.CLOSED, "messages")
 
@@ -187,9 +187,9 @@ async def test_the_exchange_that_reaches_the_message_limit_is_completed():
 async def test_the_limit_that_is_reached_in_the_middle_of_an_answer_that_is_cut_answers_the_user_first():
     async with SessionBench([STORY, "Sure."], max_messages=3) as bench:
         await bench.user_says("one")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_says("tell me something else")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said[1:] == [
             ("assistant", "Once upon a time..."),
             ("user", "tell me something else"),
@@ -206,24 +206,24 @@ async def test_a_model_that_says_nothing_is_given_up_and_the_user_is_told():
         ["Too late.", "Hi."], model_ms=60_000, response_timeout_s=10, apology="Sorry, please repeat."
     ) as bench:
         await bench.user_says("hello")
-        await bench.quiet(9_999)
+        await bench.advance(9_999)
         assert bench.session.state is State.PROCESSING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert errors(bench) == ["Nothing was heard of response 1 for 10 s."]
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert bot_said(bench) == ["Sorry, please repeat."]
         assert bench.session.state is State.LISTENING
         assert bench.session.interruptions == (), "that is no interruption"
-        await bench.quiet(60_000)
+        await bench.advance(60_000)
         assert "Too late." not in bot_said(bench)
 
 
 async def test_an_answer_that_stops_in_its_middle_is_given_up_after_a_while():
     async with SessionBench([["Once.", "Twice."]], between_ms=60_000, response_timeout_s=10) as bench:
         await bench.user_says("count")
-        await bench.quiet(200 + 300 + 9_999)
+        await bench.advance(200 + 300 + 9_999)
         assert bench.session.state is State.PROCESSING
-        await bench.quiet(2)
+        await bench.advance(2)
         assert bench.session.state is State.LISTENING
         assert bench.said == [("user", "count"), ("assistant", "Once....")]
 
@@ -259,7 +259,7 @@ async def test_a_turn_that_is_ended_while_a_cut_is_not_accounted_for_waits_for_t
 async def test_a_response_that_takes_long_to_say_is_not_given_up():
     async with SessionBench(["word " * 200], response_timeout_s=5) as bench:
         await bench.user_says("go")
-        await bench.quiet(70_000)
+        await bench.advance(70_000)
         assert errors(bench) == []
         assert bench.session.turns[-1].audio_ms == 60_000
 
@@ -291,9 +291,9 @@ async def test_a_session_says_speaking_only_if_something_is_heard(harness: Harne
 
 async def test_a_client_that_does_not_come_is_a_failure():
     async with SessionBench(greeting="Hello.", wait_for_client=True, connection_timeout_s=10) as bench:
-        await bench.quiet(9_999)
+        await bench.advance(9_999)
         assert bench.session.state is State.CONNECTING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert ended(bench) == (State.FAILED, "connection")
         assert errors(bench) == ["No client connected within 10 s."]
         closed = bench.events[-1]
@@ -307,11 +307,11 @@ async def test_a_client_that_does_not_come_is_a_failure():
 async def test_last_words_that_never_end_are_cut():
     async with SessionBench([["Once.", "Twice."]], between_ms=600_000, closing_timeout_s=5) as bench:
         await bench.user_says("count")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         bench.session.close("done", goodbye="Bye.")
-        await bench.quiet(4_999)
+        await bench.advance(4_999)
         assert bench.session.state is State.CLOSING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert ended(bench) == (State.CLOSED, "done")
         assert bench.said[-1] == ("assistant", "Once....")
 
@@ -329,9 +329,9 @@ async def test_last_words_that_no_output_plays_end_the_session_too(harness: Harn
 
 async def test_a_goodbye_cannot_be_interrupted():
     async with SessionBench(max_duration_s=10, goodbyes={"duration": STORY}) as bench:
-        await bench.quiet(10_500)
+        await bench.advance(10_500)
         await bench.user_says("stop stop")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bot_said(bench) == [STORY]
         assert ended(bench) == (State.CLOSED, "duration")
 
@@ -341,17 +341,17 @@ async def test_a_goodbye_cannot_be_interrupted():
 
 async def test_a_limit_that_is_changed_counts_from_where_it_counted_before():
     async with SessionBench(idle_timeout_s=10) as bench:
-        await bench.quiet(8_000)
+        await bench.advance(8_000)
         bench.session.update(idle_timeout_s=20)
-        await bench.quiet(11_999)
+        await bench.advance(11_999)
         assert bench.session.state is State.LISTENING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert ended(bench) == (State.CLOSED, "idle")
 
 
 async def test_a_limit_that_has_passed_when_it_is_set_holds_at_once():
     async with SessionBench(idle_timeout_s=100) as bench:
-        await bench.quiet(50_000)
+        await bench.advance(50_000)
         bench.session.update(idle_timeout_s=20)
         await bench.settle()
         assert ended(bench) == (State.CLOSED, "idle")
@@ -364,9 +364,9 @@ async def test_a_limit_that_has_passed_when_it_is_set_holds_at_once():
 async def test_every_limit_can_be_changed(changes: dict[str, float], reason: str):
     async with SessionBench(["Hi."]) as bench:
         await bench.user_says("hello")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         bench.session.update(**changes)
-        await bench.quiet(30_000)
+        await bench.advance(30_000)
         assert ended(bench) == (State.CLOSED, reason)
 
 
@@ -384,9 +384,9 @@ async def test_two_changes_at_once_both_hold():
 async def test_the_response_time_out_can_be_changed_while_it_runs():
     async with SessionBench(["a."], model_ms=60_000) as bench:
         handle = bench.session.send_message("hello")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         bench.session.update(response_timeout_s=5)
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert handle.outcome is SpeechOutcome.FAILED
 
 
@@ -409,9 +409,9 @@ async def test_time_outs_of_a_day_of_sessions_leave_nothing_behind():
         async with SessionBench(["Hi."] * 3, idle_timeout_s=20, goodbyes={"idle": "Bye."}) as bench:
             for _ in range(number % 4):
                 await bench.user_says("hello")
-                await bench.quiet(3_000)
+                await bench.advance(3_000)
             await bench.send(UserStartedSpeakingFrame(200))
-            await bench.quiet(90_000)
+            await bench.advance(90_000)
             assert ended(bench) == (State.CLOSED, "idle")
             assert limits.next_ns(bench.session.data) is None
 
@@ -434,12 +434,12 @@ class Forgetful(FrameProcessor):
 async def test_an_answer_that_has_failed_is_not_waited_for_as_long_as_one_that_is_slow():
     async with SessionBench(model=Forgetful(), apology="Sorry, say that again.") as bench:
         await bench.user_says("are you there")
-        await bench.quiet(200)
+        await bench.advance(200)
         assert [error.error for error in bench.errors] == ["ConnectionError"]
-        await bench.quiet(2_900)
+        await bench.advance(2_900)
         assert bench.session.state is State.PROCESSING
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said[-1] == ("assistant", "Sorry, say that again.")
         await bench.user_says("are you there now")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said[-1] == ("assistant", "Here I am.")

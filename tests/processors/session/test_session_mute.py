@@ -18,7 +18,7 @@ def ignored(bench: SessionBench) -> list[tuple[str, str]]:
 
 async def test_nobody_is_muted_if_it_is_not_asked_for():
     async with SessionBench(["Hi."], greeting="Hello, I am a rover and I like to talk.") as bench:
-        await bench.quiet(600)
+        await bench.advance(600)
         assert bench.session.can_accept_input
         await bench.user_says("tell me more")
         assert len(bench.session.interruptions) == 1
@@ -26,25 +26,25 @@ async def test_nobody_is_muted_if_it_is_not_asked_for():
 
 async def test_the_first_speech_of_the_bot_cannot_be_interrupted_and_the_second_can():
     async with SessionBench([STORY, "Hi."], greeting="Hello, I am a rover.", mute=["first_speech"]) as bench:
-        await bench.quiet(300)
+        await bench.advance(300)
         assert not bench.session.can_accept_input
         await bench.user_says("stop", speech_ms=300)
         assert ignored(bench) == [("stop", "muted")]
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said == [("assistant", "Hello, I am a rover.")]
         assert bench.session.can_accept_input
         await bench.user_says("tell me a story")
-        await bench.quiet(1_500)
+        await bench.advance(1_500)
         await bench.user_says("stop now please")
         assert len(bench.session.interruptions) == 1
 
 
 async def test_words_before_the_first_speech_are_not_taken_either():
     async with SessionBench(["Hi."], greeting="Hello.", mute=["first_speech"], wait_for_client=True) as bench:
-        await bench.quiet(100)
+        await bench.advance(100)
         await bench.send(ClientConnectedFrame())
         await bench.send(TranscriptionFrame("hello"))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said == [("assistant", "Hello.")]
 
 
@@ -55,37 +55,39 @@ async def test_a_first_speech_that_fails_mutes_nobody_for_ever():
         bench.session.interrupt()
         await bench.settle()
         await bench.user_says("hello")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said[-2:] == [("user", "hello"), ("assistant", "Hi.")]
 
 
 async def test_while_a_tool_runs_the_user_is_not_heard():
     async with SessionBench(["It rains."], model_ms=4_000, mute=["tools"]) as bench:
         await bench.user_says("weather")
-        await bench.tell(ToolCallFrame("c1", "weather"))
+        await bench.send_upstream(ToolCallFrame("c1", "weather"))
         assert not bench.session.can_accept_input
         await bench.user_says("stop")
         assert bench.session.interruptions == ()
-        await bench.tell(ToolResultFrame("c1", "rain"))
+        await bench.send_upstream(ToolResultFrame("c1", "rain"))
         assert bench.session.can_accept_input
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said == [("user", "weather"), ("assistant", "It rains.")]
 
 
 async def test_two_tools_at_once_mute_until_both_have_ended():
     async with SessionBench(["It rains."], model_ms=4_000, mute=["tools"]) as bench:
         await bench.user_says("weather")
-        await bench.tell(ToolCallFrame("c1", "weather"), ToolCallFrame("c2", "weather"), ToolResultFrame("c1", "rain"))
+        await bench.send_upstream(
+            ToolCallFrame("c1", "weather"), ToolCallFrame("c2", "weather"), ToolResultFrame("c1", "rain")
+        )
         assert not bench.session.can_accept_input
-        await bench.tell(ToolResultFrame("c2", "sun"))
+        await bench.send_upstream(ToolResultFrame("c2", "sun"))
         assert bench.session.can_accept_input
 
 
 async def test_a_tool_that_never_returns_mutes_no_longer_than_its_answer_may_take():
     async with SessionBench(["Late.", "Hi."], model_ms=60_000, mute=["tools"], response_timeout_s=10) as bench:
         await bench.user_says("weather")
-        await bench.tell(ToolCallFrame("c1", "weather"))
-        await bench.quiet(10_000)
+        await bench.send_upstream(ToolCallFrame("c1", "weather"))
+        await bench.advance(10_000)
         assert bench.session.state is State.LISTENING
         assert bench.session.can_accept_input
 
@@ -94,11 +96,11 @@ async def test_while_the_bot_speaks_the_user_is_not_heard_and_before_they_are():
     async with SessionBench([STORY, "Hi."], mute=["speaking"], model_ms=2_000) as bench:
         await bench.user_says("tell me a story")
         assert bench.session.can_accept_input, "it thinks, and does not speak yet"
-        await bench.quiet(2_500)
+        await bench.advance(2_500)
         assert not bench.session.can_accept_input
         await bench.user_says("stop right now")
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said == [("user", "tell me a story"), ("assistant", STORY)]
         assert ignored(bench) == [("stop right now", "muted")]
         assert bench.session.statistics.ignored_utterances == 1
@@ -106,14 +108,14 @@ async def test_while_the_bot_speaks_the_user_is_not_heard_and_before_they_are():
 
 async def test_a_strategy_of_one_s_own_is_a_function_of_the_session():
     def until_two_turns(data: SessionData) -> bool:
-        return len(data.turns) < 2
+        return len(data.history.turns) < 2
 
     async with SessionBench(["Hi."], mute=[until_two_turns]) as bench:
         await bench.user_says("hello")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.turns == ()
         await bench.types("hello")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         await bench.user_says("and again")
         assert bench.session.turns[-1].text == "and again"
 
@@ -125,7 +127,7 @@ async def test_named_and_own_strategies_hold_together():
         return muted[0]
 
     async with SessionBench(["Hi.", "Ho."], greeting="Hello.", mute=["first_speech", asked]) as bench:
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert bench.session.settings.mute == ("first_speech",)
         await bench.user_says("hello")
         assert len(bench.session.turns) == 1
@@ -136,19 +138,19 @@ async def test_named_and_own_strategies_hold_together():
 
 async def test_who_types_is_never_muted():
     async with SessionBench(["Hi."], greeting=STORY, mute=["first_speech", "speaking"]) as bench:
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.types("hello")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said[-2:] == [("user", "hello"), ("assistant", "Hi.")]
 
 
 async def test_interims_of_a_muted_user_do_nothing():
     async with SessionBench([STORY], mute=["speaking"]) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_starts()
         await bench.send(InterimTranscriptionFrame("stop it now"))
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert bench.session.state is State.SPEAKING
 
 
@@ -156,18 +158,18 @@ async def test_interims_of_a_muted_user_do_nothing():
 async def test_speech_that_outlasts_the_mute_is_heard_whole(over: str):
     """Pipecat and LiveKit lose the beginning of it."""
     async with SessionBench(["Hi."], greeting="Hello, I am a rover." * 2, mute=["first_speech"]) as bench:
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_starts()
-        await bench.quiet(500 if over == "ends" else 3_000)
+        await bench.advance(500 if over == "ends" else 3_000)
         await bench.user_stops("hello rover")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert (("user", "hello rover") in bench.said) is (over == "goes on")
 
 
 async def test_mute_can_be_changed_while_the_session_runs():
     async with SessionBench([STORY], mute=["speaking"]) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         bench.session.update(mute=())
         await bench.settle()
         await bench.user_says("stop now please")

@@ -83,23 +83,26 @@ def test_the_defaults_are_the_published_ones():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"history_turns": 0}, r"SessionSettings\.history_turns is 0, and should be greater than or equal to 1\."),
-        ({"idle_timeout_s": -1}, r"SessionSettings\.idle_timeout_s is -1, and should be greater than 0\."),
-        ({"idle_timeout_s": float("inf")}, r"SessionSettings\.idle_timeout_s is inf, and should be a finite number\."),
-        ({"interruption": {"min_words": -1}}, r"SessionSettings\.interruption\.min_words is -1, and should be gr"),
-        ({"idle_ladder": [{"after_s": 5}]}, r"SessionSettings\.idle_ladder\.0\.say"),
+        ({"history_turns": 0}, r"SessionSettings: history_turns is 0, and should be greater than or equal to 1\."),
+        ({"idle_timeout_s": -1}, r"SessionSettings: idle_timeout_s is -1, and should be greater than 0\."),
+        ({"idle_timeout_s": float("inf")}, r"SessionSettings: idle_timeout_s is inf, and should be a finite number\."),
+        ({"interruption": {"min_words": -1}}, r"SessionSettings: interruption\.min_words is -1, and should be gr"),
+        ({"idle_ladder": [{"after_s": 5}]}, r"SessionSettings: idle_ladder\.0\.say"),
         ({"mute": ["sometimes"]}, r"mute\.0 is 'sometimes', and should be 'first_speech', 'tools' or 'speaking'\."),
         (
             {"endpointing": {"strategy": "guess"}},
             r"endpointing\.strategy is 'guess', and should be 'vad', 'transcript', 'model', 'dynamic', 'push_to_talk' ",
         ),
-        ({"idle_timeout": 20}, r"SessionSettings has no idle_timeout\..* What there is: .*idle_timeout_s"),
+        (
+            {"idle_timeout": 20},
+            r"SessionSettings: unknown setting idle_timeout \(.* are .*idle_timeout_s",
+        ),
         (
             {"interruption": {"words": 2}},
-            r"SessionSettings has no interruption\.words\..* What there is: allow, backchannels, .*min_words",
+            r"unknown setting interruption\.words.*; the settings are allow, backchannels, .*min_words",
         ),
-        ({"endpointing": {"delay_ms": 2}}, r"no endpointing\.delay_ms\..* What there is: .*min_delay_ms"),
-        ({"idle_ladder": [{"after_s": 5, "says": "x", "say": "x"}]}, r"What there is: after_s, say\."),
+        ({"endpointing": {"delay_ms": 2}}, r"setting endpointing\.delay_ms.*; the settings are .*min_delay_ms"),
+        ({"idle_ladder": [{"after_s": 5, "says": "x", "say": "x"}]}, r"the settings are after_s, say\."),
     ],
 )
 def test_an_error_names_the_field_and_what_is_allowed(fields: dict[str, Any], message: str):
@@ -111,11 +114,11 @@ def test_an_error_names_the_field_and_what_is_allowed(fields: dict[str, Any], me
         SessionController().session.update(**fields)
 
 
-def test_two_mistakes_are_two_sentences():
+def test_two_mistakes_are_both_named():
     with pytest.raises(SettingsError) as caught:
         SessionSettings(max_messages=0, closing_timeout_s="soon")
-    assert "SessionSettings.max_messages is 0" in str(caught.value)
-    assert "SessionSettings.closing_timeout_s is 'soon'" in str(caught.value)
+    assert "SessionSettings: max_messages is 0" in str(caught.value)
+    assert "; closing_timeout_s is 'soon'" in str(caught.value)
 
 
 def test_settings_do_not_change_under_anybody():
@@ -181,13 +184,13 @@ def test_an_empty_file_changes_nothing(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.toml", "greeting = ", "is no TOML"),
-        ("a.yaml", "greeting: [", "is no YAML"),
-        ("a.yaml", "- 1\n- 2\n", "has to hold names with values, not a list"),
-        ("a.json", "{}", r"settings are read from \.toml, \.yaml or \.yml, not '\.json'"),
+        ("a.toml", "greeting = ", "is not valid TOML"),
+        ("a.yaml", "greeting: [", "is not valid YAML"),
+        ("a.yaml", "- 1\n- 2\n", "must contain names with values, not a list"),
+        ("a.json", "{}", r"settings are read from \.toml, \.yaml or \.yml files, not from '\.json'"),
         ("a", "", "settings are read from"),
-        ("a.toml", "idle_timeout_s = 0", r"SessionSettings\.idle_timeout_s is 0"),
-        ("a.yaml", "interruption: {min_words: many}", r"SessionSettings\.interruption\.min_words is 'many'"),
+        ("a.toml", "idle_timeout_s = 0", r"SessionSettings: idle_timeout_s is 0"),
+        ("a.yaml", "interruption: {min_words: many}", r"SessionSettings: interruption\.min_words is 'many'"),
     ],
 )
 def test_a_file_that_cannot_be_says_why(tmp_path: Path, name: str, text: str, message: str):
@@ -214,7 +217,7 @@ def test_yaml_without_its_package_names_the_extra_and_toml_needs_none(tmp_path: 
 def test_yaml_runs_nothing(tmp_path: Path):
     path = tmp_path / "a.yaml"
     path.write_text("greeting: !!python/object/apply:os.system ['true']\n")
-    with pytest.raises(SettingsError, match="is no YAML"):
+    with pytest.raises(SettingsError, match="is not valid YAML"):
         SessionSettings.load(path)
 
 
@@ -271,12 +274,15 @@ def test_the_process_s_own_environment_is_read(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"VOXLINE_SESSION_MAX_MESSAGES": "many"}, r"SessionSettings\.max_messages is 'many'"),
-        ({"VOXLINE_SESSION_IDLE": "1"}, r"SessionSettings has no idle\..* What there is"),
-        ({"VOXLINE_SESSION_INTERRUPTION__WORDS": "1"}, r"has no interruption\.words\..* What there is: allow"),
+        ({"VOXLINE_SESSION_MAX_MESSAGES": "many"}, r"SessionSettings: max_messages is 'many'"),
+        ({"VOXLINE_SESSION_IDLE": "1"}, r"SessionSettings: unknown setting idle.*; the settings are"),
+        (
+            {"VOXLINE_SESSION_INTERRUPTION__WORDS": "1"},
+            r"setting interruption\.words.*; the settings are allow",
+        ),
         (
             {"VOXLINE_SESSION_GREETING": "a", "VOXLINE_SESSION_GREETING__X": "1"},
-            "GREETING__X leads into greeting, which",
+            "GREETING__X sets a part of greeting, but",
         ),
     ],
 )
@@ -302,7 +308,7 @@ def test_a_strategy_can_be_named_for_its_section():
 
 def test_who_mistypes_a_field_is_told_which_was_meant():
     with pytest.raises(
-        SettingsError, match=r"has no greting\. Did you mean greeting\? What there is: answer_unclear, "
+        SettingsError, match=r"unknown setting greting \(did you mean greeting\?\); the settings are answer_unclear, "
     ):
         SessionSettings(greting="Hello.")
 

@@ -62,9 +62,9 @@ async def test_what_is_said_to_its_end_is_played():
         assert not handle.done
         assert repr(handle) == "<SpeechHandle 1: to come>"
         waiter = Waiter(handle)
-        await bench.quiet(1_199)
+        await bench.advance(1_199)
         assert waiter.outcomes == []
-        await bench.quiet(1)
+        await bench.advance(1)
         assert waiter.outcomes == [PLAYED]
         assert handle.heard_text == "Your taxi is here."
         assert repr(handle) == "<SpeechHandle 1: played>"
@@ -74,7 +74,7 @@ async def test_what_is_said_to_its_end_is_played():
 async def test_what_is_cut_is_interrupted_and_tells_what_was_heard():
     async with SessionBench() as bench:
         handle = bench.session.say(STORY)
-        await bench.quiet(700)
+        await bench.advance(700)
         bench.session.interrupt()
         await bench.settle()
         assert (handle.outcome, handle.heard_text) == (INTERRUPTED, "Once upon a")
@@ -120,7 +120,7 @@ async def test_what_fails_in_its_middle_is_failed_and_what_was_heard_stands_in_t
 async def test_what_is_not_heard_in_time_is_failed():
     async with SessionBench([STORY], model_ms=60_000, response_timeout_s=5) as bench:
         handle = bench.session.send_message("hello")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert handle.outcome is FAILED
 
 
@@ -139,9 +139,9 @@ async def test_nothing_to_say_is_dropped(text: str):
 async def test_two_at_once_are_said_one_after_the_other():
     async with SessionBench() as bench:
         first, second = bench.session.say("One two."), bench.session.say("Three four.")
-        await bench.quiet(600)
+        await bench.advance(600)
         assert (first.outcome, second.outcome) == (PLAYED, None)
-        await bench.quiet(600)
+        await bench.advance(600)
         assert second.outcome is PLAYED
         assert bench.said == [("assistant", "One two."), ("assistant", "Three four.")]
 
@@ -150,10 +150,10 @@ async def test_it_waits_for_the_user_to_end_and_for_their_answer():
     async with SessionBench(["Hi."]) as bench:
         await bench.user_starts()
         handle = bench.session.say("By the way.")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert handle.outcome is None
         await bench.user_stops("hello")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert handle.outcome is PLAYED
         assert bench.said == [("user", "hello"), ("assistant", "Hi."), ("assistant", "By the way.")]
 
@@ -161,9 +161,9 @@ async def test_it_waits_for_the_user_to_end_and_for_their_answer():
 async def test_it_does_not_cut_an_answer():
     async with SessionBench([STORY]) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(500)
+        await bench.advance(500)
         handle = bench.session.say("By the way.")
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert handle.outcome is PLAYED
         assert bench.said[1:] == [("assistant", STORY), ("assistant", "By the way.")]
 
@@ -172,9 +172,9 @@ async def test_an_interruption_drops_what_waits_but_for_what_may_not_be_interrup
     async with SessionBench() as bench:
         session = bench.session
         said = [session.say(STORY), session.say("More."), session.say("Legal text.", allow_interruptions=False)]
-        await bench.quiet(500)
+        await bench.advance(500)
         session.interrupt()
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert [handle.outcome for handle in said] == [INTERRUPTED, DROPPED, PLAYED]
 
 
@@ -191,13 +191,13 @@ async def test_interrupting_while_nothing_is_said_drops_what_waits():
 async def test_one_handle_can_be_interrupted_and_the_others_go_on():
     async with SessionBench() as bench:
         first, second, third = (bench.session.say(text) for text in ("One two three.", "Four.", "Five."))
-        await bench.quiet(100)
+        await bench.advance(100)
         second.interrupt()
         await bench.settle()
         assert [first.outcome, second.outcome, third.outcome] == [None, DROPPED, None]
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert [first.outcome, third.outcome] == [PLAYED, None]
-        await bench.quiet(500)
+        await bench.advance(500)
         assert third.outcome is PLAYED
         third.interrupt()
         await bench.settle()
@@ -207,9 +207,9 @@ async def test_one_handle_can_be_interrupted_and_the_others_go_on():
 async def test_interrupting_the_handle_that_is_being_said_leaves_what_waits_behind_it():
     async with SessionBench() as bench:
         first, second = bench.session.say(STORY), bench.session.say("Four.")
-        await bench.quiet(400)
+        await bench.advance(400)
         first.interrupt()
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert [first.outcome, second.outcome] == [INTERRUPTED, PLAYED]
         assert [one.kind for one in bench.session.interruptions] == [InterruptionKind.MANUAL]
 
@@ -221,9 +221,9 @@ async def test_the_handle_of_a_message_is_of_its_answer():
     async with SessionBench(["It rains."]) as bench:
         handle = bench.session.send_message("weather")
         waiter = Waiter(handle)
-        await bench.quiet(799)
+        await bench.advance(799)
         assert waiter.outcomes == []
-        await bench.quiet(1)
+        await bench.advance(1)
         assert waiter.outcomes == [PLAYED]
         assert handle.heard_text == "It rains."
 
@@ -231,7 +231,7 @@ async def test_the_handle_of_a_message_is_of_its_answer():
 async def test_two_messages_at_once_are_two_turns_or_one_and_both_handles_end():
     async with SessionBench(["First.", "Second."]) as bench:
         first, second = bench.session.send_message("one"), bench.session.send_message("two")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert first.done
         assert second.outcome is PLAYED
         assert [text for role, text in bench.said if role == "user"] == ["one", "two"]
@@ -240,9 +240,9 @@ async def test_two_messages_at_once_are_two_turns_or_one_and_both_handles_end():
 async def test_messages_that_wait_for_the_bot_are_one_turn_and_their_handles_are_of_its_answer():
     async with SessionBench([STORY, "Yes."]) as bench:
         await bench.user_says("go")
-        await bench.quiet(500)
+        await bench.advance(500)
         said = [bench.session.send_message(text, interrupt=False) for text in ("one", "two")]
-        await bench.quiet(6_000)
+        await bench.advance(6_000)
         assert [handle.outcome for handle in said] == [PLAYED, PLAYED]
         assert bench.said[-2:] == [("user", "one two"), ("assistant", "Yes.")]
 
@@ -250,10 +250,10 @@ async def test_messages_that_wait_for_the_bot_are_one_turn_and_their_handles_are
 async def test_a_message_that_waits_cannot_be_taken_back_once_the_user_s_turn_is_written_but_its_handle_ends():
     async with SessionBench([STORY, "Yes."]) as bench:
         await bench.user_says("go")
-        await bench.quiet(500)
+        await bench.advance(500)
         handle = bench.session.send_message("one", interrupt=False)
         handle.interrupt()
-        await bench.quiet(6_000)
+        await bench.advance(6_000)
         assert handle.done
 
 
@@ -279,7 +279,7 @@ async def test_before_the_pipeline_runs_it_waits_for_it_and_is_said_after_the_gr
 async def test_after_the_close_it_is_dropped_at_once():
     async with SessionBench() as bench:
         bench.session.close()
-        await bench.quiet(100)
+        await bench.advance(100)
         assert bench.session.state is State.CLOSED
         assert await bench.session.say("Hello?") is DROPPED
         assert await bench.session.send_message("Hello?") is DROPPED
@@ -288,13 +288,13 @@ async def test_after_the_close_it_is_dropped_at_once():
 async def test_while_it_is_closing_nothing_new_is_taken_and_what_waits_is_said():
     async with SessionBench() as bench:
         waits = [bench.session.say("One two."), bench.session.say("Three.")]
-        await bench.quiet(100)
+        await bench.advance(100)
         bench.session.close(goodbye="Bye.")
         await bench.settle()
         new = [bench.session.say("Four."), bench.session.send_message("five")]
         await bench.settle()
         assert [handle.outcome for handle in new] == [DROPPED, DROPPED]
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert [handle.outcome for handle in waits] == [PLAYED, PLAYED]
         assert [text for _, text in bench.said] == ["One two.", "Three.", "Bye."]
 
@@ -302,9 +302,9 @@ async def test_while_it_is_closing_nothing_new_is_taken_and_what_waits_is_said()
 async def test_closing_now_cuts_what_is_said_and_drops_what_waits():
     async with SessionBench(["a."], goodbyes={"closed": "Bye."}) as bench:
         said, waits = bench.session.say(STORY), bench.session.say("Three.")
-        await bench.quiet(400)
+        await bench.advance(400)
         bench.session.close(now=True)
-        await bench.quiet(10)
+        await bench.advance(10)
         assert (said.outcome, waits.outcome) == (INTERRUPTED, DROPPED)
         assert bench.session.state is State.CLOSED
         assert bench.said == [("assistant", "Once upon...")]
@@ -363,7 +363,7 @@ async def test_a_client_that_comes_back_finds_no_handle_that_waits_for_ever():
     async with SessionBench([STORY], wait_for_client=True, connection_timeout_s=60) as bench:
         await bench.send(ClientConnectedFrame())
         said = bench.session.say(STORY)
-        await bench.quiet(500)
+        await bench.advance(500)
         waiting = bench.session.send_message("hello", interrupt=False)
         await bench.settle()
         await bench.send(ClientDisconnectedFrame())
@@ -390,20 +390,20 @@ async def test_who_stops_waiting_disturbs_nobody():
         handle = bench.session.say("Hello.")
         gone, stays = Waiter(handle), Waiter(handle)
         await gone.end()
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert (gone.outcomes, stays.outcomes) == ([], [PLAYED])
 
 
 async def test_an_error_of_the_voice_is_of_the_response_under_way_and_not_of_the_next():
     async with SessionBench() as bench:
         first = bench.session.say("One two.")
-        await bench.quiet(100)
-        await bench.tell(ErrorFrame("a hiccup", "TTS"), response=1)
-        await bench.quiet(1_000)
+        await bench.advance(100)
+        await bench.send_upstream(ErrorFrame("a hiccup", "TTS"), response=1)
+        await bench.advance(1_000)
         second = bench.session.say("Three.")
-        await bench.quiet(100)
-        await bench.tell(ErrorFrame("late news", "TTS"), response=1)
-        await bench.quiet(1_000)
+        await bench.advance(100)
+        await bench.send_upstream(ErrorFrame("late news", "TTS"), response=1)
+        await bench.advance(1_000)
         assert (first.outcome, second.outcome) == (FAILED, PLAYED)
 
 
@@ -413,19 +413,19 @@ async def test_an_error_of_the_voice_is_of_the_response_under_way_and_not_of_the
 async def test_pause_silences_both_sides_and_resume_goes_on_where_it_was():
     async with SessionBench() as bench:
         handle = bench.session.say(STORY)
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         bench.session.pause()
         await bench.settle()
         assert bench.session.state is State.PAUSED
         assert not bench.session.can_accept_input
         assert bench.session.is_active
         await bench.user_says("stop stop stop")
-        await bench.quiet(100_000)
+        await bench.advance(100_000)
         assert bench.session.interruptions == ()
         bench.session.resume()
         await bench.settle()
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(2_600)
+        await bench.advance(2_600)
         assert handle.outcome is PLAYED
         assert bench.session.turns[-1].audio_ms == 3_600
         assert bench.said == [("assistant", STORY)]
@@ -437,28 +437,28 @@ async def test_what_is_said_while_paused_is_not_taken_and_what_is_typed_waits():
         await bench.settle()
         await bench.user_says("hello")
         handle = bench.session.send_message("good day")
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert handle.outcome is None
         bench.session.resume()
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert handle.outcome is PLAYED
         assert bench.said == [("user", "good day"), ("assistant", "Hi.")]
 
 
 async def test_time_outs_do_not_count_while_it_is_paused():
     async with SessionBench(["Hi."], idle_timeout_s=20, response_timeout_s=10, model_ms=9_000) as bench:
-        await bench.quiet(15_000)
+        await bench.advance(15_000)
         bench.session.pause()
-        await bench.quiet(3_000_000)
+        await bench.advance(3_000_000)
         bench.session.resume()
-        await bench.quiet(4_999)
+        await bench.advance(4_999)
         assert bench.session.state is State.LISTENING
         handle = bench.session.send_message("hello")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         bench.session.pause()
-        await bench.quiet(30_000)
+        await bench.advance(30_000)
         bench.session.resume()
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert handle.outcome is PLAYED
         assert bench.session.statistics.errors == 0
 
@@ -467,21 +467,21 @@ async def test_the_end_of_a_turn_waits_for_the_end_of_the_pause():
     async with SessionBench(["Hi."], endpointing={"min_delay_ms": 2_000}) as bench:
         await bench.user_says("hello")
         bench.session.pause()
-        await bench.quiet(60_000)
+        await bench.advance(60_000)
         bench.session.resume()
-        await bench.quiet(1_449)
+        await bench.advance(1_449)
         assert bench.session.turns == ()
-        await bench.quiet(1)
+        await bench.advance(1)
         assert [turn.text for turn in bench.session.turns] == ["hello"]
 
 
 async def test_pause_and_resume_at_once_and_each_twice_do_nothing_wrong():
     async with SessionBench() as bench:
         handle = bench.session.say("One two three.")
-        await bench.quiet(100)
+        await bench.advance(100)
         for order in (bench.session.pause, bench.session.pause, bench.session.resume, bench.session.resume):
             order()
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert handle.outcome is PLAYED
         assert bench.session.turns[-1].audio_ms == 900
 
@@ -489,14 +489,14 @@ async def test_pause_and_resume_at_once_and_each_twice_do_nothing_wrong():
 async def test_a_paused_session_can_be_interrupted_and_closed():
     async with SessionBench() as bench:
         handle = bench.session.say(STORY)
-        await bench.quiet(500)
+        await bench.advance(500)
         bench.session.pause()
         bench.session.interrupt()
         await bench.settle()
         assert handle.outcome is INTERRUPTED
         assert bench.session.state is State.PAUSED
         bench.session.close(goodbye="Bye.")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert bench.session.state is State.CLOSED
         assert bench.said[-1] == ("assistant", "Bye.")
 
@@ -504,13 +504,13 @@ async def test_a_paused_session_can_be_interrupted_and_closed():
 async def test_an_interruption_that_was_undecided_at_a_pause_is_over_after_it():
     async with SessionBench() as bench:
         handle = bench.session.say(STORY)
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.send(UserStartedSpeakingFrame(200))
         assert bench.session.state is State.INTERRUPTED
         bench.session.pause()
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         bench.session.resume()
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert handle.outcome is PLAYED
         assert bench.said == [("assistant", STORY)]
 

@@ -83,24 +83,26 @@ def _utterance(talk: Talk, n: int) -> None:
 
 
 def _message(talk: Talk, n: int) -> None:
-    talk.happens(commands.MessageFrame(TEXTS[n % len(TEXTS)], talk.handle(), n % 2 == 0))
+    talk.happens(commands.MessageCommandFrame(TEXTS[n % len(TEXTS)], talk.handle(), n % 2 == 0))
 
 
 def _say(talk: Talk, n: int) -> None:
-    talk.happens(commands.SayFrame(["Hello there.", "Your taxi is here.", " "][n % 3], talk.handle(), n % 4 != 0))
+    talk.happens(
+        commands.SayCommandFrame(["Hello there.", "Your taxi is here.", " "][n % 3], talk.handle(), n % 4 != 0)
+    )
 
 
 def _interrupt(talk: Talk, n: int) -> None:
     handle = 0 if n % 2 else n % (talk.number + 1)
-    talk.happens(commands.InterruptOrderFrame("button", handle))
+    talk.happens(commands.InterruptCommandFrame("button", handle))
 
 
 def _elsewhere(talk: Talk, n: int) -> None:
     """Another processor, or the worker, cuts the bot."""
     through = len(talk.sounds)
     if through > talk.cut_through:
-        told = talk.data.response is not None and talk.data.response.guess is None
-        if told and talk.data.response is not None and talk.data.response.number <= through:
+        told = talk.data.bot.response is not None and talk.data.bot.response.guess is None
+        if told and talk.data.bot.response is not None and talk.data.bot.response.number <= through:
             talk.interrupted.add(through)
         talk.cut_by_others(through)
 
@@ -135,7 +137,9 @@ def _client(talk: Talk, n: int) -> None:
 def _close(talk: Talk, n: int) -> None:
     if n % 5 == 0:
         talk.gone = True
-        talk.happens(commands.CloseFrame("enough", ["Goodbye.", None, ""][n % 3], now=n % 2 == 0, failed=n % 7 == 0))
+        talk.happens(
+            commands.CloseCommandFrame("enough", ["Goodbye.", None, ""][n % 3], now=n % 2 == 0, failed=n % 7 == 0)
+        )
 
 
 def _settings(talk: Talk, n: int) -> None:
@@ -150,7 +154,7 @@ def _settings(talk: Talk, n: int) -> None:
         {"response_timeout_s": 1},
     ]
     changed = talk.data.settings.changed(**changes[n % len(changes)])
-    talk.happens(commands.SettingsFrame(changed.model_dump_json()))
+    talk.happens(commands.UpdateCommandFrame(changed.model_dump_json()))
 
 
 def _due(talk: Talk, n: int) -> None:
@@ -186,9 +190,9 @@ MOVES: dict[str, Callable[[Talk, int], None]] = {
     "say": _say,
     "interrupt": _interrupt,
     "elsewhere": _elsewhere,
-    "pause": _event(commands.PauseFrame(), commands.ResumeFrame()),
-    "resume": _event(commands.ResumeFrame()),
-    "listen": _event(commands.ListenOrderFrame(True), commands.ListenOrderFrame(False)),
+    "pause": _event(commands.PauseCommandFrame(), commands.ResumeCommandFrame()),
+    "resume": _event(commands.ResumeCommandFrame()),
+    "listen": _event(commands.ListenCommandFrame(True), commands.ListenCommandFrame(False)),
     "plays": lambda talk, n: talk.plays(),
     "plays for a while": lambda talk, n: (talk.plays(), talk.passes(100 * (n % 12)))[0],
     "stalls": lambda talk, n: talk.stalls(),
@@ -196,11 +200,11 @@ MOVES: dict[str, Callable[[Talk, int], None]] = {
     "nonsense": _nonsense,
     "tool": _tool,
     "client": _client,
-    "error": _event(commands.FailedFrame("it does not work", "tts", 1), frames.UsageFrame(1, 2)),
-    "touch": _event(commands.TouchFrame(), commands.ButtonFrame(True), frames.InputEndedFrame()),
+    "error": _event(commands.ResponseFailedFrame("it does not work", "tts", 1), frames.UsageFrame(1, 2)),
+    "touch": _event(commands.TouchCommandFrame(), commands.TalkButtonCommandFrame(True), frames.InputEndedFrame()),
     "settings": _settings,
     "close": _close,
-    "start": _event(commands.StartFrame(0)),
+    "start": _event(commands.SessionStartedFrame(0)),
 }
 
 moves = st.lists(st.tuples(st.sampled_from([*MOVES]), st.integers(0, 23)), min_size=20, max_size=60)
@@ -259,7 +263,7 @@ def converse(given_settings: dict[str, Any], happens: list[Move], *, user_stops:
     talk = Talk(**given_settings)
     talk.moves(happens)
     if user_stops:
-        talk.happens(commands.ResumeFrame(), frames.UserStoppedSpeakingFrame(0))
+        talk.happens(commands.ResumeCommandFrame(), frames.UserStoppedSpeakingFrame(0))
     elif talk.data.settings.endpointing.turn_timeout_s is None:
         talk.happens(frames.UserStoppedSpeakingFrame(0))
     talk.comes_to_rest()

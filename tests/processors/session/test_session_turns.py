@@ -20,7 +20,7 @@ from voxline.pipeline import (
 from voxline.pipeline.frames import InputEndedFrame, InterimTranscriptionFrame, TurnProbabilityFrame, UsageFrame
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors import ScriptedLLM, SessionController, State
-from voxline.processors.session import SessionErrorTold, TurnKind, UserSaid
+from voxline.processors.session import SessionErrorReported, TurnKind, UserSaid
 from voxline.processors.session.endpointing import Evidence
 from voxline.processors.session.settings import EndpointingSettings
 from voxline.processors.testing.session_bench import ScriptedPlayout, SessionBench
@@ -36,7 +36,7 @@ def asked(bench: SessionBench) -> list[list[str]]:
 
 
 def told_errors(bench: SessionBench) -> list[str]:
-    return [event.message for event in bench.events if isinstance(event, SessionErrorTold)]
+    return [event.message for event in bench.events if isinstance(event, SessionErrorReported)]
 
 
 # --- a turn ----------------------------------------------------------------------------------------------------------
@@ -57,9 +57,9 @@ async def test_words_that_come_before_the_silence_wait_for_it():
         await bench.user_starts()
         await bench.send(TranscriptionFrame("hello"), TranscriptionFrame("there"))
         assert asked(bench) == []
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops()
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert asked(bench) == [["hello there"]]
 
 
@@ -73,14 +73,14 @@ async def test_what_is_heard_goes_on_downstream_and_what_is_learnt_upstream(harn
 
 async def test_a_turn_has_an_id_times_text_lengths_and_the_response_that_answers_it():
     async with SessionBench(["One two three."], model_ms=200, word_ms=300) as bench:
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_starts()
-        await bench.quiet(400)
-        await bench.quiet(500)
+        await bench.advance(400)
+        await bench.advance(500)
         await bench.send(UserStoppedSpeakingFrame(500))
-        await bench.quiet(50)
+        await bench.advance(50)
         await bench.send(TranscriptionFrame("hello there", audio_ms=650))
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         user, bot = bench.session.turns
         assert (user.id, user.kind, user.text, user.audio_ms) == (1, TurnKind.USER_AUDIO, "hello there", 650)
         # From the first sound to the last, not from when the detector was sure.
@@ -95,9 +95,9 @@ async def test_a_turn_has_an_id_times_text_lengths_and_the_response_that_answers
 async def test_the_latency_of_an_answer_to_typed_text_counts_from_that_text():
     async with SessionBench(["One.", "Two."], model_ms=200) as bench:
         await bench.user_says("hello")
-        await bench.quiet(60_000)
+        await bench.advance(60_000)
         await bench.types("again")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.turns[-1].latency_ms == 200
         assert bench.session.turns[-2].start_ns == bench.session.turns[-2].end_ns
 
@@ -105,9 +105,9 @@ async def test_the_latency_of_an_answer_to_typed_text_counts_from_that_text():
 async def test_each_answer_is_a_response_of_its_own_and_knows_what_was_said_before():
     async with SessionBench(["First.", "Second."]) as bench:
         await bench.user_says("one")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         await bench.user_says("two")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert [turn.response for turn in bench.session.turns] == [1, 1, 2, 2]
         assert isinstance(bench.model, ScriptedLLM)
         assert bench.model.requests[1].messages == (
@@ -120,20 +120,20 @@ async def test_each_answer_is_a_response_of_its_own_and_knows_what_was_said_befo
 async def test_state_speaking_means_that_samples_are_played():
     async with SessionBench(["First."], model_ms=500) as bench:
         await bench.user_says("one")
-        await bench.quiet(499)
+        await bench.advance(499)
         assert bench.session.state is State.PROCESSING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(299)
+        await bench.advance(299)
         assert bench.session.state is State.SPEAKING
-        await bench.quiet(1)
+        await bench.advance(1)
         assert bench.session.state is State.LISTENING
 
 
 async def test_an_answer_that_stalls_is_not_speaking_while_nothing_is_heard():
     async with SessionBench([["One.", "Two."]], between_ms=2_000) as bench:
         await bench.user_says("go")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.states[-5:] == [
             State.PROCESSING, State.SPEAKING, State.PROCESSING, State.SPEAKING, State.LISTENING,
         ]  # fmt: skip
@@ -145,9 +145,9 @@ async def test_an_answer_that_stalls_is_not_speaking_while_nothing_is_heard():
 async def test_vad_waits_for_the_least_silence():
     async with SessionBench(["Hi."], stop_ms=200, stt_ms=50, endpointing={"min_delay_ms": 800}) as bench:
         await bench.user_says("hello")
-        await bench.quiet(800 - 250 - 1)
+        await bench.advance(800 - 250 - 1)
         assert asked(bench) == []
-        await bench.quiet(1)
+        await bench.advance(1)
         assert asked(bench) == [["hello"]]
 
 
@@ -155,7 +155,7 @@ async def test_who_goes_on_within_the_silence_is_answered_once():
     async with SessionBench(["Hi."], stop_ms=200, endpointing={"min_delay_ms": 800}) as bench:
         await bench.user_says("go forward")
         await bench.user_says("ten meters")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert asked(bench) == [["go forward ten meters"]]
         assert bench.session.statistics.turns["user_audio"] == 1
 
@@ -164,9 +164,9 @@ async def test_transcript_is_enough_where_it_is_trusted():
     rules = {"strategy": "transcript", "min_delay_ms": 5_000, "transcript_delay_ms": 100}
     async with SessionBench(["Hi."], endpointing=rules) as bench:
         await bench.user_says("hello")
-        await bench.quiet(99)
+        await bench.advance(99)
         assert asked(bench) == []
-        await bench.quiet(1)
+        await bench.advance(1)
         assert asked(bench) == [["hello"]]
 
 
@@ -177,20 +177,20 @@ async def test_a_turn_model_s_doubt_is_waited_out_in_proportion(probability: flo
         await bench.user_starts()
         await bench.user_stops()
         await bench.send(TurnProbabilityFrame(probability))
-        await bench.quiet(100)
+        await bench.advance(100)
         await bench.send(TranscriptionFrame("hello"))
-        await bench.quiet(delay_ms - 200 - 1)
+        await bench.advance(delay_ms - 200 - 1)
         assert asked(bench) == []
-        await bench.quiet(1)
+        await bench.advance(1)
         assert asked(bench) == [["hello"]]
 
 
 async def test_without_a_word_of_the_turn_model_the_silence_decides():
     async with SessionBench(["Hi."], endpointing={"strategy": "model", "min_delay_ms": 700}) as bench:
         await bench.user_says("hello")
-        await bench.quiet(700 - 550 - 1)
+        await bench.advance(700 - 550 - 1)
         assert asked(bench) == []
-        await bench.quiet(1)
+        await bench.advance(1)
         assert asked(bench) == [["hello"]]
 
 
@@ -199,9 +199,9 @@ async def test_what_the_turn_model_thought_of_a_turn_says_nothing_of_the_next():
     async with SessionBench(["Hi.", "Ho."], endpointing=rules) as bench:
         await bench.send(TurnProbabilityFrame(0.0))
         await bench.user_says("one")
-        await bench.quiet(6_000)
+        await bench.advance(6_000)
         await bench.user_says("two")
-        await bench.quiet(1)
+        await bench.advance(1)
         assert asked(bench)[-1] == ["one", "two"]
 
 
@@ -209,20 +209,20 @@ async def test_dynamic_waits_longer_for_who_makes_pauses_and_never_beyond_the_ce
     rules = {"strategy": "dynamic", "min_delay_ms": 300, "max_delay_ms": 1_500}
     async with SessionBench(["a", "b", "c"], start_ms=50, stop_ms=100, stt_ms=0, endpointing=rules) as bench:
         await bench.user_says("quick")
-        await bench.quiet(200)
+        await bench.advance(200)
         assert len(asked(bench)) == 1
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         # A caller who stops for 200 ms again and again within a turn.
         for _ in range(4):
             await bench.user_starts()
-            await bench.quiet(300)
+            await bench.advance(300)
             await bench.user_stops("slowly")
-            await bench.quiet(100)
-        learnt = bench.session.data.pauses
+            await bench.advance(100)
+        learnt = bench.session.data.user.pauses
         assert learnt.count == 3
-        await bench.quiet(220)
+        await bench.advance(220)
         assert len(asked(bench)) == 1, "the floor is not enough for this caller any more"
-        await bench.quiet(1_500)
+        await bench.advance(1_500)
         assert len(asked(bench)) == 2
         assert 300 < learnt.delay_ms(300, 1_500) <= 1_500
 
@@ -234,10 +234,10 @@ async def test_a_strategy_of_the_user_s_own_decides():
     async with SessionBench(["a", "b"], endpointing=polite) as bench:
         await bench.user_says("tea please")
         assert len(asked(bench)) == 1
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         await bench.user_says("tea")
         assert len(asked(bench)) == 1
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert len(asked(bench)) == 2
 
 
@@ -248,7 +248,7 @@ async def test_push_to_talk_is_over_with_the_button(harness: Harness):
     session = controller.session
     session.press_to_talk()
     await bench.settle()
-    assert session.data.user_speaking
+    assert session.data.user.speaking
     await bench.send(TranscriptionFrame("take"))
     # Silence is not the end: the button is down.
     await bench.advance(5_000)
@@ -272,11 +272,11 @@ async def test_text_only_hears_nobody_and_answers_who_types():
     async with SessionBench(["Hi."], endpointing={"strategy": "text"}) as bench:
         assert bench.session.state is State.WAITING_FOR_INPUT
         await bench.user_says("hello")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert asked(bench) == []
         await bench.types("hello")
         assert asked(bench) == [["hello"]]
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert bench.session.turns[0].kind is TurnKind.USER_TEXT
         assert bench.session.state is State.WAITING_FOR_INPUT
 
@@ -284,9 +284,9 @@ async def test_text_only_hears_nobody_and_answers_who_types():
 async def test_words_without_a_detector_of_speech_are_a_turn():
     async with SessionBench(["Hi."], endpointing={"min_delay_ms": 500}) as bench:
         await bench.send(TranscriptionFrame("hello"))
-        await bench.quiet(499)
+        await bench.advance(499)
         assert asked(bench) == []
-        await bench.quiet(1)
+        await bench.advance(1)
         assert asked(bench) == [["hello"]]
 
 
@@ -297,11 +297,11 @@ async def test_a_long_utterance_loses_no_word_at_a_seam():
     async with SessionBench(["Hi."]) as bench:
         await bench.user_starts()
         for piece in ("this is", "a very long", "sentence in"):
-            await bench.quiet(3_000)
+            await bench.advance(3_000)
             await bench.send(TranscriptionFrame(piece, audio_ms=3_000))
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops()
-        await bench.quiet(300)
+        await bench.advance(300)
         assert asked(bench) == []
         await bench.send(TranscriptionFrame("four pieces", audio_ms=1_000))
         assert asked(bench) == [["this is a very long sentence in four pieces"]]
@@ -311,13 +311,13 @@ async def test_a_long_utterance_loses_no_word_at_a_seam():
 async def test_a_recogniser_that_is_quicker_than_the_detector_is_not_waited_for():
     async with SessionBench(["Hi."]) as bench:
         await bench.user_starts()
-        await bench.quiet(500 + 300)
+        await bench.advance(500 + 300)
         await bench.send(TranscriptionFrame("hello"))
         assert asked(bench) == []
-        await bench.quiet(200)
+        await bench.advance(200)
         await bench.send(UserStoppedSpeakingFrame(500))
         assert asked(bench) == [["hello"]]
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         assert told_errors(bench) == []
 
 
@@ -326,10 +326,10 @@ async def test_late_words_of_one_utterance_are_not_taken_for_those_of_the_next()
         await bench.user_starts()
         await bench.user_stops()
         await bench.user_starts()
-        await bench.quiet(300 + 100)
+        await bench.advance(300 + 100)
         # The user is silent again, which the detector does not know yet.
         await bench.send(TranscriptionFrame("go forward"))
-        await bench.quiet(400)
+        await bench.advance(400)
         await bench.send(UserStoppedSpeakingFrame(500))
         assert asked(bench) == []
         await bench.send(TranscriptionFrame("ten meters"))
@@ -352,7 +352,7 @@ async def test_words_that_come_when_the_answer_is_being_made_join_its_turn_too()
     async with SessionBench(["Going ten meters."], model_ms=500) as bench:
         await bench.user_says("go forward")
         await bench.send(TranscriptionFrame("ten meters"))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert asked(bench) == [["go forward"], ["go forward ten meters"]]
         assert bench.said == [("user", "go forward ten meters"), ("assistant", "Going ten meters.")]
 
@@ -361,7 +361,7 @@ async def test_who_goes_on_before_the_answer_is_heard_goes_on_with_their_turn():
     async with SessionBench(["Going ten meters."], model_ms=2_000) as bench:
         await bench.user_says("go forward")
         await bench.user_says("by ten meters")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said == [("user", "go forward by ten meters"), ("assistant", "Going ten meters.")]
         # One turn, told twice with the same id.
         ids = [event.turn.id for event in bench.events if isinstance(event, UserSaid)]
@@ -376,17 +376,17 @@ async def test_a_transcript_that_comes_after_its_turn_was_ended_joins_it_and_not
     ) as bench:
         await bench.user_starts()
         await bench.send(TranscriptionFrame("go forward"))
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops()
         # The rest of it does not come in time: the turn is over, and answered.
-        await bench.quiet(1_500)
+        await bench.advance(1_500)
         assert asked(bench) == [["go forward"]]
         assert bench.session.state is State.SPEAKING
         await bench.send(TranscriptionFrame("ten meters"))
         assert bench.session.state is State.SPEAKING, "old words do not interrupt the answer"
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         await bench.user_says("turn left")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert asked(bench)[-1] == ["go forward ten meters", "turn left"]
         assert bench.said == [
             ("user", "go forward ten meters"),
@@ -402,11 +402,11 @@ async def test_late_words_make_the_answer_anew_where_nothing_of_it_was_heard():
     ) as bench:
         await bench.user_starts()
         await bench.send(TranscriptionFrame("go forward"))
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops()
-        await bench.quiet(1_500)
+        await bench.advance(1_500)
         await bench.send(TranscriptionFrame("ten meters"))
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert asked(bench) == [["go forward"], ["go forward ten meters"]]
         assert bench.said == [("user", "go forward ten meters"), ("assistant", "Ten meters forward.")]
 
@@ -417,12 +417,12 @@ async def test_late_words_do_not_make_an_answer_anew_for_which_a_tool_has_run():
     ) as bench:
         await bench.user_starts()
         await bench.send(TranscriptionFrame("go forward"))
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_stops()
-        await bench.quiet(1_500)
-        await bench.tell(ToolCallFrame("c1", "drive"), ToolResultFrame("c1", "done"))
+        await bench.advance(1_500)
+        await bench.send_upstream(ToolCallFrame("c1", "drive"), ToolResultFrame("c1", "done"))
         await bench.send(TranscriptionFrame("ten meters"))
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert asked(bench) == [["go forward"]]
         assert bench.said == [("user", "go forward ten meters"), ("assistant", "Ten meters forward.")]
 
@@ -430,7 +430,7 @@ async def test_late_words_do_not_make_an_answer_anew_for_which_a_tool_has_run():
 async def test_speech_without_a_word_is_no_turn():
     async with SessionBench(["Hi."]) as bench:
         await bench.user_says("")
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert asked(bench) == []
         assert bench.session.state is State.LISTENING
         assert bench.session.turns == ()
@@ -439,7 +439,7 @@ async def test_speech_without_a_word_is_no_turn():
 async def test_speech_without_a_word_is_a_turn_where_that_is_wanted():
     async with SessionBench(["What?"], answer_unclear=True) as bench:
         await bench.user_says("")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.said == [("user", ""), ("assistant", "What?")]
 
 
@@ -450,10 +450,10 @@ async def test_a_turn_that_never_ends_is_ended():
     async with SessionBench(["Are you there?"], endpointing={"turn_timeout_s": 10}) as bench:
         await bench.user_starts()
         for _ in range(3):
-            await bench.quiet(3_000)
+            await bench.advance(3_000)
             await bench.send(TranscriptionFrame("la la"))
         assert asked(bench) == []
-        await bench.quiet(800)
+        await bench.advance(800)
         assert asked(bench) == [["la la la la la la"]]
         assert bench.session.transitions[-1].event == "turn time-out"
 
@@ -461,9 +461,9 @@ async def test_a_turn_that_never_ends_is_ended():
 async def test_a_turn_of_noise_without_a_word_is_ended_and_does_not_keep_the_session_from_being_idle():
     async with SessionBench(endpointing={"turn_timeout_s": 10}, idle_timeout_s=20) as bench:
         await bench.user_starts()
-        await bench.quiet(9_700)
-        assert bench.session.data.user_speaking
-        await bench.quiet(20_200)
+        await bench.advance(9_700)
+        assert bench.session.data.user.speaking
+        await bench.advance(20_200)
         assert bench.session.state is State.CLOSED
         assert bench.session.summary().reason == "idle"
 
@@ -473,10 +473,10 @@ async def test_noise_that_began_while_the_user_was_muted_holds_the_session_up_no
         ["Hi."], greeting="One two three.", mute=["first_speech"], endpointing={"turn_timeout_s": 5}
     ) as bench:
         await bench.user_starts()
-        await bench.quiet(6_000)
-        assert not bench.session.data.user_speaking
+        await bench.advance(6_000)
+        assert not bench.session.data.user.speaking
         handle = bench.session.say("Is anybody there?")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert handle.done
 
 
@@ -484,7 +484,7 @@ async def test_a_turn_of_too_many_words_is_ended():
     async with SessionBench(["Stop."], endpointing={"turn_words": 5}) as bench:
         await bench.user_starts()
         await bench.send(TranscriptionFrame("one two"))
-        await bench.quiet(500)
+        await bench.advance(500)
         assert asked(bench) == []
         await bench.send(TranscriptionFrame("three four five"))
         assert asked(bench) == [["one two three four five"]]
@@ -493,11 +493,11 @@ async def test_a_turn_of_too_many_words_is_ended():
 async def test_silence_of_the_stt_is_told_and_the_session_goes_on():
     async with SessionBench(["Hi."], endpointing={"transcript_timeout_ms": 2_000}) as bench:
         await bench.user_starts()
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_stops()
-        await bench.quiet(1_999)
+        await bench.advance(1_999)
         assert told_errors(bench) == []
-        await bench.quiet(1)
+        await bench.advance(1)
         assert told_errors(bench) == ["The STT has said nothing within 2000 ms after the user spoke. Is it alive?"]
         assert bench.session.statistics.errors == 1
         assert bench.session.state is State.LISTENING
@@ -510,9 +510,9 @@ async def test_what_was_typed_is_not_lost_where_the_stt_is_silent():
         bench.session.pause()
         handle = bench.session.send_message("hello", interrupt=False)
         await bench.settle()
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         bench.session.resume()
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert handle.outcome is not None
         assert bench.said == [("user", "hello"), ("assistant", "Hi.")]
 
@@ -523,11 +523,11 @@ async def test_what_was_typed_is_not_lost_where_the_stt_is_silent():
 async def test_tools_are_turns_with_ids_of_their_own():
     async with SessionBench(["It rains."], model_ms=3_000) as bench:
         await bench.user_says("weather")
-        await bench.quiet(100)
-        await bench.tell(ToolCallFrame("c1", "weather", '{"city": "Rome"}'))
-        await bench.quiet(400)
-        await bench.tell(ToolResultFrame("c1", "rain"))
-        await bench.quiet(5_000)
+        await bench.advance(100)
+        await bench.send_upstream(ToolCallFrame("c1", "weather", '{"city": "Rome"}'))
+        await bench.advance(400)
+        await bench.send_upstream(ToolResultFrame("c1", "rain"))
+        await bench.advance(5_000)
         user, call, result, bot = bench.session.turns
         assert [turn.id for turn in bench.session.turns] == [1, 2, 3, 4]
         assert (call.kind, call.text, call.call_id) == (TurnKind.TOOL_CALL, 'weather {"city": "Rome"}', "c1")
@@ -541,12 +541,12 @@ async def test_tools_are_turns_with_ids_of_their_own():
 async def test_statistics_count_turns_and_give_means():
     async with SessionBench(["One two.", "Three four five six."], model_ms=300, word_ms=300) as bench:
         await bench.send(TranscriptionFrame("hello you", audio_ms=800))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         await bench.types("hi")
-        await bench.tell(UsageFrame(100, 20), UsageFrame(50, 10))
-        await bench.quiet(850)
+        await bench.send_upstream(UsageFrame(100, 20), UsageFrame(50, 10))
+        await bench.advance(850)
         bench.session.interrupt()
-        await bench.quiet(100)
+        await bench.advance(100)
         counted = bench.session.statistics
         assert counted.turns == {"user_audio": 1, "user_text": 1, "assistant": 2, "tool_call": 0, "tool_result": 0}
         assert counted.interruptions == {"speech": 0, "request": 0, "manual": 1}
@@ -569,16 +569,16 @@ async def test_a_mean_of_nothing_is_nothing():
 
 async def test_errors_are_counted_and_told():
     async with SessionBench() as bench:
-        await bench.tell(ErrorFrame("no route", "TTS"))
+        await bench.send_upstream(ErrorFrame("no route", "TTS"))
         assert bench.session.statistics.errors == 1
-        assert [event.source for event in bench.events if isinstance(event, SessionErrorTold)] == ["TTS"]
+        assert [event.source for event in bench.events if isinstance(event, SessionErrorReported)] == ["TTS"]
 
 
 async def test_a_request_tells_of_the_newest_turns_and_of_the_instructions():
     async with SessionBench(["a.", "b.", "c."], history_turns=2, instructions="Be brief.") as bench:
         for text in ("one", "two", "three"):
             await bench.user_says(text)
-            await bench.quiet(2_000)
+            await bench.advance(2_000)
         assert isinstance(bench.model, ScriptedLLM)
         assert bench.model.requests[-1].messages == (
             Message("system", "Be brief."),
@@ -603,9 +603,9 @@ async def test_a_greeting_is_the_first_response_and_stands_in_the_history_when_i
 async def test_the_session_ends_when_the_answer_to_a_farewell_was_heard():
     async with SessionBench(["Hi.", "See you soon."], farewells=["good bye"]) as bench:
         await bench.user_says("hello")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         await bench.user_says("Good bye!")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         assert bench.session.state is State.CLOSED
         assert bench.session.summary().reason == "user"
         assert bench.said[-1] == ("assistant", "See you soon.")
@@ -614,9 +614,9 @@ async def test_the_session_ends_when_the_answer_to_a_farewell_was_heard():
 async def test_a_farewell_that_is_interrupted_ends_nothing():
     async with SessionBench(["See you soon, my friend.", "I am here."], farewells=["good bye"]) as bench:
         await bench.user_says("good bye")
-        await bench.quiet(700)
+        await bench.advance(700)
         await bench.user_says("wait one moment")
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.session.state is State.LISTENING
         assert bench.said[-1] == ("assistant", "I am here.")
 
@@ -625,7 +625,7 @@ async def test_interims_are_no_words_of_a_turn():
     async with SessionBench(["Hi."]) as bench:
         await bench.user_starts()
         await bench.send(InterimTranscriptionFrame("hello mother"))
-        await bench.quiet(500)
+        await bench.advance(500)
         await bench.user_stops("hello brother")
         assert asked(bench) == [["hello brother"]]
 
@@ -633,7 +633,7 @@ async def test_interims_are_no_words_of_a_turn():
 async def test_a_turn_of_the_bot_that_is_cut_ends_when_it_was_silenced():
     async with SessionBench(["Once upon a time there was a rover."], model_ms=0, word_ms=300) as bench:
         await bench.user_says("tell me a story")
-        await bench.quiet(600)
+        await bench.advance(600)
         await bench.user_says("no tell me another one")
         bot = next(turn for turn in bench.session.turns if turn.kind is TurnKind.ASSISTANT)
         # 200 ms after the user began; and not when their words were there.

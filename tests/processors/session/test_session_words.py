@@ -29,16 +29,16 @@ async def test_words_that_never_come_do_not_take_the_next_question_along():
     async with SessionBench(["First.", "Noon."]) as bench:
         await bench.user_starts()
         await bench.send(TranscriptionFrame("piece one"))
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.user_stops(None)
-        await bench.quiet(10_000)
+        await bench.advance(10_000)
         # A recogniser with an endpointing of its own: its words are there before the detector is sure.
         await bench.user_starts()
-        await bench.quiet(800)
+        await bench.advance(800)
         await bench.send(TranscriptionFrame("what time is it"))
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.send(STOPPED)
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said == [
             ("user", "piece one"),
             ("assistant", "First."),
@@ -51,9 +51,9 @@ async def test_a_keyword_cuts_the_bot_though_words_of_a_turn_before_are_missing(
     async with SessionBench([LONG, "Yes."]) as bench:
         await bench.user_starts()
         await bench.send(TranscriptionFrame("piece one"))
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.user_stops(None)
-        await bench.quiet(3_500)
+        await bench.advance(3_500)
         assert bench.session.state is State.SPEAKING
         await bench.user_starts()
         await bench.send(InterimTranscriptionFrame("stop"))
@@ -64,13 +64,13 @@ async def test_a_keyword_cuts_the_bot_though_words_of_a_turn_before_are_missing(
 async def test_a_piece_that_comes_in_the_silence_is_not_all_of_the_words(tail: str):
     async with SessionBench(["Fine."], model_ms=1_000) as bench:
         await bench.send(STARTED)
-        await bench.quiet(15_100)
+        await bench.advance(15_100)
         await bench.send(TranscriptionFrame("a very long utterance", 15_000, more=True))
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.send(STOPPED)
-        await bench.quiet(300)
+        await bench.advance(300)
         await bench.send(TranscriptionFrame(tail))
-        await bench.quiet(3_000)
+        await bench.advance(3_000)
         assert bench.said == [("user", f"a very long utterance {tail}"), ("assistant", "Fine.")]
         assert bench.session.interruptions == ()
 
@@ -79,7 +79,7 @@ async def test_a_yes_before_the_bot_has_said_anything_belongs_to_the_turn():
     async with SessionBench(["No.", "Turned."], model_ms=3_000) as bench:
         await bench.user_says("please turn it to the")
         await bench.user_says("right", speech_ms=600)
-        await bench.quiet(5_000)
+        await bench.advance(5_000)
         assert bench.said[0] == ("user", "please turn it to the right")
 
 
@@ -88,9 +88,9 @@ async def test_noise_while_muted_does_not_delay_the_turns_after_it():
         ["Noon."], greeting="Hello there.", mute=["first_speech"], endpointing={"turn_timeout_s": 5}
     ) as bench:
         await bench.user_starts()
-        await bench.quiet(8_000)
+        await bench.advance(8_000)
         await bench.send(STOPPED)
-        await bench.quiet(4_000)
+        await bench.advance(4_000)
         await bench.user_says("what time is it")
         assert bench.session.state is State.PROCESSING
         assert bench.session.statistics.errors == 0
@@ -124,7 +124,7 @@ class Forgetful(AwaitsCommitment):
 async def test_a_tool_that_was_cut_and_never_reports_mutes_nobody():
     async with SessionBench(model=Forgetful(), mute=["tools"]) as bench:
         await bench.user_says("search")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         assert bench.session.data.muted
         bench.session.interrupt()
         await bench.settle()
@@ -136,13 +136,13 @@ async def test_a_tool_that_was_cut_and_never_reports_mutes_nobody():
 async def test_an_interim_of_an_utterance_that_was_nothing_says_nothing_of_the_next():
     async with SessionBench([LONG * 4]) as bench:
         await bench.user_says("count")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         await bench.user_starts()
         await bench.send(InterimTranscriptionFrame("yeah"))
         await bench.user_stops(None)
-        await bench.quiet(4_000)
+        await bench.advance(4_000)
         assert bench.session.state is State.SPEAKING
         await bench.user_starts()
-        await bench.quiet(1_400)
+        await bench.advance(1_400)
         # Long enough to be no "yeah": it is another one that goes on.
         assert len(bench.session.interruptions) == 1

@@ -10,7 +10,7 @@ from voxline.processors.testing.session_bench import SessionBench
 async def test_another_session_goes_on_with_the_history():
     async with SessionBench(["Hello Ann."], instructions="Be brief.", idle_timeout_s=77) as bench:
         await bench.user_says("I am Ann")
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         text = bench.session.snapshot().to_json()
     snapshot = SessionSnapshot.from_json(text)
     async with SessionBench(["You are Ann."], resume=snapshot) as bench:
@@ -27,7 +27,7 @@ async def test_another_session_goes_on_with_the_history():
                 )
             )
         ]
-        await bench.quiet(2_000)
+        await bench.advance(2_000)
         # Turns keep their numbers, and what is counted goes on.
         assert [turn.id for turn in bench.session.turns] == [1, 2, 3, 4]
         assert bench.session.statistics.turns["user_audio"] == 2
@@ -52,7 +52,7 @@ def test_what_is_no_snapshot_is_told(text: str, where: str):
 async def test_diagnostics_say_what_is_going_on_and_nothing_of_what_was_said():
     async with SessionBench(["The secret is blue."], model_ms=400) as bench:
         await bench.user_says("what is the secret")
-        await bench.quiet(1_000)
+        await bench.advance(1_000)
         found = bench.session.diagnostics()
         assert (found["state"], found["response"], found["playing"], found["in_state_ms"]) == ("speaking", 1, True, 600)
         assert found["due_ms"]["duration"] == 3_600_000 - bench.now_ms
