@@ -64,7 +64,7 @@ def test_a_function_stands_for_a_model_and_a_controller_may_be_your_own():
         ({"llm": ScriptedLLM}, "llm is a language model"),
         ({"tools": [len]}, "tools belong to the model"),
         ({"tss": 1}, "conversation() has no tss. Did you mean tts?"),
-        ({"greetings": "x"}, "Did you mean greeting?"),
+        ({"greetings": "x"}, "did you mean greeting?"),
     ],
 )
 def test_what_is_easily_mistaken_is_told_at_once(wrong: dict[str, Any], message: str):
