@@ -1,6 +1,6 @@
-"""The OpenAI protocol, which many servers speak: language models, speech to text, text to speech.
+"""Services of the OpenAI protocol, which many servers speak: language model, speech to text, text to speech.
 
-The package `openai` is imported when the first of them is made (`pip install 'voxline[openai]'`).
+The first instance imports the package `openai` (`pip install 'voxline[openai]'`).
 """
 
 from .llm import OpenAILLM

@@ -1,7 +1,8 @@
-"""What went wrong, in our own words: answers of a server and exceptions of its library become `ServiceError`.
+"""Translation of failures into `ServiceError`: HTTP statuses, errors inside a stream, failed connections.
 
-What a server writes is never passed on. It may echo what a user said, and even the key; so of its text only what stands
-in a list here is told: known codes, and the names of settings. The whole of it is in the debug log, without the key.
+Messages never contain the server's own text, because a server may echo the user's words and even the API key. Only
+known error codes (`KNOWN_CODES`) and parameter names (`KNOWN_SETTINGS`) reach a message. The debug log has the full
+text, with the key removed.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ KNOWN_CODES = frozenset({
     "server_error", "slow_down", "string_above_max_length", "tokens", "unavailable_error", "unknown_parameter",
     "unsupported_country_region_territory", "unsupported_format", "unsupported_parameter", "unsupported_value",
 })  # fmt: skip
-"""Codes and types of errors that may stand in a message."""
+"""Error codes and error types that are allowed in a message."""
 KNOWN_SETTINGS = frozenset({
     "file", "input", "instructions", "language", "max_completion_tokens", "max_tokens", "messages", "model", "prompt",
     "response_format", "speed", "stream", "stream_options", "temperature", "timestamp_granularities", "tool_choice",
     "tools", "top_p", "voice",
 })  # fmt: skip
-"""Parameters of a request that may stand in a message."""
+"""Request parameters that are allowed in a message."""
 
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"})
 _TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
@@ -53,30 +54,30 @@ _STATUS_OF = {
     "model_not_found": 404, "context_length_exceeded": 400, "invalid_request_error": 400, "content_filter": 400,
     "content_policy_violation": 400, "exceed_context_size_error": 400, "BadRequestError": 400,
 }  # fmt: skip
-"""What an error in the middle of a stream would have been at its beginning."""
+"""HTTP status for the code of an error that arrives inside a stream."""
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _EPOCH_S = 1e9
-"""A number of seconds that is larger counts from 1970."""
+"""Larger values are seconds since 1970, smaller ones are durations."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One question: who asked whom for what, for a message."""
+class RequestInfo:
+    """One request to a server: the names that error messages need, and the parameters that the server refused."""
 
     label: str
-    """The name of the service."""
+    """Name of the service."""
     host: str
     model: str
     versioned: bool = True
-    """Whether the path of base_url ends in a version, as in /v1."""
+    """True if the path of base_url ends in a version, such as /v1."""
     refused: set[str] = field(default_factory=set[str])
-    """The parameters that the server named when it did not take the request, of those in `KNOWN_SETTINGS`."""
+    """Parameters in `KNOWN_SETTINGS` that the server named when it refused the request."""
 
 
 def redacted(text: str, secrets: tuple[str, ...]) -> str:
-    """A text without the key, and without what looks like one."""
+    """Replace the secrets, and everything that looks like an API key, with ``***``."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     text = re.sub(r"(?i)\b(bearer|basic)\s+\S+", r"\1 ***", text)
@@ -84,7 +85,7 @@ def redacted(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def fields_of(body: object) -> Mapping[str, Any]:
-    """The object that tells of the error, in one of the shapes that servers give it; empty where there is none."""
+    """Find the error object in a response body, in any of the known shapes; empty if there is none."""
     if isinstance(body, Mapping):
         found = cast(Mapping[str, Any], body)
         inner = found.get("error")
@@ -93,7 +94,7 @@ def fields_of(body: object) -> Mapping[str, Any]:
 
 
 def error_in(body: bytes) -> Mapping[str, Any] | None:
-    """The JSON object in which a server tells of an error where none was to be expected; None for anything else."""
+    """Parse an error object that came with a successful status. Return None for any other body."""
     try:
         found: object = json.loads(body)
     except ValueError:
@@ -104,86 +105,88 @@ def error_in(body: bytes) -> Mapping[str, Any] | None:
 
 
 def codes_of(body: object) -> list[str]:
-    """Its codes: of what is not known, nothing."""
+    """Return the ``code`` and ``type`` of an error body, those that are strings."""
     fields = fields_of(body)
     return [code for key in ("code", "type") if isinstance(code := fields.get(key), str)]
 
 
-def from_status(asked: Asked, status: int, headers: Mapping[str, str], body: object) -> ServiceError:
-    """What an answer with a status of 400 or more means. ``body``: as JSON, or its text."""
+def from_status(info: RequestInfo, status: int, headers: Mapping[str, str], body: object) -> ServiceError:
+    """Translate a response with a status of 400 or more. ``body``: parsed JSON, or the text."""
     codes = codes_of(body)
     known = [code for code in dict.fromkeys(codes) if code in KNOWN_CODES]
-    told = ", ".join([str(status), *known])
-    who, host = asked.label, asked.host
+    detail = ", ".join([str(status), *known])
+    who, host = info.label, info.host
     if status == 401 or (status == 403 and not _FILTERED & set(codes)):
-        what = "does not accept the key" if status == 401 else "does not allow this to the key"
+        problem = "rejects the key" if status == 401 else "does not permit this with the key"
         return AuthenticationError(
-            f"{who}: {host} {what} ({told}). Check api_key or OPENAI_API_KEY, and that it is a key of this server."
+            f"{who}: {host} {problem} ({detail}). Check api_key or OPENAI_API_KEY. Is the key for this server?"
         )
     if status == 429:
-        return _too_much(asked, told, headers, bool(_QUOTA & set(codes)))
+        return _rate_limited(info, detail, headers, bool(_QUOTA & set(codes)))
     if status in (408, 425):
-        return ServiceTimeout(f"{who}: {host} gave up waiting ({told}). Is it overloaded?")
+        return ServiceTimeout(f"{who}: {host} gave up waiting ({detail}). Is it overloaded?")
     if status >= 500:
-        down = ServiceDownError(f"{who}: {host} failed by itself ({told}). Its operator's status page may say why.")
+        down = ServiceDownError(f"{who}: {host} had an internal error ({detail}). Its status page may say why.")
         down.wait_s = wait_of(headers)
         return down
-    return _refused(asked, status, told, codes, body)
+    return _bad_request(info, status, detail, codes, body)
 
 
-def _too_much(asked: Asked, told: str, headers: Mapping[str, str], used_up: bool) -> RateLimitError:
+def _rate_limited(info: RequestInfo, detail: str, headers: Mapping[str, str], used_up: bool) -> RateLimitError:
     if used_up:
         return RateLimitError(
-            f"{asked.label}: the quota of the key at {asked.host} is used up ({told}). Asking again is in vain: see to "
-            "the plan and the billing of the account.",
+            f"{info.label}: the quota of the key at {info.host} is used up ({detail}). Retries will fail: check the "
+            "plan and the billing of the account.",
             math.inf,
         )
     wait_s = wait_of(headers)
-    wait = "did not say for how long to wait" if wait_s is None else f"asks to wait for {wait_s:g} s"
-    return RateLimitError(f"{asked.label}: {asked.host} was asked too often or too much ({told}), and {wait}.", wait_s)
+    wait = "gave no time to wait" if wait_s is None else f"asks to wait for {wait_s:g} s"
+    return RateLimitError(f"{info.label}: {info.host} limits the rate of requests ({detail}), and {wait}.", wait_s)
 
 
-def _refused(asked: Asked, status: int, told: str, codes: list[str], body: object) -> BadRequestError:
-    """What of the request it is."""
-    who, host, found = asked.label, asked.host, set(codes)
+def _bad_request(info: RequestInfo, status: int, detail: str, codes: list[str], body: object) -> BadRequestError:
+    """Find the part of the request that the server refuses."""
+    who, host, found = info.label, info.host, set(codes)
     text = str(body).lower()
-    if "model_not_found" in found or (status == 404 and asked.model and asked.model.lower() in text):
-        return BadRequestError(f"{who}: there is no model {asked.model!r} at {host} ({told}). It is the setting model.")
-    if status in (404, 405):
-        hint = "" if asked.versioned else " Does base_url end in /v1?"
+    if "model_not_found" in found or (status == 404 and info.model and info.model.lower() in text):
         return BadRequestError(
-            f"{who}: {host} does not know what it was asked for ({told}): the address or the model {asked.model!r} is "
-            f"wrong, or it does not offer this service.{hint}"
+            f"{who}: there is no model {info.model!r} at {host} ({detail}). Check the setting model."
+        )
+    if status in (404, 405):
+        hint = "" if info.versioned else " Does base_url end in /v1?"
+        return BadRequestError(
+            f"{who}: {host} does not know this request ({detail}): the address or the model {info.model!r} is wrong, "
+            f"or the server does not offer this service.{hint}"
         )
     if _FILTERED & found:
-        return BadRequestError(f"{who}: the filter of {host} refused what it was asked ({told}).")
+        return BadRequestError(f"{who}: the content filter of {host} refused the request ({detail}).")
     if status == 413 or _TOO_LONG & found:
-        return BadRequestError(f"{who}: the request is too long for {asked.model!r} at {host} ({told}). Send less.")
-    asked.refused.update(KNOWN_SETTINGS.intersection(re.findall(r"\w+", text)))
+        return BadRequestError(f"{who}: the request is too long for {info.model!r} at {host} ({detail}). Send less.")
+    info.refused.update(KNOWN_SETTINGS.intersection(re.findall(r"\w+", text)))
     param = fields_of(body).get("param")
     name = re.split(r"[.\[]", param)[0] if isinstance(param, str) else ""
-    look = f"look at {name}" if name in KNOWN_SETTINGS else "look at the settings; its words are in the debug log"
-    return BadRequestError(f"{who}: {host} does not take the request ({told}): {look}.")
+    hint = f"check {name}" if name in KNOWN_SETTINGS else "check the settings; the debug log has the server's message"
+    return BadRequestError(f"{who}: {host} refuses the request ({detail}): {hint}.")
 
 
-def from_stream(asked: Asked, body: object, or_else: type[ServiceError] = ServiceDownError) -> ServiceError:
-    """What an error means that came where an answer had begun already, or with a status that says that all is well.
+def from_stream(info: RequestInfo, body: object, or_else: type[ServiceError] = ServiceDownError) -> ServiceError:
+    """Translate an error that came with a successful status, or inside a stream.
 
-    ``or_else``: what it is where it does not tell.
+    ``or_else``: the type of the result if the error has no known code.
     """
     code = fields_of(body).get("code")
     status = code if isinstance(code, int) and 400 <= code < 600 else 0
     if not status:
         status = next((_STATUS_OF[code] for code in codes_of(body) if code in _STATUS_OF), 0)
     if status:
-        return from_status(asked, status, {}, body)
+        return from_status(info, status, {}, body)
     known = [code for code in dict.fromkeys(codes_of(body)) if code in KNOWN_CODES]
-    told = ", ".join(["an error in its answer", *known])
-    return or_else(f"{asked.label}: {asked.host} failed by itself ({told}).")
+    detail = ", ".join(["an error in its answer", *known])
+    return or_else(f"{info.label}: {info.host} had an internal error ({detail}).")
 
 
 def wait_of(headers: Mapping[str, str]) -> float | None:
-    """For how long a server asks to be left alone, in s; None where it does not say. Names in lower case."""
+    """Return the time to wait in s that a server asks for; None if it names none. Header names are in lower case."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         wait_s = _number(headers.get(name))
         if wait_s is not None:
@@ -195,7 +198,7 @@ def wait_of(headers: Mapping[str, str]) -> float | None:
         reset_s = _span(headers.get(f"x-ratelimit-reset{kind}"), headers.get("date"))
         if reset_s is not None:
             waits.append((_number(headers.get(f"x-ratelimit-remaining{kind}")) == 0, reset_s))
-    # Of several limits, that which is used up.
+    # With several limits, only those that are used up count.
     return max((wait_s for used_up, wait_s in waits if used_up or not any(one for one, _ in waits)), default=None)
 
 
@@ -208,7 +211,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _between(date: str | None, until: str | None) -> float | None:
-    """From one HTTP date to another: the server's own clock is the one that counts."""
+    """Return the seconds between two HTTP dates. Both come from the server, so a wrong local clock does no harm."""
     try:
         return max(0.0, (parsedate_to_datetime(until or "") - parsedate_to_datetime(date or "")).total_seconds())
     except (ValueError, TypeError, OverflowError):
@@ -216,7 +219,7 @@ def _between(date: str | None, until: str | None) -> float | None:
 
 
 def _span(text: str | None, date: str | None) -> float | None:
-    """``6m0s``, ``20ms``, a number of seconds, or a moment in seconds since 1970."""
+    """Parse ``6m0s``, ``20ms``, a number of seconds, or a time in seconds since 1970."""
     number = _number(text)
     if number is not None and number > _EPOCH_S:
         try:
@@ -233,7 +236,7 @@ def _span(text: str | None, date: str | None) -> float | None:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that it came from."""
+    """Yield an exception, its causes and contexts, and the members of exception groups."""
     found: list[BaseException] = []
     left: list[BaseException | None] = [error]
     while left:
@@ -247,21 +250,23 @@ def causes(error: BaseException) -> Iterator[BaseException]:
             left += cast("BaseExceptionGroup[BaseException]", one).exceptions
 
 
-def from_connection(asked: Asked, error: BaseException, *, answering: bool) -> ServiceError:
-    """What it means that the connection failed. ``answering``: in the middle of an answer."""
-    who, host = asked.label, asked.host
+def from_connection(info: RequestInfo, error: BaseException, *, answering: bool) -> ServiceError:
+    """Translate a failed connection. ``answering``: True if the response had started."""
+    who, host = info.label, info.host
     found = list(causes(error))
     names = {kind.__name__ for one in found for kind in type(one).__mro__}
     if "DecodingError" in names:
-        return BadAnswerError(f"{who}: {host} sent an answer that cannot be unpacked.")
+        return BadAnswerError(f"{who}: {host} sent an answer that cannot be decompressed.")
     if answering:
-        return ServiceDownError(f"{who}: the connection to {host} broke off in the middle of an answer.")
+        return ServiceDownError(f"{who}: the connection to {host} was lost in the middle of an answer.")
     if any(isinstance(one, socket.gaierror) for one in found):
-        return ServiceDownError(f"{who}: the name of {host} is not known. Is base_url right, and is there a network?")
+        return ServiceDownError(
+            f"{who}: the host name {host} cannot be resolved. Is base_url right, and is there a network?"
+        )
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in found):
         return ServiceDownError(f"{who}: the certificate of {host} is not valid for it. Is base_url right?")
     if any(isinstance(one, ssl.SSLError) for one in found):
-        return ServiceDownError(f"{who}: {host} does not speak TLS as it should. Does base_url begin with http://?")
+        return ServiceDownError(f"{who}: {host} does not speak TLS. Should base_url begin with http://?")
     if any(isinstance(one, ConnectionRefusedError) for one in found):
         return ServiceDownError(f"{who}: nothing listens at {host}. Is the server running, and is base_url right?")
     return ServiceDownError(f"{who}: {host} cannot be reached. Is the server running, and is base_url right?")

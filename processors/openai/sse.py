@@ -1,7 +1,7 @@
-"""Server-sent events: bytes in, events out, however the bytes are cut.
+"""Parser of server-sent events: bytes in, events out, whatever the boundaries of the chunks.
 
-Pure but for `events`. As the HTML standard says (section 9.2.6, "Interpreting an event stream"): lines end with CR, LF
-or both, and an event that is not followed by an empty line is not complete, so it is dropped.
+Follows the HTML standard (section 9.2.6, "Interpreting an event stream"): lines end with CR, LF or both, and an event
+without an empty line after it is incomplete and dropped. Everything but `events` is free of I/O.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import NamedTuple
 from ...pipeline.errors import BadAnswerError
 
 MAX_EVENT_BYTES = 1 << 20
-"""No event of this protocol is near it: what does not end by then is no event stream."""
+"""Upper bound for one event. Events of this protocol are far smaller, so a larger one is not an event stream."""
 
 _END_OF_LINE = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
 class Event(NamedTuple):
-    """One event. ``name`` is empty where the stream gives none; the lines of ``data`` are joined with LF."""
+    """A server-sent event. ``name`` is empty if the stream names none; LF joins the lines of ``data``."""
 
     name: bytes
     data: bytes
 
 
 class EventDecoder:
-    """Takes a stream apart. A character that is cut in two by the network stays whole: nothing is decoded here."""
+    """Splits a stream of bytes into events. The bytes are not decoded, so a chunk may end inside a character."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
-        """A line that is not complete; `MAX_EVENT_BYTES` at most, more is an error."""
+        """Incomplete line, at most `MAX_EVENT_BYTES`; more is an error."""
         self._after_cr = False
-        self._begun = False
+        self._started = False
         self._name = b""
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that are complete now. Raises `BadAnswerError` for one that does not end."""
+        """Add bytes and return the events that they complete. Raises `BadAnswerError` for an event that is too long."""
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]
             self._after_cr = False
@@ -49,17 +49,17 @@ class EventDecoder:
         self._after_cr = chunk.endswith(b"\r")
         self._rest += chunk
         self._size += len(chunk)
-        if not self._begun:
+        if not self._started:
             if len(self._rest) < len(_BOM) and _BOM.startswith(bytes(self._rest)):
                 return []
-            self._begun = True
+            self._started = True
             if self._rest.startswith(_BOM):
                 del self._rest[: len(_BOM)]
         *lines, rest = _END_OF_LINE.split(bytes(self._rest))
         self._rest = bytearray(rest)
         found = [event for line in lines if (event := self._line(line)) is not None]
         if self._size > MAX_EVENT_BYTES:
-            raise BadAnswerError(f"The server sends an event that does not end within {MAX_EVENT_BYTES >> 20} MiB.")
+            raise BadAnswerError(f"The server sent an event that does not end within {MAX_EVENT_BYTES >> 20} MiB.")
         return found
 
     def _line(self, line: bytes) -> Event | None:
@@ -77,7 +77,7 @@ class EventDecoder:
 
 
 async def events(body: AsyncGenerator[bytes]) -> AsyncGenerator[Event]:
-    """The events of an answer, up to its end, so that the connection can be used again; ``[DONE]`` is not one."""
+    """Yield the events of a response up to ``[DONE]``, then read the rest, so that the connection can be reused."""
     decoder = EventDecoder()
     done = False
     async with aclosing(body):

@@ -1,4 +1,4 @@
-"""Speech to text by the OpenAI protocol: the audio of an utterance is sent at its end."""
+"""Speech to text of the OpenAI protocol. The audio of an utterance is sent when the utterance ends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..service.base import settings_of
 from ..stt.base import STT, STTLimits, STTSettings
 from ..stt.segmenter import Segmenter
 from ..stt.utterance import Transcript
-from .client import AsksServer, OpenAIServer, OpenAISettings
-from .errors import Asked, error_in, from_stream
+from .client import OpenAIServer, OpenAIService, OpenAISettings
+from .errors import RequestInfo, error_in, from_stream
 from .sse import Event, events
 from .upload import AudioFile, Upload
 
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "gpt-4o-mini-transcribe"
 MIN_MS = 100.0
-"""Shorter audio is refused by most servers, and there is no word in it."""
+"""Minimum duration in ms. Most servers refuse shorter audio, and it contains no word."""
 
 
 class OpenAISTTSettings(STTSettings, OpenAISettings):
-    """What a recogniser can be told: see `OpenAISTT`."""
+    """Settings of `OpenAISTT`."""
 
     language: str | None = None
     prompt: str | None = None
@@ -42,18 +42,18 @@ class OpenAISTTSettings(STTSettings, OpenAISettings):
     extra_body: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
-class OpenAISTT(AsksServer, STT[OpenAISTTSettings]):
+class OpenAISTT(OpenAIService, STT[OpenAISTTSettings]):
     """Recognises speech with OpenAI's models, or with any server that speaks its protocol.
 
     ``model``, ``base_url``, ``api_key``, ``headers``, ``http_client``, ``check``, ``extra_body``: as with `OpenAILLM`.
-    ``language``: ISO 639-1 ("en"); without it the model guesses, which costs time and, with short answers, is often
-    wrong. ``prompt``: names and words to expect. ``words``: ask when each word was said, where the model tells; with
-    ``whisper-1`` that takes a little longer. ``streaming``: ask for the text as it is recognised, as interim frames;
-    None: of models that are known to do it. ``upload``: the audio as "flac" or "wav"; None: WAV to a server on this
-    machine or in a private network (not all can read FLAC), FLAC to others: a third of the bytes.
+    ``language``: ISO 639-1 ("en"); without it the model guesses, which costs time and is often wrong for short
+    utterances. ``prompt``: names and words to expect. ``words``: ask for the times of words, if the model supports
+    them; with ``whisper-1`` that takes a little longer. ``streaming``: ask for interim transcripts; None: only models
+    that are known to stream. ``upload``: send the audio as "flac" or "wav"; None: WAV to a server on this machine or
+    in a private network (not all of them read FLAC), FLAC to others, which is a third of the bytes.
 
-    Nothing is recognised before the user stops, so a turn costs an upload and the model's time. A longer utterance
-    than ``piece_ms`` is sent in pieces, cut in the quietest place of their last 2 s, while the user still speaks.
+    Recognition starts when the user stops, so a turn costs an upload and the model's time. An utterance longer than
+    ``piece_ms`` is sent in pieces while the user still speaks. Each cut is at the quietest point of the last 2 s.
     """
 
     settings: OpenAISTTSettings
@@ -96,14 +96,14 @@ class OpenAISTT(AsksServer, STT[OpenAISTTSettings]):
             "OpenAISTT", base_url=base_url, api_key=api_key, headers=headers, http_client=http_client
         )
         self._refused: set[str] = set()
-        """Of what the model was asked for and does not do."""
+        """Features that the model refused: "words" or "stream"."""
 
     async def transcribe(self, audio: AsyncIterator[Samples]) -> AsyncGenerator[Transcript]:
-        """Hear one utterance."""
+        """Transcribe one utterance."""
         rules = self.settings
         kind: AudioFile = rules.upload or ("wav" if self._server.local else "flac")
         segmenter = Segmenter(rules.piece_ms, self.sample_rate)
-        told_ms = 0.0
+        start_ms = 0.0
         upload = Upload(kind, self.sample_rate)
         try:
             async for samples in audio:
@@ -111,38 +111,38 @@ class OpenAISTT(AsksServer, STT[OpenAISTTSettings]):
                     if part is not None:
                         upload.add(part)
                         continue
-                    async with aclosing(self._recognise(upload, told_ms)) as heard:
-                        async for transcript in heard:
+                    async with aclosing(self._recognise(upload, start_ms)) as transcripts:
+                        async for transcript in transcripts:
                             yield transcript
-                    told_ms += upload.duration_ms
+                    start_ms += upload.duration_ms
                     upload = Upload(kind, self.sample_rate)
             upload.add(segmenter.end())
-            async with aclosing(self._recognise(upload, told_ms)) as heard:
-                async for transcript in heard:
+            async with aclosing(self._recognise(upload, start_ms)) as transcripts:
+                async for transcript in transcripts:
                     yield transcript
         finally:
             upload.close()
 
-    async def _recognise(self, upload: Upload, told_ms: float) -> AsyncGenerator[Transcript]:
-        """What is said in a file. ``told_ms``: where it begins in the audio of this utterance."""
+    async def _recognise(self, upload: Upload, start_ms: float) -> AsyncGenerator[Transcript]:
+        """Transcribe a file. ``start_ms``: its offset in the audio of the utterance."""
         if upload.duration_ms < MIN_MS:
-            yield Transcript("", end_ms=told_ms + upload.duration_ms)
+            yield Transcript("", end_ms=start_ms + upload.duration_ms)
             return
-        end_ms, file = told_ms + upload.duration_ms, upload.done()
+        end_ms, file = start_ms + upload.duration_ms, upload.done()
         while True:
-            asked = self._server.asked(self.label, self.settings.model)
+            info = self._server.request_info(self.label, self.settings.model)
             request = self._request(file)
             try:
-                async with aclosing(self._ask(asked, request)) as answer:
+                async with aclosing(self._ask(info, request)) as answer:
                     async for transcript in answer:
-                        yield transcript.within(told_ms, end_ms)
+                        yield transcript.within(start_ms, end_ms)
                 return
             except BadRequestError:
-                if not self._learn(asked.refused, request):
+                if not self._adapt(info.refused, request):
                     raise
 
-    def _learn(self, refused: set[str], request: Mapping[str, Any]) -> bool:
-        """Whether the model may do it without what it was asked for: then that is remembered."""
+    def _adapt(self, refused: set[str], request: Mapping[str, Any]) -> bool:
+        """Drop the refused features from all later requests. Return False if there is nothing to drop."""
         new = {"timestamp_granularities", "response_format"} & refused
         if request.get("response_format") == "verbose_json" and new:
             self._refused.add("words")
@@ -167,23 +167,25 @@ class OpenAISTT(AsksServer, STT[OpenAISTTSettings]):
             request["extra_body"] = rules.extra_body
         return request
 
-    async def _ask(self, asked: Asked, request: dict[str, Any]) -> AsyncGenerator[_Heard]:
+    async def _ask(self, info: RequestInfo, request: dict[str, Any]) -> AsyncGenerator[_FileTranscript]:
         create = self._server.client.audio.transcriptions.with_streaming_response.create
-        async with self._server.asking(asked), create(**request, extra_headers=self._server.extra) as response:
-            # A model that cannot stream answers in one piece.
+        async with self._server.translate_errors(info), create(**request, extra_headers=self._server.extra) as response:
+            # A model that cannot stream sends one JSON object.
             if not str(response.headers.get("content-type", "")).lower().startswith("text/event-stream"):
-                yield _whole(asked, await response.read())
+                yield _whole(info, await response.read())
                 return
             text, done = "", False
             async with aclosing(events(response.iter_bytes())) as stream:
                 async for event in stream:
-                    delta, whole, ended = _event(asked, event)
+                    delta, whole, ended = _event(info, event)
                     text, done = (text + delta if whole is None else whole), done or ended
                     if delta and not done:
-                        yield _Heard(text=text, final=False)
+                        yield _FileTranscript(text=text, final=False)
             if not done:
-                raise ServiceDownError(f"{asked.label}: {asked.host} ended an answer in the middle. Is it overloaded?")
-        yield _Heard(text=text)
+                raise ServiceDownError(
+                    f"{info.label}: {info.host} stopped in the middle of an answer. Is it overloaded?"
+                )
+        yield _FileTranscript(text=text)
 
 
 class _Word(BaseModel):
@@ -192,80 +194,80 @@ class _Word(BaseModel):
     end: float
 
 
-class _Answer(BaseModel):
+class _Transcription(BaseModel):
     text: str
     words: Any = None
 
 
-class _Delta(BaseModel):
+class _EventDelta(BaseModel):
     content: str | None = None
 
 
-class _Choice(BaseModel):
-    delta: _Delta | None = None
+class _EventChoice(BaseModel):
+    delta: _EventDelta | None = None
     finish_reason: str | None = None
 
 
-class _Chunk(BaseModel):
-    """An event of a stream: OpenAI's (``type``, ``delta``, ``text``), or vLLM's, which is like one of a chat."""
+class _TranscriptionEvent(BaseModel):
+    """Event of a stream: OpenAI's (``type``, ``delta``, ``text``), or vLLM's, which has the shape of a chat event."""
 
     type: str = ""
     delta: str | None = None
     text: str | None = None
-    choices: list[_Choice] | None = None
+    choices: list[_EventChoice] | None = None
     error: Any = None
 
 
-class _Heard(BaseModel):
-    """An answer, its times in s from the beginning of the file."""
+class _FileTranscript(BaseModel):
+    """Result for one file. Times are in s from the start of the file."""
 
     text: str
     final: bool = True
     words: tuple[_Word, ...] = ()
 
-    def within(self, told_ms: float, end_ms: float) -> Transcript:
-        """The same in the utterance. Words that are told to be elsewhere are put into the piece."""
+    def within(self, start_ms: float, end_ms: float) -> Transcript:
+        """Convert to a transcript with times of the utterance. Word times outside the file are clamped to it."""
         if not self.final:
             return Transcript(self.text.strip(), final=False)
 
         def at(seconds: float) -> float:
-            return min(max(told_ms, told_ms + seconds * 1000), end_ms)
+            return min(max(start_ms, start_ms + seconds * 1000), end_ms)
 
         words = tuple(HeardWord(word.word.strip(), at(word.start), at(word.end)) for word in self.words)
         return Transcript(self.text.strip(), end_ms=end_ms, words=words)
 
 
-def _whole(asked: Asked, body: bytes) -> _Heard:
-    """An answer in one piece. Raises `ServiceError`."""
+def _whole(info: RequestInfo, body: bytes) -> _FileTranscript:
+    """Parse a response that is not streamed. Raises `ServiceError`."""
     try:
-        answer = _Answer.model_validate_json(body)
+        answer = _Transcription.model_validate_json(body)
     except ValidationError:
         if (found := error_in(body)) is not None:
-            raise from_stream(asked, found) from None
-        hint = "" if asked.versioned else " Does base_url end in /v1?"
-        raise BadAnswerError(f"{asked.label}: {asked.host} answered with what is no transcript.{hint}") from None
+            raise from_stream(info, found) from None
+        hint = "" if info.versioned else " Does base_url end in /v1?"
+        raise BadAnswerError(f"{info.label}: {info.host} sent an answer that is not a transcript.{hint}") from None
     try:
         words = [_Word.model_validate(word) for word in answer.words or ()]
     except (ValidationError, TypeError):
-        log.debug("%s: the times of the words make no sense", asked.label)
+        log.debug("%s: the times of the words are malformed", info.label)
         words = []
     timed = tuple(word for word in words if math.isfinite(word.start) and math.isfinite(word.end) and word.word.strip())
-    return _Heard(text=answer.text, words=timed)
+    return _FileTranscript(text=answer.text, words=timed)
 
 
-def _event(asked: Asked, event: Event) -> tuple[str, str | None, bool]:
-    """What an event adds to the text, what the text is as a whole where it tells, and whether it is complete."""
+def _event(info: RequestInfo, event: Event) -> tuple[str, str | None, bool]:
+    """Parse an event: the text that it adds, the whole text (None if not given), and True if the answer is complete."""
     try:
-        chunk = _Chunk.model_validate_json(event.data)
+        chunk = _TranscriptionEvent.model_validate_json(event.data)
     except ValidationError:
-        raise BadAnswerError(f"{asked.label}: {asked.host} sent what is no event of this protocol.") from None
+        raise BadAnswerError(f"{info.label}: {info.host} sent an event that does not follow the protocol.") from None
     if chunk.error or "error" in (chunk.type, event.name.decode("latin-1")):
-        raise from_stream(asked, json.loads(event.data))
+        raise from_stream(info, json.loads(event.data))
     if chunk.type == "transcript.text.delta":
         return chunk.delta or "", None, False
     if chunk.type == "transcript.text.done":
         return "", chunk.text, True
     for choice in chunk.choices or ():
-        delta = choice.delta or _Delta()
+        delta = choice.delta or _EventDelta()
         return delta.content or "", None, bool(choice.finish_reason)
     return "", None, False

@@ -1,4 +1,4 @@
-"""Text to speech by the OpenAI protocol: PCM as it is made."""
+"""Text to speech of the OpenAI protocol, with streamed PCM."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ...pipeline.processor import AudioFormat
 from ..service.base import Limits, settings_of
 from ..tts.base import TTS
 from ..tts.word_timing import SpeechChunk
-from .client import AsksServer, OpenAIServer, OpenAISettings
-from .errors import Asked, error_in, from_stream
+from .client import OpenAIServer, OpenAIService, OpenAISettings
+from .errors import RequestInfo, error_in, from_stream
 
 DEFAULT_MODEL = "gpt-4o-mini-tts"
 SAMPLE_RATE = 24_000
-"""Of the protocol's PCM: 16 bit, mono, the low byte first (OpenAI, "Create speech", response_format)."""
+"""Rate of the protocol's PCM in Hz: 16 bit, mono, little-endian (OpenAI, "Create speech", response_format)."""
 CHUNK_MS = 100
-"""No chunk is longer: so much is lost or kept as a whole where the user interrupts."""
+"""Maximum length of a chunk. An interruption keeps or drops whole chunks."""
 _HEAD_BYTES = 16
 _FILES = {b"RIFF": "WAV", b"ID3": "MP3", b"OggS": "Ogg", b"fLaC": "FLAC"}
-"""How files begin that are no PCM."""
+"""First bytes of audio files that are not PCM."""
 _TEXTS = (b"<!doctype", b"<html", b'{"error"', b'{"detail"', b'{"message"', b'{"object"')
 
 
 class OpenAITTSSettings(OpenAISettings):
-    """What a voice can be told: see `OpenAITTS`."""
+    """Settings of `OpenAITTS`."""
 
     voice: str = Field(default="alloy", min_length=1)
     speed: float | None = Field(default=None, ge=0.25, le=4.0)
@@ -39,14 +39,14 @@ class OpenAITTSSettings(OpenAISettings):
     extra_body: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
-class OpenAITTS(AsksServer, TTS[OpenAITTSSettings]):
+class OpenAITTS(OpenAIService, TTS[OpenAITTSSettings]):
     """Speaks with OpenAI's voices, or with any server that speaks its protocol.
 
     ``model``, ``base_url``, ``api_key``, ``headers``, ``http_client``, ``check``, ``extra_body``: as with `OpenAILLM`.
-    ``voice``: by its name at the server. ``speed``: 0.25 to 4; ``instructions``: how to speak, for models that
-    follow them; neither is sent where None. ``sample_rate``: of the PCM that the server gives, in Hz; the protocol
-    says 24,000, and no answer tells. It gives no times of words: where eSpeak NG is installed they are aligned,
-    else what was heard is interpolated (see `TTS.align_words`).
+    ``voice``: name of the voice at the server. ``speed``: 0.25 to 4. ``instructions``: style of speaking, for models
+    that follow it. Neither is sent if None. ``sample_rate``: rate of the server's PCM in Hz; the protocol says 24,000,
+    and responses do not state it. The protocol has no times of words: eSpeak NG aligns them if installed, otherwise
+    the heard part of a sentence is interpolated (see `TTS.align_words`).
     """
 
     align_words: bool = True
@@ -85,13 +85,13 @@ class OpenAITTS(AsksServer, TTS[OpenAITTSSettings]):
         )
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """Mono, at the rate that it was told."""
+        """Declare the output: mono at ``sample_rate``."""
         return {OutputAudioFrame: AudioFormat((self.settings.sample_rate,), (1,))}
 
     async def speak(self, text: str) -> AsyncGenerator[SpeechChunk]:
-        """Speak a text. Being closed, it closes the connection."""
+        """Speak a text. Closing the generator closes the connection."""
         rules = self.settings
-        asked = self._server.asked(self.label, rules.model)
+        info = self._server.request_info(self.label, rules.model)
         request: dict[str, Any] = {"model": rules.model, "voice": rules.voice, "input": text, "response_format": "pcm"}
         for name in ("speed", "instructions"):
             if (value := getattr(rules, name)) is not None:
@@ -99,11 +99,11 @@ class OpenAITTS(AsksServer, TTS[OpenAITTSSettings]):
         if rules.extra_body:
             request["extra_body"] = rules.extra_body
         create = self._server.client.audio.speech.with_streaming_response.create
-        pcm = _PCM(asked, rules.sample_rate)
-        async with self._server.asking(asked), create(**request, extra_headers=self._server.extra) as response:
+        pcm = _PCM(info, rules.sample_rate)
+        async with self._server.translate_errors(info), create(**request, extra_headers=self._server.extra) as response:
             kind = str(response.headers.get("content-type", "")).lower()
             if kind.startswith(("application/json", "text/")):
-                raise _not_audio(asked, await response.read())
+                raise _not_audio(info, await response.read())
             async with aclosing(response.iter_bytes()) as body:
                 async for data in body:
                     for samples in pcm.add(data, kind):
@@ -113,18 +113,18 @@ class OpenAITTS(AsksServer, TTS[OpenAITTSSettings]):
 
 
 class _PCM:
-    """Bytes in, samples out; a sample may be cut in two by the network."""
+    """Converts chunks of bytes to samples. A chunk may end inside a sample."""
 
-    def __init__(self, asked: Asked, sample_rate: int) -> None:
-        self._asked = asked
+    def __init__(self, info: RequestInfo, sample_rate: int) -> None:
+        self._info = info
         self._step = sample_rate * CHUNK_MS // 1000 * 2
         self._rest: bytes = b""
-        self._begun = False
+        self._started = False
 
     def add(self, data: bytes, kind: str) -> Iterator[Samples]:
-        """The samples that are complete now; the first bytes are looked at. Raises `BadAnswerError` for no PCM."""
+        """Yield the samples that are complete. Raises `BadAnswerError` if the first bytes are not PCM."""
         data = self._rest + data
-        if not self._begun:
+        if not self._started:
             if len(data) < _HEAD_BYTES:
                 self._rest = data
                 return
@@ -135,25 +135,25 @@ class _PCM:
             yield np.frombuffer(data[at : min(at + self._step, whole)], "<i2").astype(np.int16, copy=False)
 
     def end(self, kind: str) -> Iterator[Samples]:
-        """The answer has ended. Half a sample at its end is nothing."""
-        if not self._begun and self._rest:
+        """Yield the rest of a very short answer. Half a sample at the end is dropped."""
+        if not self._started and self._rest:
             self._look(self._rest, kind)
             yield from self.add(b"", kind)
 
     def _look(self, head: bytes, kind: str) -> None:
-        self._begun = True
-        who, host = self._asked.label, self._asked.host
+        self._started = True
+        who, host = self._info.label, self._info.host
         file = next((name for magic, name in _FILES.items() if head.startswith(magic)), "")
         if not file and "mpeg" in kind and head[0] == 0xFF and head[1:2] >= b"\xe0":
             file = "MP3"
         if file:
-            raise BadAnswerError(f"{who}: {host} gave {file} where PCM was asked for. Does it know response_format?")
+            raise BadAnswerError(f"{who}: {host} sent {file} instead of PCM. Does it support response_format?")
         if head.lstrip().lower().startswith(_TEXTS):
-            raise BadAnswerError(f"{who}: {host} gave a text in the place of audio.")
+            raise BadAnswerError(f"{who}: {host} sent text instead of audio.")
 
 
-def _not_audio(asked: Asked, body: bytes) -> ServiceError:
+def _not_audio(info: RequestInfo, body: bytes) -> ServiceError:
     if (found := error_in(body)) is not None:
-        return from_stream(asked, found, or_else=BadAnswerError)
-    hint = "" if asked.versioned else " Does base_url end in /v1?"
-    return BadAnswerError(f"{asked.label}: {asked.host} gave a text in the place of audio.{hint}")
+        return from_stream(info, found, or_else=BadAnswerError)
+    hint = "" if info.versioned else " Does base_url end in /v1?"
+    return BadAnswerError(f"{info.label}: {info.host} sent text instead of audio.{hint}")

@@ -1,7 +1,7 @@
-"""Audio of an utterance as a file in memory: WAV, or FLAC, which is about a third of it.
+"""Audio file of an utterance, in memory: WAV, or FLAC with about a third of the bytes.
 
-Encoded while the user speaks: 12 µs for 20 ms of 16 kHz, and 0.1 ms at the end, where the whole of 25 s would take
-9 ms. 5 s of speech are 57 kB of FLAC or 160 kB of WAV.
+The audio is encoded while the user speaks: 12 µs for 20 ms at 16 kHz, and 0.1 ms at the end. Encoding 25 s at once
+would take 9 ms. 5 s of speech are 57 kB of FLAC or 160 kB of WAV.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ AudioFile = Literal["flac", "wav"]
 
 
 class Upload:
-    """A file that grows. Mono int16 at ``sample_rate`` Hz."""
+    """Audio file that grows with each `add`. Mono int16 at ``sample_rate`` Hz."""
 
     def __init__(self, kind: AudioFile, sample_rate: int) -> None:
         self._bytes = io.BytesIO()
@@ -28,20 +28,20 @@ class Upload:
 
     @property
     def duration_ms(self) -> float:
-        """Its length so far."""
+        """Duration of the audio so far."""
         return self.samples * 1000 / self._rate
 
     def add(self, samples: Samples) -> None:
-        """Add audio: int16, shape (n,)."""
+        """Append audio: int16, shape (n,)."""
         if len(samples):
             self._file.write(samples)
             self.samples += len(samples)
 
     def done(self) -> tuple[str, bytes, str]:
-        """End it: name, content and media type."""
+        """Close the file and return its name, content and media type."""
         self.close()
         return f"speech.{self._kind}", self._bytes.getvalue(), f"audio/{self._kind}"
 
     def close(self) -> None:
-        """Add no more."""
+        """Close the file; no audio can be added afterwards."""
         self._file.close()

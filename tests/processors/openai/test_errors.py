@@ -25,7 +25,7 @@ from voxline.pipeline.errors import (
 from voxline.pipeline.testing import Harness
 from voxline.processors.openai import OpenAILLM, OpenAITTS
 from voxline.processors.openai.errors import (
-    Asked,
+    RequestInfo,
     from_connection,
     from_status,
     from_stream,
@@ -34,35 +34,35 @@ from voxline.processors.openai.errors import (
 )
 from voxline.tests.processors.openai.server import CHAT, SPEECH, FakeOpenAI, Reply
 
-ASKED = Asked("OpenAILLM", "api.example.com", "parrot")
+INFO = RequestInfo("OpenAILLM", "api.example.com", "parrot")
 KEY = "sk-proj-0123456789abcdef"
 WORDS = "my secret is the blue kingfisher"
 
 
 def error_of(status: int, code: str = "", message: str = "", headers: Any = None, **fields: Any) -> ServiceError:
     body = {"error": {"message": message, "type": "invalid_request_error", "code": code or None, **fields}}
-    return from_status(ASKED, status, headers or {}, body)
+    return from_status(INFO, status, headers or {}, body)
 
 
 @pytest.mark.parametrize(
     ("status", "code", "kind", "says"),
     [
-        (401, "invalid_api_key", AuthenticationError, "does not accept the key (401, invalid_api_key"),
-        (403, "", AuthenticationError, "does not allow this to the key"),
+        (401, "invalid_api_key", AuthenticationError, "rejects the key (401, invalid_api_key"),
+        (403, "", AuthenticationError, "does not permit this with the key"),
         (403, "content_filter", BadRequestError, "filter"),
         (404, "model_not_found", BadRequestError, "there is no model 'parrot' at api.example.com"),
         (404, "", BadRequestError, "the address or the model"),
         (405, "", BadRequestError, "the address or the model"),
         (400, "context_length_exceeded", BadRequestError, "too long"),
         (413, "", BadRequestError, "too long"),
-        (422, "", BadRequestError, "look at the settings"),
+        (422, "", BadRequestError, "check the settings"),
         (400, "content_policy_violation", BadRequestError, "filter"),
         (408, "", ServiceTimeout, "gave up waiting"),
-        (409, "", BadRequestError, "does not take the request"),
-        (429, "rate_limit_exceeded", RateLimitError, "too often or too much"),
+        (409, "", BadRequestError, "refuses the request"),
+        (429, "rate_limit_exceeded", RateLimitError, "limits the rate"),
         (429, "insufficient_quota", RateLimitError, "used up"),
-        (500, "", ServiceDownError, "failed by itself (500"),
-        (503, "", ServiceDownError, "failed by itself (503"),
+        (500, "", ServiceDownError, "internal error (500"),
+        (503, "", ServiceDownError, "internal error (503"),
         (529, "overloaded_error", ServiceDownError, "overloaded_error"),
     ],
 )
@@ -74,19 +74,19 @@ def test_a_status_is_what_it_means(status: int, code: str, kind: type[ServiceErr
 
 
 def test_a_404_that_names_the_model_is_about_the_model():
-    error = from_status(ASKED, 404, {}, {"object": "error", "message": "The model `Parrot` does not exist."})
-    assert "It is the setting model" in str(error)
+    error = from_status(INFO, 404, {}, {"object": "error", "message": "The model `Parrot` does not exist."})
+    assert "Check the setting model" in str(error)
 
 
 def test_a_404_of_an_address_without_a_version_asks_for_it():
-    bare = Asked("OpenAILLM", "localhost:11434", "parrot", versioned=False)
+    bare = RequestInfo("OpenAILLM", "localhost:11434", "parrot", versioned=False)
     assert "Does base_url end in /v1?" in str(from_status(bare, 404, {}, "404 page not found"))
-    assert "/v1" not in str(from_status(ASKED, 404, {}, "404 page not found"))
+    assert "/v1" not in str(from_status(INFO, 404, {}, "404 page not found"))
 
 
 def test_a_setting_that_is_not_taken_is_named():
-    assert "look at temperature" in str(error_of(400, "unsupported_value", param="temperature"))
-    assert "look at messages" in str(error_of(400, "invalid_value", param="messages[3].content"))
+    assert "check temperature" in str(error_of(400, "unsupported_value", param="temperature"))
+    assert "check messages" in str(error_of(400, "invalid_value", param="messages[3].content"))
     assert WORDS not in str(error_of(400, "invalid_value", param=WORDS))
 
 
@@ -150,14 +150,14 @@ def caused(cause: Exception) -> Exception:
     ("cause", "says"),
     [
         (ConnectionRefusedError(), "nothing listens at api.example.com"),
-        (socket.gaierror(), "the name of api.example.com is not known"),
+        (socket.gaierror(), "the host name api.example.com cannot be resolved"),
         (ssl.SSLCertVerificationError(), "the certificate of api.example.com"),
         (ssl.SSLError(), "http://"),
         (OSError("no route"), "cannot be reached"),
     ],
 )
 def test_why_there_is_no_connection(cause: Exception, says: str):
-    error = from_connection(ASKED, caused(cause), answering=False)
+    error = from_connection(INFO, caused(cause), answering=False)
     assert isinstance(error, ServiceDownError)
     assert says in str(error)
 
@@ -187,10 +187,10 @@ def clean(text: str) -> bool:
 
 @given(status=st.integers(400, 599), body=JSON, headers=st.dictionaries(st.sampled_from(["retry-after", "x"]), ECHOES))
 def test_no_message_has_the_key_or_what_was_said(status: int, body: object, headers: dict[str, str]):
-    assert clean(str(from_status(ASKED, status, headers, body)))
-    assert clean(str(from_stream(ASKED, body)))
-    assert clean(str(from_connection(ASKED, RuntimeError(json.dumps(body)), answering=False)))
-    assert clean(str(from_connection(ASKED, OSError(json.dumps(body)), answering=True)))
+    assert clean(str(from_status(INFO, status, headers, body)))
+    assert clean(str(from_stream(INFO, body)))
+    assert clean(str(from_connection(INFO, RuntimeError(json.dumps(body)), answering=False)))
+    assert clean(str(from_connection(INFO, OSError(json.dumps(body)), answering=True)))
 
 
 @pytest.mark.parametrize(

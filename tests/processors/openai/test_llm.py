@@ -239,7 +239,7 @@ async def test_a_limit_that_leaves_no_word_is_an_error(server: FakeOpenAI, harne
     server.script(CHAT, Reply.chat(finish="length"))
     error = await failure_of(server, harness, max_tokens=16)
     assert isinstance(error, BadRequestError)
-    assert "limit of its length (16)" in str(error)
+    assert "length limit (16)" in str(error)
 
 
 async def test_the_servers_filter_is_no_reason_to_ask_again(server: FakeOpenAI, harness: Harness):
@@ -305,7 +305,7 @@ async def test_a_connection_that_is_gone_is_a_service_that_is_down(server: FakeO
     server.script(CHAT, Reply(whole.pieces, content_type="text/event-stream", cut_after=len(whole.pieces[0]) + after))
     error = await failure_of(server, harness)
     assert isinstance(error, ServiceDownError)
-    assert "broke off" in str(error)
+    assert "was lost in the middle" in str(error)
 
 
 async def test_a_stream_without_an_end_is_cut_off(server: FakeOpenAI, harness: Harness):

@@ -13,7 +13,7 @@ from voxline.pipeline.errors import BadAnswerError, RateLimitError, ServiceDownE
 from voxline.pipeline.testing import Bench, Harness
 from voxline.pipeline.testing.material import join
 from voxline.processors.openai import OpenAITTS
-from voxline.processors.openai.errors import Asked
+from voxline.processors.openai.errors import RequestInfo
 from voxline.processors.openai.tts import _PCM
 from voxline.processors.tts.word_timing import SpeechChunk
 from voxline.tests.processors.openai.live import IMPATIENT, Live
@@ -77,7 +77,7 @@ async def test_a_server_may_have_another_rate(server: FakeOpenAI, harness: Harne
 
 @given(st.lists(st.integers(1, 701), max_size=40))
 def test_samples_that_are_cut_in_two_are_whole(sizes: list[int]):
-    pcm = _PCM(Asked("tts", "host", "m"), 24_000)
+    pcm = _PCM(RequestInfo("tts", "host", "m"), 24_000)
     found = [samples for piece in cut_into(PCM[:9_000], sizes) for samples in pcm.add(piece, "")]
     found += pcm.end("")
     assert np.array_equal(np.concatenate(found), speech(HELLO)[:4_500])
@@ -86,7 +86,7 @@ def test_samples_that_are_cut_in_two_are_whole(sizes: list[int]):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 15, 17])
 def test_a_very_short_answer_is_whole(count: int):
-    pcm = _PCM(Asked("tts", "host", "m"), 24_000)
+    pcm = _PCM(RequestInfo("tts", "host", "m"), 24_000)
     found = [*pcm.add(PCM[:count], ""), *pcm.end("")]
     assert b"".join(samples.tobytes() for samples in found) == PCM[: count // 2 * 2]
 
