@@ -22,22 +22,22 @@ from .vad.base import SileroVAD
 PARTS = ("llm", "stt", "tts", "vad", "noise", "turns", "session")
 
 
-class Ends(Protocol):
-    """A transport: where audio comes in, and where it goes out."""
+class TransportEnds(Protocol):
+    """A transport, as `conversation` needs it: an input and an output."""
 
     def input(self) -> FrameProcessor:
-        """The head of the pipeline."""
+        """Return the head of the pipeline."""
         ...
 
     def output(self) -> FrameProcessor:
-        """Its tail."""
+        """Return the tail of the pipeline."""
         ...
 
 
 class Conversation(Pipeline):
-    """What `conversation` makes: a pipeline like any other, and the session in it.
+    """A pipeline with a session, made by `conversation`.
 
-    To change it, take its ``elements``, in order, and make a `Pipeline` of yours with them.
+    To change it, take its ``elements``, in order, and make your own `Pipeline` of them.
     """
 
     def __init__(self, processors: list[FrameProcessor], controller: SessionController) -> None:
@@ -51,7 +51,7 @@ class Conversation(Pipeline):
 
 
 def conversation(
-    transport: Ends,
+    transport: TransportEnds,
     *,
     llm: FrameProcessor | Callable[[str], str],
     stt: FrameProcessor | None = None,
@@ -65,20 +65,20 @@ def conversation(
     """The usual parts in the usual order: input, noise, VAD, turn model, STT, session, LLM, TTS, output.
 
     ``llm``: a model, or a function from the user's words to the answer. The others have defaults that work offline
-    (extra ``speech``): `SileroVAD`, `PocketSphinxSTT`, `EspeakTTS`; noise suppressor and turn model are left out where
-    none is given. ``session``: its settings, or a controller of yours; ``settings`` are fields of `SessionSettings`::
+    (extra ``speech``): `SileroVAD`, `PocketSphinxSTT`, `EspeakTTS`; noise suppressor and turn model are left out
+    unless given. ``session``: its settings, or your own controller; ``settings`` are fields of `SessionSettings`::
 
         talk = conversation(transport, llm=OpenAILLM("gpt-4.1-mini"), greeting="Hello.", apology="Sorry, once more?")
         await PipelineRunner().run(PipelineWorker(talk))
 
-    Raises `SettingsError`, and `MissingExtraError` where a default is not installed.
+    Raises `SettingsError`, and `MissingExtraError` if a default is not installed.
     """
     _check(llm, settings)
     if isinstance(session, SessionController):
         if settings:
             raise SettingsError(
-                f"conversation(): {', '.join(settings)} are settings of a session, and it has one already: give them "
-                "to your SessionController."
+                f"conversation(): {', '.join(settings)} are settings of a session, but session= is a SessionController. "
+                "Pass them to that controller."
             )
         controller = session
     else:
@@ -98,7 +98,7 @@ def conversation(
 
 
 def _check(llm: object, settings: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` for what is easily mistaken."""
+    """Raise `SettingsError` for common mistakes."""
     if isinstance(llm, type) or not (isinstance(llm, FrameProcessor) or callable(llm)):
         raise SettingsError(
             f"conversation(): llm is a language model, as in llm=OpenAILLM(...), or a function from words to words; "
