@@ -77,8 +77,8 @@ def conversation(
     if isinstance(session, SessionController):
         if settings:
             raise SettingsError(
-                f"conversation(): {', '.join(settings)} are settings of a session, but session= is a SessionController. "
-                "Pass them to that controller."
+                f"conversation(): {', '.join(settings)} are settings of a session, but session= is a "
+                "SessionController: pass them to that controller."
             )
         controller = session
     else:

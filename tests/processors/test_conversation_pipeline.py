@@ -53,7 +53,9 @@ def test_a_function_stands_for_a_model_and_a_controller_may_be_your_own():
     assert talk.controller is controller
     assert any(isinstance(part, RuleResponder) for part in talk.elements)
     assert talk.session.state is State.IDLE
-    with pytest.raises(SettingsError, match="greeting are settings of a session, but session= is a SessionController"):
+    with pytest.raises(
+        SettingsError, match="greeting are settings of a session, but session= is a SessionController: pass"
+    ):
         conversation(MemoryTransport(), **parts(), session=SessionController(), greeting="Hi.")
 
 
