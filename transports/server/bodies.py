@@ -1,4 +1,4 @@
-"""What comes in a request's body: bounded in size, in time and in kind."""
+"""Request bodies, limited in size, time and type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .settings import ServerSettings
 
 
 class Bodies:
-    """Reads bodies."""
+    """Reads request bodies."""
 
     def __init__(self, settings: ServerSettings, clock: Clock) -> None:
         self._limit = settings.max_body_bytes
@@ -22,27 +22,27 @@ class Bodies:
         self._clock = clock
 
     async def text(self, request: web.Request, content_type: str) -> str:
-        """A body of this type, which is UTF-8. Raises `Refusal`: 415, 413, 408, 400."""
+        """Read a UTF-8 body of a content type. Raises `Refusal`: 415, 413, 408, 400."""
         if request.content_type != content_type:
-            raise Refusal(415, f"The body has to be {content_type}.")
+            raise Refusal(415, f"The body must be {content_type}.")
         return await self._read(request)
 
     async def json(self, request: web.Request) -> dict[str, Any]:
-        """A JSON object. An empty body is an empty one. Raises `Refusal`: 413, 408, 400."""
+        """Read a JSON object; an empty body is an empty object. Raises `Refusal`: 413, 408, 400."""
         text = await self._read(request)
         if not text.strip():
             return {}
         try:
             data = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError):
-            raise Refusal(400, "The body has to be JSON, and is not.") from None
+            raise Refusal(400, "The body must be JSON.") from None
         if not isinstance(data, dict):
-            raise Refusal(400, "The body has to be a JSON object.")
+            raise Refusal(400, "The body must be a JSON object.")
         return cast("dict[str, Any]", data)
 
     async def _read(self, request: web.Request) -> str:
         if request.headers.get("Content-Encoding", "identity") != "identity":
-            raise Refusal(415, "A body may not be compressed here.")
+            raise Refusal(415, "Compressed bodies are not supported.")
         if (request.content_length or 0) > self._limit:
             raise self._too_large()
         body = bytearray()
@@ -50,11 +50,11 @@ class Bodies:
             with Deadline(self._clock, self._timeout_s, TimeoutError):
                 await self._fill(body, request)
         except TimeoutError:
-            raise Refusal(408, "The body did not come in time.", {"Connection": "close"}) from None
+            raise Refusal(408, "The body did not arrive in time.", {"Connection": "close"}) from None
         try:
             return body.decode()
         except UnicodeDecodeError:
-            raise Refusal(400, "The body has to be UTF-8.") from None
+            raise Refusal(400, "The body must be UTF-8.") from None
 
     async def _fill(self, body: bytearray, request: web.Request) -> None:
         while chunk := await request.content.readany():

@@ -34,7 +34,7 @@ CLOSE_TIMEOUT_S = 10
 
 
 @dataclass(eq=False)
-class Place:
+class ReservedPlace:
     """A place for one conversation, reserved before anything is made for it."""
 
     caller: Caller
@@ -46,7 +46,7 @@ class ServedConversation:
     """A running conversation of a server."""
 
     name: str
-    """Its name in logs. The name gives no access."""
+    """Name in logs. The name gives no access."""
     transport: Transport
     worker: PipelineWorker
     caller: Caller
@@ -83,7 +83,7 @@ class Conversations:
         self._running: dict[Transport, ServedConversation] = {}  # bound: ``limit``, then Refusal
         self._ending: dict[Transport, ServedConversation] = {}  # bound: 2 * limit with those that run; refuse
         """Conversations without a client, whose pipelines are ending."""
-        self._reserved: list[Place] = []  # bound: ``limit``, together with those that run
+        self._reserved: list[ReservedPlace] = []  # bound: ``limit``, together with those that run
         """Places of conversations that are being made."""
         self._begun = 0
         self._waiting: list[Wait] = []
@@ -121,13 +121,13 @@ class Conversations:
                 raise too_many(f"This address has {self._per_address} conversations, the limit.", RETRY_S)
 
     @contextmanager
-    def reserve(self, caller: Caller, grant: Grant = NOBODY) -> Generator[Place]:
+    def reserve(self, caller: Caller, grant: Grant = NOBODY) -> Generator[ReservedPlace]:
         """Reserve a place for a conversation; it is free again at the end, unless `begin` took it.
 
         Raises `Refusal` as `check` does.
         """
         self.check(caller)
-        place = Place(caller, grant)
+        place = ReservedPlace(caller, grant)
         self._reserved.append(place)
         try:
             yield place
@@ -135,7 +135,7 @@ class Conversations:
             self._free(place)
 
     async def begin(
-        self, transport: Transport, place: Place, prepare: Callable[[PipelineWorker], None] | None = None
+        self, transport: Transport, place: ReservedPlace, prepare: Callable[[PipelineWorker], None] | None = None
     ) -> ServedConversation:
         """Make a pipeline for a transport, and run it in a reserved place.
 
@@ -171,7 +171,7 @@ class Conversations:
         if conversation is not None:
             self._ending[transport] = conversation
 
-    def _free(self, place: Place) -> None:
+    def _free(self, place: ReservedPlace) -> None:
         if place in self._reserved:
             self._reserved.remove(place)
             self._changed()

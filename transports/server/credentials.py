@@ -1,11 +1,11 @@
-"""Who may in: a token that all share, or credentials that are signed, short-lived and good for one conversation.
+"""Admission: a shared token, or signed, short-lived credentials for one conversation each.
 
-A credential is made where people log in, by whoever has the secret, and is read here::
+Your login server makes a credential with the secret; this server checks it. The only shared state is the secret::
 
     expiry.nonce.subject.signature
 
-``expiry``: seconds since 1970. ``nonce``: random. ``subject``: who it is for, base64url. ``signature``: HMAC-SHA256
-(RFC 2104) of what is before it, base64url. No state is shared but the secret.
+``expiry``: seconds since 1970. ``nonce``: random. ``subject``: the user, base64url. ``signature``: HMAC-SHA256 (RFC
+2104) of the text before it, base64url.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from ...pipeline.clock import wall_s
 from .refusals import busy, unauthorized
 
 LONGEST = 1_024
-"""Characters of a credential, a token, and of a subject's base64url."""
+"""Longest credential, token, and subject in base64url, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Somebody was let in."""
+    """Proof that a caller was admitted."""
 
     subject: str = ""
-    """Who the credential was made for; empty with a token, or where nothing is needed."""
+    """Subject of the credential; empty with a token, or without admission control."""
     nonce: str = field(default="", repr=False)
-    """Of a credential: it is good for the conversation that it has begun, and for no other."""
+    """Nonce of the credential, which is valid only for the conversation that it began."""
     expires_s: float = 0.0
 
 
 NOBODY = Grant()
-"""Who needs nothing to be let in, or has the token."""
+"""Grant of a caller with the token, or without admission control."""
 
 
 def make_credential(secret: str, *, subject: str = "", valid_s: float = 60, now_s: float | None = None) -> str:
-    """A credential for one conversation that begins within ``valid_s``.
+    """Make a credential for one conversation that begins within ``valid_s``.
 
-    ``subject``: who it is for, as your logs know them. ``now_s``: seconds since 1970; the machine's if not given.
+    ``subject``: the user's name in your logs. ``now_s``: seconds since 1970; default: the machine's clock.
     """
     expiry = int((wall_s() if now_s is None else now_s) + valid_s)
     text = f"{expiry}.{secrets.token_urlsafe(16)}.{_base64url(subject.encode())}"
     return f"{text}.{_signature(secret, text)}"
 
 
-class Gate:
+class TokenCheck:
     """Checks tokens and credentials.
 
-    Nonces are remembered until their credential expires. When ``max_nonces`` are, new credentials are refused with
-    503: to forget one would let it be used again.
+    Nonces are remembered until their credential expires. With ``max_nonces`` remembered, new credentials are refused
+    with 503: a forgotten nonce could be used again.
     """
 
     def __init__(
@@ -77,39 +77,40 @@ class Gate:
 
     @property
     def open(self) -> bool:
-        """Whether nothing is needed."""
+        """True without admission control."""
         return self._token is None and self._secret is None
 
     @property
     def remembered(self) -> int:
-        """How many nonces are."""
+        """Number of remembered nonces."""
         return len(self._used)
 
     def admit(self, presented: str) -> Grant:
-        """Somebody wants to begin something: a credential is used up. Raises `Refusal` (401, or 503)."""
+        """Admit a new conversation, and use up the credential. Raises `Refusal`: 401, 503."""
         grant = self.known(presented)
         if grant.nonce:
             self._use(grant)
         return grant
 
     def give_back(self, grant: Grant) -> None:
-        """What it was used for did not come to be, through no fault of its owner: it may be used again."""
+        """Allow a credential again, where its conversation failed through no fault of its owner."""
         if grant.nonce in self._used:
             self._used.remove(grant.nonce)
-            # Else it would stand here once for each time that it is used again.
+            # Or the list would grow with each further use.
             self._expiring.remove((grant.expires_s, grant.nonce))
             heapq.heapify(self._expiring)
 
     def known(self, presented: str, begun: Grant | None = None) -> Grant:
-        """Whether one may go on with what was ``begun``: with the credential that began it, which by then may have
-        expired. Uses nothing up. Raises `Refusal` (401).
+        """Check a token or credential without using it up. Raises `Refusal`: 401.
+
+        ``begun``: the grant of a running conversation. Only the credential that began it continues it, even expired.
         """
         if self.open:
             return NOBODY
         if not presented:
-            raise unauthorized("A token is needed: send it as Authorization: Bearer TOKEN.")
+            raise unauthorized("A token is required: send it as Authorization: Bearer TOKEN.")
         if len(presented) > LONGEST or not presented.isascii():
-            raise unauthorized("This is no token.")
+            raise unauthorized("This is not a token.")
         if self._token is not None and hmac.compare_digest(presented.encode(), self._token.encode()):
             return NOBODY
         grant = None if self._secret is None else self._read(presented, self._secret)
@@ -121,9 +122,9 @@ class Gate:
             return grant
         now_s = self._now_s()
         if grant.expires_s <= now_s:
-            raise unauthorized("The credential has expired: get a new one.")
+            raise unauthorized("The credential has expired. Get a new one.")
         if grant.expires_s > now_s + self._longest_s:
-            raise unauthorized(f"The credential is valid for longer than {self._longest_s:g} s: make a shorter one.")
+            raise unauthorized(f"The credential is valid for longer than {self._longest_s:g} s. Make a shorter one.")
         return grant
 
     def _use(self, grant: Grant) -> None:
@@ -131,9 +132,9 @@ class Gate:
         while self._expiring and self._expiring[0][0] <= now_s:
             self._used.discard(heapq.heappop(self._expiring)[1])
         if grant.nonce in self._used:
-            raise unauthorized("The credential was used already: get a new one.")
+            raise unauthorized("The credential was used before. Get a new one.")
         if len(self._used) >= self._max_nonces:
-            raise busy("Too many credentials were used lately.", self._expiring[0][0] - now_s)
+            raise busy("Too many credentials were used recently.", self._expiring[0][0] - now_s)
         self._used.add(grant.nonce)
         heapq.heappush(self._expiring, (grant.expires_s, grant.nonce))
 
@@ -141,7 +142,7 @@ class Gate:
         text, _, signature = presented.rpartition(".")
         if not hmac.compare_digest(signature, _signature(secret, text)):
             return None
-        # From here on it is what we made, unless our own secret signs other things too.
+        # The signature is right, so this text was made with the secret, though perhaps not by `make_credential`.
         parts = text.split(".")
         if len(parts) != 3 or not parts[0].isdecimal() or not parts[1]:
             return None

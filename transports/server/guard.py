@@ -1,4 +1,4 @@
-"""Stands before every request: who may ask, how often, and what an answer says when something goes wrong."""
+"""The guard before every request: origins, rates, tokens, and the form of error responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from ...pipeline.clock import Clock
-from .credentials import Gate, Grant
+from .credentials import Grant, TokenCheck
 from .limits import Buckets, key_of
 from .origins import Origins, is_preflight, preflight
 from .refusals import Refusal, too_many
@@ -25,7 +25,7 @@ ALWAYS = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "microphone=(self), camera=(self)",
-    # A name without a version; aiohttp would tell its own and Python's.
+    # Replaces aiohttp's, which has its version and Python's.
     "Server": "voxline",
 }
 UNLESS_SET = {
@@ -42,11 +42,11 @@ SENTENCES = {
     500: "Something went wrong; the server's log says what.",
 }
 PROBLEMS = "/whip"
-"""Below it, errors are problem details (RFC 9457), for clients that know nothing of us."""
+"""Path below which errors are problem details (RFC 9457), the standard form for WHIP clients."""
 
 
 def answer(request: web.BaseRequest, status: int, message: str, headers: Mapping[str, str]) -> web.Response:
-    """An error as its client reads it."""
+    """Make the response of an error."""
     if request.path == PROBLEMS or request.path.startswith(PROBLEMS + "/"):
         problem = {"title": message, "status": status}
         return web.json_response(problem, status=status, headers=headers, content_type="application/problem+json")
@@ -54,11 +54,11 @@ def answer(request: web.BaseRequest, status: int, message: str, headers: Mapping
 
 
 class Guard:
-    """Origins, rates, tokens; and no answer with a word too many."""
+    """Checks origins, rates and tokens, and keeps internals out of responses."""
 
-    def __init__(self, settings: ServerSettings, gate: Gate, clock: Clock) -> None:
+    def __init__(self, settings: ServerSettings, tokens: TokenCheck, clock: Clock) -> None:
         self._settings = settings
-        self._gate = gate
+        self._tokens = tokens
         self._origins = Origins(settings)
         keys = settings.max_addresses
         self._requests = Buckets(
@@ -69,44 +69,44 @@ class Guard:
     # --- for the handlers ----------------------------------------------------------------------------------------
 
     def begin(self, request: web.Request, *, token: str = "") -> Grant:
-        """Somebody wants to begin something. Raises `Refusal`: 429, 401, 503.
+        """Admit a new conversation. Raises `Refusal`: 429, 401, 503.
 
-        ``token``: from the path or the query, where the client can set no header.
+        ``token``: from the path or the query, for clients that cannot set a header.
         """
         self.count(request)
-        return self._gate.admit(bearer(request) or token)
+        return self._tokens.admit(bearer(request) or token)
 
     def count(self, request: web.Request) -> None:
-        """Somebody tries to begin something. Raises `Refusal`: 429."""
+        """Count an attempt to begin a conversation. Raises `Refusal`: 429."""
         wait_s = self._offers.take(key_of(self.address(request)))
         if wait_s:
-            raise too_many("Too many conversations were begun from this address.", wait_s)
+            raise too_many("Too many new conversations from this address.", wait_s)
 
     def give_back(self, grant: Grant) -> None:
-        """What `begin` allowed has failed on our side: a credential may be used again."""
-        self._gate.give_back(grant)
+        """Allow a credential again, after a conversation that `begin` admitted failed on the server's side."""
+        self._tokens.give_back(grant)
 
     def go_on(self, request: web.Request, begun: Grant | None) -> None:
-        """Somebody wants to go on with what was ``begun``. Raises `Refusal`: 401."""
-        self._gate.known(bearer(request), begun)
+        """Check that a request may continue the conversation of the grant ``begun``. Raises `Refusal`: 401."""
+        self._tokens.known(bearer(request), begun)
 
     def trusts(self, request: web.Request) -> bool:
-        """Whether who asks may know what is for clients only."""
+        """Return True where the request has a valid token or credential."""
         try:
-            self._gate.known(bearer(request))
+            self._tokens.known(bearer(request))
         except Refusal:
             return False
         return True
 
     def hosts(self, request: web.BaseRequest) -> list[str]:
-        """Our names, as the client may have written them, with ports."""
+        """Return the server's possible host names, with ports."""
         return self._origins.hosts(request)
 
     def address(self, request: web.BaseRequest) -> str:
-        """Where a request comes from."""
+        """Return the client's address; see `ServerSettings.proxies`."""
         proxies = self._settings.proxies
         passed = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
-        # From the right: what is further to the left, the client may have written itself.
+        # Counted from the right: the client may have written entries further left itself.
         named = passed[max(0, len(passed) - proxies)].strip() if proxies else ""
         return named or request.remote or ""
 
@@ -114,7 +114,7 @@ class Guard:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Around every request."""
+        """Check every request, and turn errors into responses."""
         response = await self._answered(request, handler)
         log.debug("%s %s %d", request.method, pattern(request), response.status)
         return response
@@ -124,7 +124,7 @@ class Guard:
             self._origins.check(request)
             wait_s = self._requests.take(key_of(self.address(request)))
             if wait_s:
-                raise too_many("Too many requests came from this address.", wait_s)
+                raise too_many("Too many requests from this address.", wait_s)
             if is_preflight(request):
                 return preflight()
             return await handler(request)
@@ -141,7 +141,7 @@ class Guard:
             return answer(request, 500, SENTENCES[500], {})
 
     async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Every answer's headers, just before it is sent."""
+        """Add the headers of every response before it is sent."""
         response.headers.update(ALWAYS)
         for name, value in UNLESS_SET.items():
             response.headers.setdefault(name, value)
@@ -155,6 +155,6 @@ def bearer(request: web.BaseRequest) -> str:
 
 
 def pattern(request: web.Request) -> str:
-    """Its path as the route has it. Real paths have ids in them that give access, and queries have tokens."""
+    """Return the route's pattern for logs. Real paths hold ids that give access, and queries hold tokens."""
     resource = request.match_info.route.resource
     return "?" if resource is None else resource.canonical

@@ -11,8 +11,8 @@ from ...pipeline.clock import NS_PER_S, Clock
 class Buckets:
     """For each key a bucket of ``burst`` tokens that fills at ``per_minute``.
 
-    At most ``keys`` are remembered. The one that was quiet longest is forgotten, which for it is a full bucket: with
-    so many addresses at hand one could as well come from a new one each time.
+    At most ``keys`` buckets are kept. The one idle longest is dropped, which refills it: an attacker with that many
+    addresses could use a new one each time anyway.
     """
 
     def __init__(self, clock: Clock, *, per_minute: float, burst: int, keys: int) -> None:
@@ -21,13 +21,13 @@ class Buckets:
         self._burst = burst
         self._keys = keys
         self._empty_ns: OrderedDict[str, float] = OrderedDict()
-        """When each bucket would have been empty, had it filled since without end (a virtual schedule: GCRA)."""
+        """Virtual schedule of each key (GCRA): the time at which an ever-filling bucket would have been empty."""
 
     def __len__(self) -> int:
         return len(self._empty_ns)
 
     def take(self, key: str) -> float:
-        """Take a token. Returns 0.0, or where there is none the seconds until there is one."""
+        """Take a token. Returns 0.0, or the seconds until the next token."""
         now = self._clock.now_ns()
         empty = max(self._empty_ns.pop(key, -1e30), now - self._burst * self._ns_per_token)
         wait_ns = empty + self._ns_per_token - now
@@ -40,9 +40,9 @@ class Buckets:
 
 
 def key_of(address: str) -> str:
-    """What is counted of an address: of IPv6 the first 64 bits, which is what one customer gets.
+    """Return the part of an address that is counted: of IPv6 the first 64 bits, the network of one customer.
 
-    Some proxies write a port behind it, which is another one for each connection, and is left out.
+    A port, which some proxies append and which differs for each connection, is left out.
     """
     text = address.split("%")[0]
     if text.startswith("["):

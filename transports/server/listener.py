@@ -1,4 +1,4 @@
-"""TCP connections: no more than so many, each with a bound on what it may send and how long it may be silent."""
+"""TCP connections: a limited number, each with limits on its data and its idle time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .settings import ServerSettings
 log = logging.getLogger("voxline.server")
 
 LINGERING_S = 2.0
-"""Who was answered before the whole body was read may send on for so long."""
+"""Time for a client to finish sending a body that was answered before it was read."""
 SHUTDOWN_S = 5.0
-"""Handlers may take so long to end when the server does."""
+"""Time for handlers to end when the server stops."""
 
 
-class Line(web.RequestHandler):
-    """One connection. What aiohttp says of requests that are none is said in our words, and not logged: a malformed
-    line may have a token in it.
+class HttpConnection(web.RequestHandler):
+    """One connection. Malformed requests get this server's error responses in place of aiohttp's, and are not logged: a
+    malformed line may hold a token.
     """
 
     __slots__ = ("_clock", "_timer", "asked")
@@ -33,16 +33,16 @@ class Line(web.RequestHandler):
         self._clock = clock
         self._timer: TimerHandle | None = None
         self.asked = False
-        """A request has come."""
+        """True after the first request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """aiohttp before 3.14 waits for a first request without end."""
+        """Close the connection without a first request; aiohttp before 3.14 would wait for ever."""
         super().connection_made(transport)
         due_ns = self._clock.now_ns() + round(self.keepalive_timeout * NS_PER_S)
         self._timer = self._clock.call_at(due_ns, self._look)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It is over."""
+        """Stop the timer."""
         super().connection_lost(exc)
         if self._timer is not None:
             self._timer.cancel()
@@ -58,34 +58,34 @@ class Line(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP, or went wrong beyond our own handlers."""
+        """Make the response to malformed HTTP, or to an error outside of our own handlers."""
         self.log_exception("a request failed", exc_info=exc)
         if request.writer.output_size > 0:
-            raise ConnectionError("The answer has begun already.")
+            raise ConnectionError("The response has begun already.")
         headers = {"Server": "voxline", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
         response = answer(request, status, SENTENCES.get(status, SENTENCES[500]), headers)
         response.force_close()
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """The kind of error, and nothing of what it says."""
+        """Log the kind of an error without its text."""
         error = kw.get("exc_info")
         log.debug("%s: %s", args[0] if args else "error", type(error).__name__)
 
 
 @web.middleware
 async def noted(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The outermost middleware: the connection is one that asks for something."""
-    if isinstance(request.protocol, Line):
+    """Note, as the outermost middleware, that the connection has sent a request."""
+    if isinstance(request.protocol, HttpConnection):
         request.protocol.asked = True
     return await handler(request)
 
 
-class _Turned(asyncio.Protocol):
-    """A connection too many."""
+class _RejectedConnection(asyncio.Protocol):
+    """A connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close it, before anything is read."""
+        """Close the connection before anything is read."""
         assert isinstance(transport, asyncio.Transport)
         transport.abort()
 
@@ -115,7 +115,7 @@ class Listener:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> int:
-        """Listen. Returns the port. Raises OSError."""
+        """Start to listen, and return the port. Raises OSError."""
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         try:
@@ -128,7 +128,7 @@ class Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Take no more connections, and end those that there are."""
+        """Refuse new connections, and end the current ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -136,11 +136,11 @@ class Listener:
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """Number of connections."""
         return 0 if self._runner.server is None else len(self._runner.server.connections)
 
     def _connected(self) -> asyncio.Protocol:
         server = self._runner.server
         if server is None or len(server.connections) >= self._settings.max_sockets:
-            return _Turned()
-        return Line(server, self._clock, self._limits)
+            return _RejectedConnection()
+        return HttpConnection(server, self._clock, self._limits)

@@ -1,4 +1,4 @@
-"""Offers as JSON: what the published RTVI clients speak, and the page.
+"""Offers as JSON, as the published RTVI clients and the page send them.
 
 ``POST /api/offer`` ``{sdp, type: "offer", pc_id, restart_pc, requestData}`` is answered with ``{sdp, type, pc_id}``;
 with the ``pc_id`` of a session it renegotiates. ``PATCH`` there brings candidates. ``POST /start`` may come first; then
@@ -22,7 +22,7 @@ from ..caller import Caller
 from ..rtvi.rtvi import attach_rtvi
 from ..webrtc.transport import WebRTCTransport
 from .bodies import Bodies
-from .conversations import Conversations, Place
+from .conversations import Conversations, ReservedPlace
 from .credentials import Grant
 from .guard import Guard
 from .refusals import Refusal, busy
@@ -34,21 +34,21 @@ JSON_OBJECT = dict[str, Any]
 
 
 @dataclass
-class _Started:
-    """Somebody who has said that an offer will come."""
+class _StartedSession:
+    """A session that ``/start`` announced and whose offer is to follow."""
 
     grant: Grant
     data: str
     until_ns: int
     pc_id: str = ""
     answering: bool = False
-    """Its offer is being answered: one that comes meanwhile would be a second conversation."""
+    """True while its offer is being answered: another offer would begin a second conversation."""
     tried: bool = False
-    """An offer has been answered, or was refused: a further one costs as much as a new conversation."""
+    """True after the first offer, answered or refused: a further one costs as much as a new conversation."""
 
 
 class Offers:
-    """Sessions over WebRTC, and the JSON endpoints for them. WHIP (whip.py) uses the same sessions."""
+    """WebRTC sessions and their JSON endpoints. WHIP (whip.py) uses the same sessions."""
 
     def __init__(
         self,
@@ -69,10 +69,10 @@ class Offers:
             make_transport or self._make_transport,
             max_sdp_bytes=settings.max_sdp_bytes,
         )
-        self._started: OrderedDict[str, _Started] = OrderedDict()
+        self._started: OrderedDict[str, _StartedSession] = OrderedDict()
 
     def routes(self) -> list[web.RouteDef]:
-        """The endpoints."""
+        """Return the endpoints."""
         return [
             web.post("/api/offer", self._offer),
             web.patch("/api/offer", self._candidates),
@@ -82,7 +82,7 @@ class Offers:
         ]
 
     async def close(self) -> None:
-        """End what sessions are left."""
+        """End all sessions."""
         await self.signaling.close()
 
     # --- for WHIP too ----------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Offers:
             max_message_bytes=settings.max_message_bytes,
         )
 
-    async def _start(self, transport: WebRTCTransport, place: Place | None) -> None:
+    async def _start(self, transport: WebRTCTransport, place: ReservedPlace | None) -> None:
         """Start the conversation of a new session, whose offer has been answered."""
         assert place is not None
         await self._conversations.begin(transport, place, lambda worker: self._prepare(worker, transport))
@@ -155,10 +155,10 @@ class Offers:
         servers = [described(server) for server in self._settings.ice()]
         if len(self._started) >= self._settings.max_started:
             self._guard.give_back(grant)
-            raise busy("Too many sessions were started, and had no offer yet.", self._settings.started_s)
+            raise busy("Too many started sessions wait for their offers.", self._settings.started_s)
         session = secrets.token_urlsafe(18)
         until_ns = self._clock.now_ns() + round(self._settings.started_s * NS_PER_S)
-        self._started[session] = _Started(grant, json.dumps(body.get("body")), until_ns)
+        self._started[session] = _StartedSession(grant, json.dumps(body.get("body")), until_ns)
         return web.json_response({"sessionId": session, "iceConfig": {"iceServers": servers}})
 
     async def _announced_offer(self, request: web.Request) -> web.Response:
@@ -171,7 +171,7 @@ class Offers:
         if started is None:
             raise Refusal(404, "There is no such session, or it is over. Begin a new one.")
         if pc_id is None and started.pc_id in self.signaling.sessions:
-            # The answer was lost on its way: the same client asks again.
+            # The answer was lost on its way, and the client repeats its offer.
             pc_id, restart = started.pc_id, True
         if pc_id is None:
             data = body.get("requestData")
@@ -181,18 +181,20 @@ class Offers:
             raise Refusal(404, "This is another session's pc_id.")
         return _answered(await self.signaling.offer(sdp, pc_id, restart=restart))
 
-    async def _begin_started(self, request: web.Request, started: _Started, caller: Caller, sdp: str) -> SessionAnswer:
+    async def _begin_started(
+        self, request: web.Request, started: _StartedSession, caller: Caller, sdp: str
+    ) -> SessionAnswer:
         if started.answering:
             raise busy("An offer of this session is being answered.", 1)
         if started.pc_id:
-            # The conversation that it was started for is over: another one is counted, and a credential is used up.
+            # The first conversation of this session is over: another one is counted, and uses up a credential.
             self._guard.begin(request)
         elif started.tried:
-            # Nothing came of the first offer. Each try makes a peer and a bot, so it counts like any other.
+            # The first offer failed. Each attempt makes a peer and a bot, so it counts like any other.
             self._guard.count(request)
         started.answering = started.tried = True
         try:
-            # Not given back: the session is still good for another try, and with both there could be two conversations.
+            # Not given back: the session may be tried again, and with both there could be two conversations.
             answer = await self.begin(caller, started.grant, sdp, give_back=False)
         finally:
             started.answering = False
@@ -202,7 +204,7 @@ class Offers:
     def _caller(self, request: web.Request, grant: Grant, data: Any) -> Caller:
         return Caller(grant.subject, self._guard.address(request), json.dumps(data))
 
-    def _current(self, started: _Started) -> bool:
+    def _current(self, started: _StartedSession) -> bool:
         return self._clock.now_ns() < started.until_ns or started.pc_id in self.signaling.sessions
 
     def _forget_expired(self) -> None:

@@ -14,7 +14,7 @@ HEADERS = "Authorization, Content-Type, If-Match"
 EXPOSED = "Location, Link, ETag, Retry-After, WWW-Authenticate, Accept-Patch"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REMEMBER_S = 600
-"""How long a browser may remember a preflight's answer."""
+"""Time for which a browser may cache a preflight response."""
 
 
 class Origins:
@@ -39,7 +39,7 @@ class Origins:
             raise Refusal(403, "Pages from this origin may not use this server.")
 
     def headers(self, request: web.BaseRequest) -> dict[str, str]:
-        """What an answer says to a page from elsewhere."""
+        """Return the CORS headers for a page of another origin."""
         if not self._listed:
             return {}
         origin = request.headers.get("Origin", "")
@@ -68,7 +68,7 @@ class Origins:
 
 
 def is_preflight(request: web.Request) -> bool:
-    """Whether a browser asks if it may ask."""
+    """Return True for a CORS preflight request."""
     return (
         request.method == "OPTIONS"
         and "Origin" in request.headers

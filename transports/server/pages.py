@@ -23,7 +23,7 @@ TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".svg": "image/svg
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file."""
+    """One file of the page."""
 
     body: bytes
     packed: bytes

@@ -1,4 +1,4 @@
-"""A server of voice bots: one pipeline for each connection, behind HTTP.
+"""A server for voice bots: one pipeline per connection, behind HTTP.
 
 ::
 
@@ -6,8 +6,7 @@
            <---answer-----                               |
            <===voice, messages (WebRTC, WebSocket)===> worker
 
-`Server` is the whole, `serve` runs one until it is told to stop. See `docs/guide/serving.md` for how to use it and
-`docs/design/server.md` for why it is so.
+`serve` runs a `Server` until a signal stops it. Use: `docs/guide/serving.md`; design: `docs/design/server.md`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ...pipeline.errors import TransportError
 from ...pipeline.tasks import spawn
 from .bodies import Bodies
 from .conversations import Conversations, MakePipeline, OnWorker, ServedConversation
-from .credentials import Gate
+from .credentials import TokenCheck
 from .guard import Guard
 from .listener import Listener, noted
 from .pages import Pages
@@ -35,12 +34,12 @@ log = logging.getLogger("voxline.server")
 
 
 class Server:
-    """Serves a bot. ``async with Server(make_pipeline, settings) as server: ...`` listens from there to the end.
+    """Serves a bot. ``async with Server(make_pipeline, settings) as server: ...`` listens inside of the block.
 
-    ``make_pipeline``: makes the pipeline of one conversation; may be async; may raise, which its client reads as
-    "500". ``on_worker``: called with each worker before it runs, to attach taps and recorders. ``make_transport``:
-    makes the `WebRTCTransport` of each conversation, where it is to be another than the settings say. ``tls``: serve
-    https. ``now_s``: the time of day, for credentials.
+    ``make_pipeline``: makes the pipeline of one conversation; may be async. Its client gets a 500 where it raises.
+    ``on_worker``: called with each worker before it runs, to attach taps and recorders. ``make_transport``: makes the
+    `WebRTCTransport` of each conversation in place of the settings. ``tls``: serve https. ``now_s``: the wall clock,
+    for credentials.
 
     Raises `TransportError` where it cannot listen, `MissingExtraError` where a package is missing.
     """
@@ -59,7 +58,7 @@ class Server:
         self.settings = settings = settings or ServerSettings()
         self.clock = clock or SystemClock()
         self.port = settings.port
-        """Where it listens, from `start` on."""
+        """The port that it listens at, from `start` on."""
         self._conversations = Conversations(
             make_pipeline,
             clock=self.clock,
@@ -68,14 +67,14 @@ class Server:
             factory_timeout_s=settings.factory_timeout_s,
             on_worker=on_worker,
         )
-        gate = Gate(
+        tokens = TokenCheck(
             token=settings.token,
             secret=settings.secret,
             max_nonces=settings.max_nonces,
             longest_s=settings.longest_credential_s,
             now_s=now_s,
         )
-        self._guard = Guard(settings, gate, self.clock)
+        self._guard = Guard(settings, tokens, self.clock)
         self._bodies = Bodies(settings, self.clock)
         self._make_transport = make_transport
         self._tls = tls
@@ -83,7 +82,7 @@ class Server:
         self._closers: list[Callable[[], Any]] = []
         self._stopping: asyncio.Task[None] | None = None
         self.app = self._application()
-        """To add routes of your own to, before `start`."""
+        """The aiohttp application. Add your own routes before `start`."""
 
     # --- running ---------------------------------------------------------------------------------------------------
 
@@ -96,27 +95,26 @@ class Server:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen."""
+        """Start to listen. Raises `TransportError`."""
         listener = Listener(self.app, self.settings, self._tls, self.clock)
         try:
             self.port = await listener.open()
         except OSError as error:
             raise TransportError(
                 f"The server cannot listen at {self.settings.host} port {self.settings.port}: {error.strerror}. "
-                "Is another one running? Give another port, or 0 for one that is free."
+                "Is another server running? Set another port, or 0 for any free one."
             ) from error
         self._listener = listener
         if not self.settings.local and not self.settings.guarded and not self.settings.only_signed:
             log.warning(
-                "%s can be reached from other machines, and whoever reaches it may talk with the bot: give a token "
-                "(ServerSettings(token=...)).",
+                "%s can be reached from other machines, by anyone: set a token (ServerSettings(token=...)).",
                 self.url,
             )
 
     async def stop(self) -> None:
-        """Take no more conversations, let those that there are come to an end (`ServerSettings.drain_s`), and end.
+        """Refuse new conversations, wait for the current ones to end (`ServerSettings.drain_s`), and stop.
 
-        Returns when nothing is left.
+        Returns when all have ended.
         """
         if self._stopping is None:
             self._stopping = spawn(self._stop(), "stop the server")
@@ -124,7 +122,7 @@ class Server:
         self._stopping.result()
 
     def cancel(self) -> None:
-        """End all conversations now, also while `stop` waits for them."""
+        """Cancel all conversations now, also while `stop` waits for them."""
         self._conversations.cancel()
 
     async def _stop(self) -> None:
@@ -140,7 +138,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Its address, for a browser on this machine."""
+        """The server's address for a browser on this machine."""
         host = self.settings.host
         if host in ("0.0.0.0", "::", ""):
             host = "localhost"
@@ -150,22 +148,22 @@ class Server:
 
     @property
     def conversations(self) -> list[ServedConversation]:
-        """Those under way."""
+        """Running conversations."""
         return self._conversations.running
 
     @property
     def places_taken(self) -> int:
-        """Conversations under way, and those that are being made."""
+        """Number of conversations that run or are being made."""
         return len(self._conversations)
 
     @property
     def sockets(self) -> int:
-        """How many TCP connections there are."""
+        """Number of TCP connections."""
         return 0 if self._listener is None else self._listener.connections
 
     @property
     def ready(self) -> bool:
-        """Whether a conversation can begin."""
+        """True where a conversation can begin."""
         return not self._conversations.draining and not self._conversations.full
 
     # --- the application ---------------------------------------------------------------------------------------------
@@ -203,16 +201,16 @@ class Server:
         app.router.add_routes(Sockets(self.settings, self._guard, self._conversations).routes())
 
     async def _health(self, request: web.Request) -> web.Response:
-        """The process lives, and its event loop turns."""
+        """Report that the event loop runs."""
         return web.json_response({"status": "ok"})
 
     async def _readiness(self, request: web.Request) -> web.Response:
-        """Whether it takes new conversations."""
+        """Report readiness for new conversations."""
         self._conversations.check()
         return web.json_response({"status": "ready"})
 
     async def _config(self, request: web.Request) -> web.Response:
-        """What the page has to know. TURN passwords only for who was let in."""
+        """Return the page's configuration, with TURN passwords for admitted clients only."""
         trusted = self._guard.trusts(request)
         servers = [described(server) for server in self.settings.ice() if trusted or not server.credential]
         return web.json_response({"name": self.settings.name, "token": self.settings.guarded, "ice_servers": servers})

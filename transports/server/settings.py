@@ -1,4 +1,4 @@
-"""What a server may be told: where it listens, whom it lets in, and every limit that it keeps."""
+"""Settings of a server: address, clients, admission, and every limit."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from typing import Any, Protocol
 from ...pipeline.errors import SettingsError
 
 PAGE = Path(__file__).parent / "page"
-"""The page that comes with this package."""
+"""The page in this package."""
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing from elsewhere, nothing inline, and in nobody's frame."""
+"""Forbids other origins, inline code and framing."""
 SHORTEST_SECRET = 16
-"""Characters. What can be guessed protects nothing."""
+"""Least length of a secret, in characters: a short one can be guessed."""
 
 
-class IceServer(Protocol):
-    """A STUN or TURN server: `voxline.transports.webrtc.IceServer` is one."""
+class IceServerLike(Protocol):
+    """A STUN or TURN server, such as `voxline.transports.webrtc.IceServer`."""
 
     @property
     def urls(self) -> str | Sequence[str]:
-        """As in ``turn:turn.example.org?transport=udp`` (RFC 7064, RFC 7065)."""
+        """Addresses such as ``turn:turn.example.org?transport=udp`` (RFC 7064, RFC 7065)."""
         ...
 
     @property
     def username(self) -> str | None:
-        """Of a TURN server."""
+        """User name at a TURN server."""
         ...
 
     @property
     def credential(self) -> str | None:
-        """Its password."""
+        """Password at a TURN server."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """All that can be set. Raises `SettingsError` for what cannot be."""
+    """All settings of a server. Raises `SettingsError` for an invalid value."""
 
     # --- where -------------------------------------------------------------------------------------------------
     host: str = "127.0.0.1"
     """The address to listen at. Beyond loopback (``0.0.0.0``, ``::``), give a ``token`` or a ``secret`` too."""
     port: int = 8000
-    """0: one that is free."""
+    """Port to listen at; 0: any free port."""
     name: str = "voxline"
-    """The bot's name, as the page shows it."""
+    """The bot's name on the page."""
     page: Path | None = field(default_factory=lambda: PAGE)
-    """The folder served at ``/``, read once, at the start. None: no page."""
+    """Folder to serve at ``/``, read once, at the start. None: no page."""
     page_policy: str = PAGE_POLICY
-    """Its Content-Security-Policy."""
+    """Content-Security-Policy of the page."""
 
     # --- which clients -----------------------------------------------------------------------------------------
     webrtc: bool = True
@@ -64,74 +64,74 @@ class ServerSettings:
     twilio: bool = False
     """Serve ``/twilio``: phone calls by Twilio's media streams."""
     rtvi: bool = True
-    """Speak RTVI with clients, beside audio: events for a page, texts and buttons from it."""
-    ice_servers: Sequence[IceServer] | Callable[[], Sequence[IceServer]] = ()
-    """STUN and TURN servers, for our side and for the clients, or what gives them, which is asked each time: for TURN
-    passwords that expire. Passwords go to clients who were let in."""
+    """Speak RTVI with clients, beside audio: events to a page, texts and buttons from it."""
+    ice_servers: Sequence[IceServerLike] | Callable[[], Sequence[IceServerLike]] = ()
+    """STUN and TURN servers, for the server and for the clients. A function is called for each client: use one for TURN
+    passwords that expire. Only admitted clients get passwords."""
 
     # --- who ---------------------------------------------------------------------------------------------------
     token: str | None = field(default=None, repr=False)
-    """Who has it may do all: ``Authorization: Bearer ...``."""
+    """Token that grants full access: ``Authorization: Bearer ...``."""
     secret: str | None = field(default=None, repr=False)
-    """Who has a credential that was made with it (`make_credential`) may hold one conversation."""
+    """Secret of `make_credential`. A credential made with it grants one conversation."""
     twilio_auth_token: str | None = field(default=None, repr=False)
-    """Of your account at Twilio: ``/twilio`` takes calls that are signed with it, without another token, and no
-    others."""
+    """Auth token of your Twilio account. With it, ``/twilio`` takes only calls that Twilio signed, and asks for no
+    other token."""
     origins: tuple[str, ...] = ()
-    """Pages from elsewhere that may use this server, as in ``https://www.example.org``; ``*``: all. A page that this
-    server serves always may."""
+    """Other origins whose pages may use this server, such as ``https://www.example.org``; ``*``: all. The server's own
+    page always may."""
     proxies: int = 0
-    """How many reverse proxies of yours a request has passed: who a client is stands in X-Forwarded-For, that many
-    from its right. 0: who connects is the client."""
+    """Number of your reverse proxies in front of the server. The client's address is that many entries from the right
+    of X-Forwarded-For. 0: the peer of the connection is the client."""
 
     # --- how much ----------------------------------------------------------------------------------------------
     max_connections: int = 50
-    """Conversations at a time; then 503."""
+    """Limit of conversations at a time; beyond it, 503."""
     connections_per_address: int | None = 10
-    """Conversations of one address at a time, of whatever kind; then 429. Not of this machine's own, nor of calls that
-    Twilio has signed. None: as many as there are places."""
+    """Limit of conversations at a time from one address; beyond it, 429. This machine's own address and calls that
+    Twilio signed are not limited. None: no limit."""
     max_sockets: int = 1_000
-    """TCP connections at a time; then they are closed as they come."""
+    """Limit of TCP connections at a time; further ones are closed at once."""
     max_body_bytes: int = 128 * 1024
-    """Of a request; then 413."""
+    """Limit of a request body, in bytes; beyond it, 413."""
     max_sdp_bytes: int = 64 * 1024
-    """Of an offer; then 413."""
+    """Limit of an offer, in bytes; beyond it, 413."""
     max_message_bytes: int = 64 * 1024
-    """Of a message on a WebSocket; then it is closed with 1009."""
+    """Limit of a WebSocket message, in bytes; beyond it, the socket is closed with 1009."""
     max_line_bytes: int = 8 * 1024
-    """Of the first line of a request, and of each of its headers; then 400."""
+    """Limit of a request's first line and of each header, in bytes; beyond it, 400."""
     max_headers: int = 64
-    """Headers of a request; then 400."""
+    """Limit of a request's headers; beyond it, 400."""
     offers_per_minute: float = 30
-    """New conversations that one address may begin, wrong tokens counted; then 429."""
+    """Rate of new conversations from one address, wrong tokens included; beyond it, 429."""
     offers_burst: int = 10
-    """How many of them at once."""
+    """New conversations from one address at once."""
     requests_per_minute: float = 600
-    """Requests of one address; then 429."""
+    """Rate of requests from one address; beyond it, 429."""
     requests_burst: int = 200
-    """How many of them at once."""
+    """Requests from one address at once."""
     max_addresses: int = 10_000
-    """Addresses that are counted; then the one that was quiet longest is forgotten."""
+    """Limit of addresses that are counted; beyond it, the one idle longest is forgotten."""
     max_started: int = 1_000
-    """Answers to ``/start`` whose offer has not come; then 503."""
+    """Limit of sessions that were started by ``/start`` and wait for an offer; beyond it, 503."""
     max_nonces: int = 100_000
-    """Credentials that were used and have not expired; then 503, so that none is ever taken twice."""
+    """Limit of used credentials that have not expired; beyond it, 503, so that none is accepted twice."""
 
     # --- how long ----------------------------------------------------------------------------------------------
     body_timeout_s: float = 10
-    """A request's body may take so long; then 408."""
+    """Time limit of a request body; beyond it, 408."""
     idle_timeout_s: float = 30
-    """A connection with no request on it is closed, also one whose request never is complete."""
+    """Time after which a connection without a complete request is closed."""
     factory_timeout_s: float = 20
-    """``make_pipeline`` may take so long; then 503."""
+    """Time limit of ``make_pipeline``; beyond it, 503."""
     started_s: float = 60
-    """After ``/start``, the offer may take so long."""
+    """Time limit from ``/start`` to the offer."""
     longest_credential_s: float = 3_600
-    """A credential that is valid for longer from now is refused."""
+    """Longest validity of a credential; one that is valid for longer is refused."""
     drain_s: float = 30
-    """When the server ends, conversations may take so long to come to an end of their own."""
+    """Time for conversations to end by themselves when the server stops."""
     stop_s: float = 5
-    """After that, what is queued may take so long to be said; then they are cancelled."""
+    """Time, after `drain_s`, for queued speech to be played; then conversations are cancelled."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -139,46 +139,46 @@ class ServerSettings:
             if setting.type in ("int", "float") or (setting.type == "int | None" and value is not None):
                 least = 0 if setting.name in ("port", "proxies", "drain_s", "stop_s") else 1e-9
                 if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
-                    raise SettingsError(f"{setting.name} is a positive number, not {value!r}.")
+                    raise SettingsError(f"{setting.name} must be a positive number, not {value!r}.")
         if self.port > 65_535:
-            raise SettingsError(f"port is a number from 0 to 65535, not {self.port}.")
+            raise SettingsError(f"port must be from 0 to 65535, not {self.port}.")
         for name in ("token", "secret", "twilio_auth_token"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or len(value) < SHORTEST_SECRET):
                 # The value is not in the message: messages are logged.
                 raise SettingsError(
-                    f"{name} has at least {SHORTEST_SECRET} characters, which nobody can guess: make one with "
+                    f"{name} must have at least {SHORTEST_SECRET} characters that nobody can guess. Make one with "
                     "python -c 'import secrets; print(secrets.token_urlsafe())'."
                 )
         for origin in self.origins:
             if origin != "*" and (not origin.startswith(("http://", "https://")) or origin.count("/") != 2):
                 raise SettingsError(
-                    f"{origin!r} is no origin. Write scheme, host and port as a browser does, as in "
+                    f"{origin!r} is not an origin. Write scheme, host and port as a browser does, as in "
                     "'https://www.example.org', with nothing after it; or '*'."
                 )
 
     @property
     def guarded(self) -> bool:
-        """Whether one needs a token or a credential."""
+        """True where clients need a token or a credential."""
         return self.token is not None or self.secret is not None
 
     @property
     def only_signed(self) -> bool:
-        """Whether there is no way in but for calls that Twilio has signed."""
+        """True where only calls that Twilio signed are admitted."""
         return self.twilio_auth_token is not None and not self.webrtc and not self.websocket
 
-    def ice(self) -> Sequence[IceServer]:
-        """`ice_servers`, as of now."""
+    def ice(self) -> Sequence[IceServerLike]:
+        """Return the current `ice_servers`."""
         return self.ice_servers() if callable(self.ice_servers) else self.ice_servers
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can connect."""
+        """True where only this machine can connect."""
         return is_loopback(self.host)
 
 
-def described(server: IceServer) -> dict[str, Any]:
-    """As a browser's RTCIceServer dictionary."""
+def described(server: IceServerLike) -> dict[str, Any]:
+    """Describe a server as a browser's RTCIceServer dictionary."""
     found: dict[str, Any] = {"urls": [server.urls] if isinstance(server.urls, str) else list(server.urls)}
     if server.username:
         found["username"] = server.username
@@ -188,7 +188,7 @@ def described(server: IceServer) -> dict[str, Any]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name ``localhost``, is of this machine only."""
+    """Return True for a loopback address and for ``localhost``."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ...pipeline.errors import TransportError
 from ..webrtc.sdp import NothingSpoken, Offer, SDPError, check_ice, parse_offer, sections_of
 from ..webrtc.transport import WebRTCTransport
-from .conversations import Place
+from .conversations import ReservedPlace
 from .refusals import RETRY_S, Refusal, busy
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Signaling:
 
     def __init__(
         self,
-        start: Callable[[WebRTCTransport, Place | None], Awaitable[None]],
+        start: Callable[[WebRTCTransport, ReservedPlace | None], Awaitable[None]],
         make: Callable[[], WebRTCTransport] = WebRTCTransport,
         *,
         max_sdp_bytes: int = 65_536,
@@ -117,7 +117,7 @@ class Signaling:
         return {pc_id: session.transport for pc_id, session in self._sessions.items()}
 
     async def offer(
-        self, sdp: str, pc_id: str | None = None, *, place: Place | None = None, restart: bool = False
+        self, sdp: str, pc_id: str | None = None, *, place: ReservedPlace | None = None, restart: bool = False
     ) -> SessionAnswer:
         """Answer an offer: for a new session, or for the session ``pc_id`` (renegotiation, ICE restart, reconnection).
 
@@ -138,7 +138,7 @@ class Signaling:
         session.client_ufrag = offer.ice.ufrag
         return SessionAnswer(answer, pc_id)
 
-    async def _begin(self, offer: Offer, place: Place | None) -> SessionAnswer:
+    async def _begin(self, offer: Offer, place: ReservedPlace | None) -> SessionAnswer:
         transport, pc_id = self._make(), secrets.token_urlsafe(18)
         try:
             answer = await transport.answer(offer)

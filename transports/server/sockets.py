@@ -1,4 +1,4 @@
-"""Conversations over WebSockets: ``/ws`` for pages and apps of one's own, ``/twilio`` for phone calls."""
+"""Conversations over WebSockets: ``/ws`` for your own pages and apps, ``/twilio`` for phone calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .refusals import Refusal
 from .settings import ServerSettings
 
 ARRIVE_S = 10.0
-"""A peer has answered its handshake after so long, or is gone."""
+"""Time limit of the WebSocket handshake."""
 
 
 class Sockets:
@@ -29,7 +29,7 @@ class Sockets:
         self._conversations = conversations
 
     def routes(self) -> list[web.RouteDef]:
-        """Those that the settings ask for."""
+        """Return the endpoints that the settings enable."""
         routes: list[web.RouteDef] = []
         if self._settings.websocket:
             routes.append(web.get("/ws", self._raw))
@@ -50,7 +50,7 @@ class Sockets:
         return await self._converse(request, TwilioSerializer(), signed=True)
 
     def _check_signature(self, request: web.Request, auth_token: str) -> None:
-        """Raises `Refusal` (403, or 429) for a call that Twilio has not signed."""
+        """Check Twilio's signature. Raises `Refusal`: 403, 429."""
         path, mark, query = request.raw_path.partition("?")
         # Twilio calls wss only, and signs the address as it was given; its slash at the end may get lost on the way.
         urls = [
@@ -62,16 +62,16 @@ class Sockets:
         matches = [signed_by_twilio(auth_token, signature, url) for url in urls]
         if not any(matches):
             self._guard.count(request)
-            raise Refusal(403, "This is for Twilio only, and it has not signed this request.")
+            raise Refusal(403, "This endpoint is for Twilio only, and Twilio has not signed this request.")
 
     async def _converse(
         self, request: web.Request, serializer: Serializer, token: str = "", *, signed: bool = False
     ) -> web.StreamResponse:
-        # Calls come from a few addresses, which are Twilio's: they are neither counted nor limited by these.
+        # All calls come from a few addresses of Twilio's, so addresses neither count nor limit them.
         grant = NOBODY if signed else self._guard.begin(request, token=token)
         if not web.WebSocketResponse().can_prepare(request).ok:
             self._guard.give_back(grant)
-            raise Refusal(426, "This is for WebSockets only.", {"Upgrade": "websocket"})
+            raise Refusal(426, "This endpoint is for WebSockets only.", {"Upgrade": "websocket"})
         caller = Caller(grant.subject, self._guard.address(request), shared=signed)
         transport = WebSocketTransport(
             serializer, reconnect_s=ARRIVE_S, max_message_bytes=self._settings.max_message_bytes
@@ -84,13 +84,13 @@ class Sockets:
             raise
         if self._conversations.of(transport) is None:
             # Nobody would ever close the socket.
-            raise Refusal(503, "The conversation was over at once.")
+            raise Refusal(503, "The conversation ended at once.")
         try:
             return await transport.accept(request)
         finally:
             transport.hang_up()
 
     def _prepare(self, worker: PipelineWorker, transport: WebSocketTransport) -> None:
-        # A telephone has no program that would read it.
+        # A telephone has no program to read RTVI messages.
         if self._settings.rtvi and isinstance(transport.serializer, RawSerializer):
             attach_rtvi(transport, worker, only_if_asked=True)

@@ -1,4 +1,4 @@
-"""WHIP (RFC 9725): offers as SDP, for GStreamer, OBS, browsers and whatever else speaks it.
+"""WHIP (RFC 9725): offers as SDP, for GStreamer, OBS, browsers and other WHIP clients.
 
 ``POST /whip`` begins a session: 201, with its Location, its ETag and our ICE servers. ``PATCH`` there brings candidates
 (204) or restarts ICE (200), ``DELETE`` ends it. The ETag names the ICE session: what is for another one is refused.
@@ -29,7 +29,7 @@ class Whip:
         self._offers = offers
 
     def routes(self) -> list[web.RouteDef]:
-        """All other methods are answered with 405, as the RFC wants it."""
+        """Return the endpoints. All other methods get 405, as the RFC demands."""
         return [
             web.post("/whip", self._begin),
             web.options("/whip", self._options),
@@ -43,7 +43,7 @@ class Whip:
         grant = self._guard.begin(request)
         answer = await self._offers.begin(Caller(grant.subject, self._guard.address(request)), grant, sdp)
         response = web.Response(status=201, text=answer.sdp, content_type=SDP, charset="utf-8")
-        # Relative to the endpoint, which may stand elsewhere behind a proxy.
+        # Relative to the endpoint, whose path may differ behind a proxy.
         response.headers["Location"] = f"whip/{answer.pc_id}"
         response.headers["ETag"] = self._etag(answer.pc_id)
         response.headers["Accept-Patch"] = FRAGMENT
@@ -67,7 +67,7 @@ class Whip:
         if wanted is None:
             raise Refusal(428, 'If-Match is missing: the ETag of the ICE session, or "*" to restart it.')
         if not _matches(wanted, self._etag(pc_id)):
-            raise Refusal(412, "If-Match names another ICE session than the current one.")
+            raise Refusal(412, "If-Match does not name the current ICE session.")
         ours = await self._offers.signaling.fragment(pc_id, text)
         if ours is None:
             return web.Response(status=204)
@@ -87,7 +87,7 @@ class Whip:
 def _matches(wanted: str, etag: str) -> bool:
     """If-Match, by the strong comparison (RFC 9110, sections 13.1.1 and 8.8.3.2)."""
     values = [value.strip() for value in wanted.split(",")]
-    # Some clients write the asterisk in quotes, as the examples of the RFC have it.
+    # Some clients write the asterisk in quotes, as in the examples of the RFC.
     return any(value in ("*", '"*"', etag) for value in values)
 
 

@@ -31,7 +31,7 @@ class NothingSpoken(SDPError):
 
 
 @dataclass
-class Section:
+class MediaSection:
     """One m-line, and the attributes under it."""
 
     kind: str
@@ -93,8 +93,8 @@ class Ice:
 class Offer:
     """What a client offers."""
 
-    session: Section
-    sections: list[Section]
+    session: MediaSection
+    sections: list[MediaSection]
     bundle: list[str]
     audio: int
     """The index of the m-line that is the voice."""
@@ -107,7 +107,7 @@ class Offer:
     setup: str
 
     @property
-    def voice(self) -> Section:
+    def voice(self) -> MediaSection:
         """The section that is the voice."""
         return self.sections[self.audio]
 
@@ -153,16 +153,16 @@ def _lines(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def sections_of(lines: list[str]) -> tuple[Section, list[Section]]:
+def sections_of(lines: list[str]) -> tuple[MediaSection, list[MediaSection]]:
     """The session's attributes, and each m-line with its own."""
-    session = current = Section("", 0, "", [])
-    sections: list[Section] = []
+    session = current = MediaSection("", 0, "", [])
+    sections: list[MediaSection] = []
     for line in lines:
         if line.startswith("m="):
             match = _M_LINE.fullmatch(line[2:])
             if match is None:
                 raise SDPError("An m-line of the session description is malformed.")
-            current = Section(match[1], int(match[2]), match[3], match[4].split())
+            current = MediaSection(match[1], int(match[2]), match[3], match[4].split())
             sections.append(current)
         elif line.startswith("a="):
             current.attributes.append(_attribute(line))
@@ -203,7 +203,7 @@ def parse_offer(text: str, *, max_sections: int = 32, max_candidates: int = 64) 
     return Offer(session, sections, bundle, audio, data, payload_type, ice, fingerprints, setup)
 
 
-def _voice(sections: list[Section]) -> tuple[int, int]:
+def _voice(sections: list[MediaSection]) -> tuple[int, int]:
     spoken = [index for index, section in enumerate(sections) if section.kind == "audio" and section.offered]
     if not spoken:
         raise NothingSpoken("The offer has no audio. Add a microphone's track, or a transceiver for audio.")
@@ -216,7 +216,7 @@ def _voice(sections: list[Section]) -> tuple[int, int]:
     raise NothingSpoken("The offer's audio has no Opus (opus/48000/2), the only codec that is spoken here.")
 
 
-def _data(sections: list[Section], audio: int, bundle: list[str]) -> int | None:
+def _data(sections: list[MediaSection], audio: int, bundle: list[str]) -> int | None:
     for index, section in enumerate(sections):
         if section.kind == "application" and section.offered and section.formats == ["webrtc-datachannel"]:
             bundled = section.mid in bundle and sections[audio].mid in bundle
@@ -224,7 +224,7 @@ def _data(sections: list[Section], audio: int, bundle: list[str]) -> int | None:
     return None
 
 
-def _ice(session: Section, tagged: Section, taken: list[Section], max_candidates: int) -> Ice:
+def _ice(session: MediaSection, tagged: MediaSection, taken: list[MediaSection], max_candidates: int) -> Ice:
     ufrag = tagged.get("ice-ufrag") or session.get("ice-ufrag") or taken[0].get("ice-ufrag") or ""
     pwd = tagged.get("ice-pwd") or session.get("ice-pwd") or taken[0].get("ice-pwd") or ""
     check_ice(ufrag, pwd)
@@ -243,7 +243,7 @@ def check_ice(ufrag: str, pwd: str) -> None:
         raise SDPError("a=ice-ufrag (4 to 256 characters) or a=ice-pwd (22 to 256) is missing or malformed.")
 
 
-def _fingerprints(section: Section) -> list[tuple[str, str]]:
+def _fingerprints(section: MediaSection) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for value in section.all("fingerprint"):
         algorithm, _, digest = value.partition(" ")
@@ -293,7 +293,7 @@ def _transport_lines(offer: Offer, ours: Ours) -> list[str]:
     ]
 
 
-def _mid_line(section: Section) -> list[str]:
+def _mid_line(section: MediaSection) -> list[str]:
     return [f"a=mid:{section.mid}"] if section.mid else []
 
 
@@ -301,7 +301,7 @@ def _candidate_lines(ours: Ours) -> list[str]:
     return [*(f"a=candidate:{candidate}" for candidate in ours.candidates), "a=end-of-candidates"]
 
 
-def _audio_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
+def _audio_lines(offer: Offer, section: MediaSection, ours: Ours) -> list[str]:
     number = offer.payload_type
     options = "minptime=10;useinbandfec=1" + (";stereo=1;sprop-stereo=1" if ours.stereo else "")
     track = f"{ours.cname} voice"
@@ -323,7 +323,7 @@ def _audio_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
     ]
 
 
-def _data_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
+def _data_lines(offer: Offer, section: MediaSection, ours: Ours) -> list[str]:
     return [
         f"m=application 9 {section.protocol} webrtc-datachannel",
         "c=IN IP4 0.0.0.0",
@@ -335,7 +335,7 @@ def _data_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
     ]
 
 
-def _inactive_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
+def _inactive_lines(offer: Offer, section: MediaSection, ours: Ours) -> list[str]:
     """Agreed to, and not used: a rejected m-line would take the client's transceiver away from it."""
     number = section.formats[0]
     # Codecs of one bundle must not differ by payload type, so it is the client's own that is repeated.
@@ -353,6 +353,6 @@ def _inactive_lines(offer: Offer, section: Section, ours: Ours) -> list[str]:
     ]
 
 
-def _rejected_lines(section: Section) -> list[str]:
+def _rejected_lines(section: MediaSection) -> list[str]:
     formats = " ".join(section.formats[:1])
     return [f"m={section.kind} 0 {section.protocol} {formats}", "c=IN IP4 0.0.0.0", *_mid_line(section), "a=inactive"]

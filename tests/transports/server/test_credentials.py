@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from voxline.transports.server import Refusal, make_credential
-from voxline.transports.server.credentials import Gate, Grant
+from voxline.transports.server.credentials import TokenCheck, Grant
 
 SECRET = "a secret that nobody guesses"
 TOKEN = "a token that nobody guesses"
@@ -23,8 +23,10 @@ class Time:
         return self.now_s
 
 
-def gate(time: Time | None = None, *, token: str | None = None, secret: str | None = SECRET, nonces: int = 100) -> Gate:
-    return Gate(token=token, secret=secret, max_nonces=nonces, longest_s=3_600, now_s=time or Time())
+def tokens(
+    time: Time | None = None, *, token: str | None = None, secret: str | None = SECRET, nonces: int = 100
+) -> TokenCheck:
+    return TokenCheck(token=token, secret=secret, max_nonces=nonces, longest_s=3_600, now_s=time or Time())
 
 
 def credential(valid_s: float = 60, subject: str = "ann", secret: str = SECRET) -> str:
@@ -37,7 +39,7 @@ def status_of(refusal: pytest.ExceptionInfo[Refusal]) -> int:
 
 @given(st.text(max_size=40))
 def test_a_credential_lets_its_subject_in_once(subject: str) -> None:
-    checks = gate()
+    checks = tokens()
     presented = credential(subject=subject)
     assert checks.admit(presented).subject == subject
     with pytest.raises(Refusal, match="used already") as refused:
@@ -52,25 +54,25 @@ def test_a_credential_with_any_character_changed_is_wrong(at: int, letter: str) 
     changed = presented[:at] + letter + presented[at + 1 :]
     if changed != presented:
         with pytest.raises(Refusal) as refused:
-            gate().admit(changed)
+            tokens().admit(changed)
         assert status_of(refused) == 401
 
 
 @given(st.text(max_size=100))
 def test_whatever_is_presented_is_refused_or_let_in_and_nothing_else(presented: str) -> None:
     with pytest.raises(Refusal) as refused:
-        gate(token=TOKEN).admit(presented)
+        tokens(token=TOKEN).admit(presented)
     assert status_of(refused) == 401
 
 
 def test_of_another_secret_it_is_wrong() -> None:
     with pytest.raises(Refusal, match="wrong"):
-        gate().admit(credential(secret="another secret altogether"))
+        tokens().admit(credential(secret="another secret altogether"))
 
 
 def test_expired_it_is_refused_and_one_that_is_valid_too_long_is_too() -> None:
     time = Time()
-    checks = gate(time)
+    checks = tokens(time)
     presented = credential(valid_s=60)
     time.now_s += 60
     with pytest.raises(Refusal, match="expired"):
@@ -81,7 +83,7 @@ def test_expired_it_is_refused_and_one_that_is_valid_too_long_is_too() -> None:
 
 def test_it_is_good_for_the_conversation_that_it_began_also_when_expired_and_for_no_other() -> None:
     time = Time()
-    checks = gate(time)
+    checks = tokens(time)
     mine, other = credential(), credential()
     begun, others = checks.admit(mine), checks.admit(other)
     time.now_s += 10_000
@@ -94,7 +96,7 @@ def test_it_is_good_for_the_conversation_that_it_began_also_when_expired_and_for
 
 def test_used_ones_are_forgotten_when_they_expire_and_not_before() -> None:
     time = Time()
-    checks = gate(time, nonces=2)
+    checks = tokens(time, nonces=2)
     checks.admit(credential(valid_s=10))
     checks.admit(credential(valid_s=100))
     with pytest.raises(Refusal, match="Too many") as refused:
@@ -106,7 +108,7 @@ def test_used_ones_are_forgotten_when_they_expire_and_not_before() -> None:
 
 
 def test_one_that_came_to_nothing_may_be_used_again() -> None:
-    checks = gate()
+    checks = tokens()
     presented = credential()
     checks.give_back(checks.admit(presented))
     checks.admit(presented)
@@ -115,7 +117,7 @@ def test_one_that_came_to_nothing_may_be_used_again() -> None:
 
 
 def test_one_that_comes_to_nothing_again_and_again_is_remembered_once() -> None:
-    checks, others = gate(), [credential() for _ in range(3)]
+    checks, others = tokens(), [credential() for _ in range(3)]
     for presented in others:
         checks.admit(presented)
     presented = credential()
@@ -128,7 +130,7 @@ def test_one_that_comes_to_nothing_again_and_again_is_remembered_once() -> None:
 
 
 def test_a_token_lets_in_any_number_of_times_and_a_wrong_one_never() -> None:
-    checks = gate(token=TOKEN, secret=None)
+    checks = tokens(token=TOKEN, secret=None)
     assert checks.admit(TOKEN) == checks.admit(TOKEN) == Grant()
     for wrong in ("", TOKEN[:-1], TOKEN + " ", TOKEN.upper(), "é" * 20, "x" * 100_000):
         with pytest.raises(Refusal) as refused:
@@ -138,9 +140,9 @@ def test_a_token_lets_in_any_number_of_times_and_a_wrong_one_never() -> None:
 
 
 def test_with_neither_everybody_is_let_in() -> None:
-    assert gate(secret=None).admit("") == Grant()
+    assert tokens(secret=None).admit("") == Grant()
 
 
 def test_nothing_secret_is_in_what_is_printed() -> None:
-    grant = gate().admit(credential())
+    grant = tokens().admit(credential())
     assert grant.nonce not in repr(grant)

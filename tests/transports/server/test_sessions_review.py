@@ -12,7 +12,7 @@ from voxline.pipeline import Pipeline, VirtualClock
 from voxline.tests.transports.server.rig import SECRET, Client, an_offer, bearer, mirror, served, until
 from voxline.transports.base import Transport
 from voxline.transports.server import ServerSettings, make_credential
-from voxline.transports.server.credentials import Gate
+from voxline.transports.server.credentials import TokenCheck
 from voxline.transports.server.guard import Guard
 from voxline.transports.server.limits import key_of
 from voxline.transports.server.origins import Origins
@@ -160,7 +160,7 @@ async def test_the_end_of_the_server_is_not_stopped_by_a_session_that_ends_meanw
 
 def _guard(proxies: int) -> Guard:
     settings = ServerSettings(proxies=proxies)
-    gate = Gate(token=None, secret=None, max_nonces=1, longest_s=1)
+    gate = TokenCheck(token=None, secret=None, max_nonces=1, longest_s=1)
     return Guard(settings, gate, VirtualClock(autojump=False))
 
 
