@@ -138,13 +138,13 @@ async def in_memory(count: int, stereo: bool, lead_ms: float) -> AsyncGenerator[
 async def over_webrtc(count: int, stereo: bool, lead_ms: float) -> AsyncGenerator[tuple[list[Transport], list[Track]]]:
     """Conversations with callers in a process of their own."""
     from voxline.transports.webrtc import WebRTCTransport
-    from voxline.transports.webrtc.aiortc_adapter import Wire
+    from voxline.transports.webrtc.aiortc_adapter import DtlsConnection
 
     tracks: dict[int, Track] = {}
     first: dict[int, int] = {}
-    whole = Wire.send_rtp
+    whole = DtlsConnection.send_rtp
 
-    def send_rtp(wire: Wire, packet: bytes) -> bool:
+    def send_rtp(wire: DtlsConnection, packet: bytes) -> bool:
         sent = whole(wire, packet)
         now_ns = time.monotonic_ns()
         _, _, timestamp, ssrc = struct.unpack("!BxHII", packet[:12])
@@ -174,7 +174,7 @@ async def over_webrtc(count: int, stereo: bool, lead_ms: float) -> AsyncGenerato
     )
     assert callers.stdin is not None
     assert callers.stdout is not None
-    Wire.send_rtp = send_rtp  # type: ignore[method-assign]
+    DtlsConnection.send_rtp = send_rtp  # type: ignore[method-assign]
     try:
         offers: list[str] = json.loads(await callers.stdout.readline())
         answers = [await transport.answer(offer) for transport, offer in zip(transports, offers, strict=True)]
@@ -182,7 +182,7 @@ async def over_webrtc(count: int, stereo: bool, lead_ms: float) -> AsyncGenerato
         await callers.stdin.drain()
         yield [*transports], made
     finally:
-        Wire.send_rtp = whole  # type: ignore[method-assign]
+        DtlsConnection.send_rtp = whole  # type: ignore[method-assign]
         callers.stdin.close()
         await callers.wait()
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ...pipeline.errors import TransportError
-from ..webrtc.sdp import NothingSpoken, Offer, SDPError, check_ice, parse_offer, sections_of
+from ..webrtc.sdp import NoSupportedMedia, Offer, SDPError, check_ice, parse_offer, sections_of
 from ..webrtc.transport import WebRTCTransport
 from .conversations import ReservedPlace
 from .refusals import RETRY_S, Refusal, busy
@@ -160,7 +160,7 @@ class Signaling:
         self._check_size(sdp)
         try:
             return parse_offer(sdp, max_sections=self.max_sections, max_candidates=self.max_candidates)
-        except NothingSpoken as error:
+        except NoSupportedMedia as error:
             raise Refusal(422, str(error)) from error
         except SDPError as error:
             raise Refusal(400, str(error)) from error

@@ -1,16 +1,16 @@
-"""Where we touch the inside of aiortc and aioice: this file, and no other.
+"""Adapter to aiortc and aioice: the only file that uses their private names.
 
 Written for aiortc 1.16 with aioice 0.13. `tests/transports/webrtc/test_aiortc_adapter.py` fails where a new version no
-longer has what is used here.
+longer has these names.
 
-What is taken from them: ICE (`aioice.Connection`), DTLS with the SRTP keys (`RTCDtlsTransport`), and SCTP with data
-channels (`RTCSctpTransport`), each as it is. What is not: `RTCPeerConnection` with its senders, receivers, tracks,
-threads and tasks for each packet. Its place takes `Wire`, which does three things that it cannot:
+Used of them: ICE (`aioice.Connection`), DTLS with the SRTP keys (`RTCDtlsTransport`), and SCTP with data
+channels (`RTCSctpTransport`), each as it is. Not used: `RTCPeerConnection` with its senders, receivers, tracks,
+threads and tasks for each packet. `DtlsConnection` replaces it, and does three things that it cannot:
 
-- media goes past DTLS's task: a datagram that is SRTP is decrypted and handled in the socket's own callback, and what
-  is sent is in the socket when `Wire.send_rtp` returns;
-- ICE can be restarted under a DTLS and SCTP that stay (`Wire.restart`);
-- a machine with nothing but its loopback has a candidate.
+- media bypasses DTLS's task: an SRTP datagram is decrypted and handled in the socket's own callback, and a packet is
+  in the socket when `DtlsConnection.send_rtp` returns;
+- ICE restarts under DTLS and SCTP that stay (`DtlsConnection.restart`);
+- a machine with only a loopback interface has a candidate.
 
 Private names used: `aioice.Connection` - ``data_received``, ``check_incoming``, ``protocol_lost``,
 ``get_component_candidates``, ``_local_candidates``, ``_local_candidates_start``, ``_local_candidates_end``,
@@ -48,10 +48,10 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 WAITING = 256
-"""Datagrams of DTLS that wait to be read."""
+"""Limit of DTLS datagrams that wait to be read."""
 MAX_DATAGRAM = 1_500
 ANSWER_S = 3
-"""So long an answer waits for what STUN and TURN servers have to say: as long as a hundred round trips."""
+"""Time that an answer waits for STUN and TURN servers, in s: a hundred round trips."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class IceServer:
 
 
 def ice_settings(servers: Sequence[IceServer]) -> dict[str, Any]:
-    """What aioice wants to know of them. Raises `SettingsError` for an address that is none."""
+    """Return aioice's arguments for ICE servers. Raises `SettingsError` for a malformed address."""
     known: list[Any] = []
     for server in servers:
         urls = [server.urls] if isinstance(server.urls, str) else list(server.urls)
@@ -82,21 +82,21 @@ def ice_settings(servers: Sequence[IceServer]) -> dict[str, Any]:
 
 
 class IceConnection(aioice.Connection):
-    """ICE, which hands over what it receives in the socket's callback."""
+    """ICE that passes on each datagram in the socket's callback."""
 
-    def __init__(self, wire: Wire, *, controlling: bool, loopback: bool, settings: dict[str, Any]) -> None:
+    def __init__(self, wire: DtlsConnection, *, controlling: bool, loopback: bool, settings: dict[str, Any]) -> None:
         super().__init__(ice_controlling=controlling, **settings)
         self._wire = wire
         self._loopback = loopback
         self._resolving: asyncio.Task[None] | None = None
 
     async def gather(self) -> None:
-        """Find our own addresses. 127.0.0.1 is one where it is asked for, and where there is no other."""
+        """Gather our own addresses; 127.0.0.1 on request, or as the only one."""
         self._local_candidates_start = True
         addresses = aioice_ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
         self._local_candidates = await self.get_component_candidates(1, addresses, timeout=ANSWER_S)
         if self._loopback or not addresses:
-            # Without STUN, which would be waited for: from this address nobody outside is reached.
+            # Without STUN, which would cost time: this address reaches no other machine.
             servers = self.stun_server, self.turn_server
             self.stun_server = self.turn_server = None
             self._local_candidates += await self.get_component_candidates(1, [LOOPBACK])
@@ -107,7 +107,7 @@ class IceConnection(aioice.Connection):
         self._complain()
 
     def _complain(self) -> None:
-        """Say which server was of no use: calls from some networks would come to nothing, and nobody knew why."""
+        """Log servers that returned no address: without them, clients in some networks cannot connect."""
         found = {candidate.type for candidate in self._local_candidates}
         for scheme, kind in (("stun", "srflx"), ("turn", "relay")):
             server: Any = getattr(self, f"{scheme}_server")
@@ -119,7 +119,7 @@ class IceConnection(aioice.Connection):
                 )
 
     def _tap(self, protocol: Any) -> None:
-        """What is not STUN (RFC 7983) need not be tried as such, which is most of the time."""
+        """Pass on a datagram. Most are not STUN (RFC 7983) and skip aioice's parser."""
         stun, take = protocol.datagram_received, self._wire.datagram
 
         def datagram_received(data: bytes, addr: Any) -> None:
@@ -131,17 +131,17 @@ class IceConnection(aioice.Connection):
         protocol.datagram_received = datagram_received
 
     async def negotiate(self, remote: Ice) -> None:
-        """Find a way to the other side. Raises ConnectionError where there is none."""
+        """Find a route to the other side. Raises ConnectionError where there is none."""
         self.remote_username, self.remote_password = remote.ufrag, remote.pwd
         self.remote_is_lite = remote.lite
         await self.add_all(remote.candidates, complete=remote.complete)
         await self.connect()
 
     async def add_all(self, candidates: Sequence[str], *, complete: bool) -> None:
-        """Candidates of the other side; ``complete``: they were the last. Raises `SDPError` for what is none.
+        """Add candidates of the other side. ``complete``: these are the last. Raises `SDPError` for a malformed one.
 
-        Names (``....local``, by which browsers hide addresses) are asked for beside it: it takes seconds where nobody
-        answers, and mostly the other side's own checks have long come through by then.
+        Names (``....local``, by which browsers hide addresses) are resolved in the background: it takes seconds without
+        an answer, and usually the other side's own checks have arrived by then.
         """
         named = [candidate for candidate in candidates if ".local " in candidate]
         for candidate in candidates:
@@ -167,28 +167,28 @@ class IceConnection(aioice.Connection):
         try:
             await self.add_remote_candidate(None if candidate is None else aioice.Candidate.from_sdp(candidate))
         except ValueError as error:
-            # After the last of them, more are of no use; they are not an error of the client's.
+            # Candidates after the last are useless, but no error of the client.
             if candidate is not None and not self._remote_candidates_end:
                 raise SDPError("A candidate is malformed.") from error
 
     def data_received(self, data: bytes, component: int) -> None:
-        """A datagram that is not of ICE."""
+        """Pass on a datagram that does not belong to ICE."""
         self._wire.datagram(data)
 
     def check_incoming(self, message: Any, addr: Any, protocol: Any) -> None:
-        """A check of the other side, which says that it is alive: it was signed with our password."""
+        """Take a check of the other side. The check is signed with our password, so the other side is alive."""
         self._wire.alive()
         super().check_incoming(message, addr, protocol)
 
     def protocol_lost(self, protocol: Any) -> None:
-        """A socket is gone, by an error of the network's."""
+        """Handle a socket lost by a network error."""
         pair = self._nominated.get(1)
         if pair is not None and pair.protocol is protocol:
             self._nominated.clear()
             self._wire.connection_closed(self)
 
     def send_now(self, data: bytes) -> bool:
-        """Into the socket. False where there is no way yet, or any more."""
+        """Send a datagram. Returns False without a route."""
         pair = self._nominated.get(1)
         if pair is None:
             return False
@@ -197,11 +197,11 @@ class IceConnection(aioice.Connection):
 
     @property
     def alive(self) -> bool:
-        """Whether it still has to be closed."""
+        """True until it is closed."""
         return not self._closed
 
     async def close(self) -> None:
-        """End it: we do, or the other side no longer agrees to be sent to (RFC 7675)."""
+        """End the connection: by us, or because the other side's consent to receive expired (RFC 7675)."""
         if self._resolving is not None:
             self._resolving.cancel()
             await asyncio.wait([self._resolving])
@@ -211,7 +211,7 @@ class IceConnection(aioice.Connection):
 
 
 class _Link:
-    """What DTLS takes for its ICE transport."""
+    """Stands in for DTLS's ICE transport."""
 
     role = "controlled"
 
@@ -238,14 +238,14 @@ class _Link:
 
 
 class _Sctp(RTCSctpTransport):
-    """SCTP that a malformed packet, or a message without an end, does not take everything down with."""
+    """SCTP that survives malformed packets and endless messages."""
 
     def __init__(self, dtls: Any, alive: Callable[[], None]) -> None:
         super().__init__(dtls)
         self._on_alive = alive
 
     async def _handle_data(self, data: bytes) -> None:
-        # DTLS has decrypted it: nobody else can have sent it.
+        # DTLS has decrypted it, so the client sent it.
         self._on_alive()
         try:
             await super()._handle_data(data)
@@ -254,7 +254,7 @@ class _Sctp(RTCSctpTransport):
         except Exception as error:
             logger.debug("A packet of a data channel is malformed: %s", type(error).__name__)
         if self._advertised_rwnd < 0:
-            # It sends on though its window (1 MiB) is full: of a message that has no end.
+            # The client ignores its full window (1 MiB): an endless message.
             logger.warning("A data channel is ended: the client sends more than it may.")
             await self._abort()
             self._set_state(self.State.CLOSED)
@@ -263,17 +263,16 @@ class _Sctp(RTCSctpTransport):
         try:
             await super()._send_chunk(chunk)
         except Exception as error:
-            # Its timers send in tasks of their own, also when the way is lost already; nobody would take the error.
+            # SCTP's timers send in their own tasks, also after the route is lost; nothing would handle the error.
             logger.debug("A packet of a data channel is not sent: %s", type(error).__name__)
 
 
-class Wire:
-    """The way to one client: ICE, DTLS, SRTP and SCTP.
+class DtlsConnection:
+    """The connection to one client: ICE, DTLS, SRTP and SCTP.
 
-    ``on_rtp`` and ``on_rtcp`` get decrypted packets, in the socket's callback. ``on_alive`` is called for whatever
-    comes from the client and from nobody else: SRTP and DTLS that can be decrypted, checks of ICE that are signed.
-    ``on_channel`` gets each data channel (`aiortc.RTCDataChannel`) that it opens; ``on_gone`` is called when the way
-    is lost.
+    ``on_rtp`` and ``on_rtcp`` are called with decrypted packets, in the socket's callback. ``on_alive`` is called for
+    each authenticated datagram of the client: decryptable SRTP and DTLS, signed ICE checks. ``on_channel`` is called
+    with each data channel (`aiortc.RTCDataChannel`) that the client opens, ``on_gone`` when the connection is lost.
     """
 
     def __init__(
@@ -296,25 +295,25 @@ class Wire:
         self._settings = ice_settings(ice_servers)
         self._link = _Link()
         certificate = aiortc.RTCCertificate.generateCertificate()
-        # Untyped from here on: SRTP's sessions are said to be always there, and are not.
+        # Untyped, because aiortc's types declare SRTP sessions that do not always exist.
         self._dtls: Any = RTCDtlsTransport(cast(Any, self._link), [certificate])
         self._dtls.on("statechange", self._dtls_changed)
         self._sctp: _Sctp | None = None
         self._closing = False
         self._ices: list[IceConnection] = []
-        """All that are not closed: the one in use, and the one that a restart tries."""
+        """ICE connections that are not closed: the one in use, and the one that a restart tries."""
         first = self._dtls.getLocalParameters().fingerprints[0]
         self.fingerprint: tuple[str, str] = (first.algorithm, first.value)
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
     async def gather(self, *, lite: bool = False) -> IceConnection:
-        """A new ICE connection, with its candidates."""
+        """Make an ICE connection with our candidates. Raises `TransportError`."""
         ice = IceConnection(self, controlling=lite, loopback=self._loopback, settings=self._settings)
         self._ices.append(ice)
         await ice.gather()
         if self._closing:
-            # It was closed too early to have its sockets with it.
+            # It was closed before its sockets were opened.
             await ice.close()
             raise TransportError("This connection is over. Make a new offer.")
         if not ice.local_candidates:
@@ -324,7 +323,7 @@ class Wire:
     async def connect(
         self, ice: IceConnection, remote: Ice, fingerprints: list[tuple[str, str]], *, active: bool
     ) -> None:
-        """ICE, then DTLS. ``active``: we begin the handshake. Raises ConnectionError."""
+        """Connect ICE, then DTLS. ``active``: we begin the handshake. Raises ConnectionError."""
         await ice.negotiate(remote)
         self._link.connection = ice
         self._dtls._set_role("client" if active else "server")
@@ -334,14 +333,14 @@ class Wire:
             raise ConnectionError("the DTLS handshake failed")
 
     async def restart(self, ice: IceConnection, remote: Ice, *, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Go over to another ICE connection; what is above it does not notice. Raises ConnectionError.
+        """Switch to another ICE connection, below DTLS and SCTP. Raises ConnectionError.
 
-        ``wanted``: asked when it stands: whether there is no newer one, to which the client has gone over.
+        ``wanted``: called once it works; False where a newer connection has replaced it.
         """
         try:
             await ice.negotiate(remote)
             if not wanted():
-                raise ConnectionError("there is a newer one")
+                raise ConnectionError("a newer connection has replaced it")
         except BaseException:
             await ice.close()
             raise
@@ -350,7 +349,7 @@ class Wire:
             await before.close()
 
     async def open_channels(self, remote_port: int, remote_max_size: int) -> None:
-        """Let the client open data channels."""
+        """Accept data channels of the client."""
         if self._sctp is None:
             self._sctp = sctp = _Sctp(self._dtls, self.alive)
             sctp.on("datachannel", self._on_channel)
@@ -358,18 +357,18 @@ class Wire:
 
     @property
     def connected(self) -> bool:
-        """Whether media can flow."""
+        """True while media can flow."""
         return not self._closing and self._dtls.state == "connected"
 
     @property
     def ice(self) -> IceConnection | None:
-        """The way that was found, and is in use; DTLS may not be through yet."""
+        """The ICE connection in use; DTLS may still be connecting."""
         return self._link.connection
 
     # --- packets ------------------------------------------------------------------------------------------------
 
     def datagram(self, data: bytes) -> None:
-        """What is it (RFC 7983)?"""
+        """Dispatch a datagram by its first byte (RFC 7983)."""
         if not data:
             return
         first = data[0]
@@ -388,25 +387,25 @@ class Wire:
             else:
                 packet, take = srtp.unprotect(data), self._on_rtp
         except pylibsrtp.Error:
-            # Forged, or here already.
+            # Forged, or a repeat.
             return
         self.alive()
         take(packet)
 
     def send_rtp(self, packet: bytes) -> bool:
-        """Encrypt, and into the socket. False where there is no way."""
+        """Encrypt and send RTP. Returns False without a connection."""
         srtp, ice = self._dtls._tx_srtp, self._link.connection
         return srtp is not None and ice is not None and ice.send_now(srtp.protect(packet))
 
     def send_rtcp(self, packet: bytes) -> bool:
-        """As `send_rtp`."""
+        """Encrypt and send RTCP. Returns False without a connection."""
         srtp, ice = self._dtls._tx_srtp, self._link.connection
         return srtp is not None and ice is not None and ice.send_now(srtp.protect_rtcp(packet))
 
     # --- ending -------------------------------------------------------------------------------------------------
 
     def connection_closed(self, ice: IceConnection) -> None:
-        """An ICE connection has ended."""
+        """Handle the end of an ICE connection."""
         if not ice.alive and ice in self._ices:
             self._ices.remove(ice)
         if ice is self._link.connection:
@@ -417,8 +416,8 @@ class Wire:
     def _dtls_changed(self) -> None:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            # Not by us, who would be closing: the event loop ends. A task that was begun now to close all this would
-            # never run. Where a worker is at work it is cancelled, too, and closes it.
+            # Not closed by us, so the event loop is ending, and a task to close the rest would never run. A running
+            # worker is cancelled too, and closes it.
             return
         if self._dtls.state in ("closed", "failed"):
             self._gone("the client has closed the connection" if self._dtls.state == "closed" else "DTLS failed")
@@ -428,7 +427,7 @@ class Wire:
             self._on_gone(why)
 
     async def close(self) -> None:
-        """Say goodbye, and give everything back: sockets, tasks, timers."""
+        """Say goodbye, and release sockets, tasks and timers."""
         self._closing = True
         pump = cast("asyncio.Task[None] | None", self._dtls._task)
         if self._sctp is not None:
@@ -436,7 +435,7 @@ class Wire:
             self._sctp.remove_all_listeners()
         await self._dtls.stop()
         if pump is not None:
-            # Python 3.11 can lose the cancellation that it is stopped by.
+            # Python 3.11 can lose the cancellation that stops it.
             self._link.put(None)
             await asyncio.wait([pump])
             if not pump.cancelled():

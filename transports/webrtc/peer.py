@@ -1,6 +1,6 @@
-"""One client, connected once: its offers answered, its voice, the bot's, and the messages of its data channel.
+"""One connection of a client: offers and answers, the voices of both sides, and the data channel.
 
-A peer ends for good when its connection is lost; that the same user comes back is `WebRTCTransport`'s business.
+A peer ends for good when its connection is lost. `WebRTCTransport` handles a user who comes back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...pipeline.clock import NS_PER_S, Clock, TimerHandle
 from ...pipeline.errors import SettingsError
 from ...pipeline.frames import Samples
 from ...pipeline.tasks import spawn
-from .aiortc_adapter import IceConnection, IceServer, Wire
+from .aiortc_adapter import DtlsConnection, IceConnection, IceServer
 from .opus import RATES, Encoder
 from .receiver import VoiceReceiver
 from .rtp import Bye, ReportBlock, SenderReport, parse_rtcp, parse_rtp
@@ -26,16 +26,16 @@ from .sender import VoiceSender
 logger = logging.getLogger(__name__)
 
 MAX_CHANNELS = 8
-"""Data channels of one client."""
+"""Limit of data channels of one client."""
 MAX_CANDIDATES = 200
-"""Candidates of one client, over its whole life."""
+"""Limit of candidates of one client over its whole life."""
 MAX_UNSENT = 1_000_000
-"""Bytes that wait to be sent to the client; a message more is dropped."""
+"""Limit of bytes that wait to be sent to the client; a message beyond it is dropped."""
 
 
 @dataclass(frozen=True)
 class PeerSettings:
-    """What all peers of a transport share. See `WebRTCTransport`."""
+    """Settings that all peers of a transport share. See `WebRTCTransport`."""
 
     sample_rate: int = 16_000
     output_rate: int = 24_000
@@ -52,46 +52,46 @@ class PeerSettings:
     def __post_init__(self) -> None:
         if self.sample_rate not in RATES or self.output_rate not in RATES:
             raise SettingsError(
-                f"WebRTC speaks Opus, which knows {', '.join(str(rate) for rate in RATES)} Hz, and not "
-                f"sample_rate={self.sample_rate}, output_rate={self.output_rate}. Take 16000 and 24000 (the defaults); "
+                f"WebRTC sends Opus, which supports {', '.join(str(rate) for rate in RATES)} Hz, and not "
+                f"sample_rate={self.sample_rate}, output_rate={self.output_rate}. Use 16000 and 24000 (the defaults); "
                 "other audio of the bot is resampled."
             )
         if min(self.silent_timeout_s, self.connect_timeout_s) <= 0:
-            raise SettingsError("silent_timeout_s and connect_timeout_s are times above 0 s.")
+            raise SettingsError("silent_timeout_s and connect_timeout_s must be above 0 s.")
 
 
 class Owner(Protocol):
-    """Whom a peer tells what happens."""
+    """The owner of a peer, which is notified of its events."""
 
     def peer_connected(self, peer: Peer) -> None:
-        """Media flows."""
+        """Handle a peer whose media flows."""
         ...
 
     def peer_lost(self, peer: Peer, why: str) -> None:
-        """It is over; said once, and the owner then calls `Peer.close`."""
+        """Handle the loss of a peer, notified once. The owner then calls `Peer.close`."""
         ...
 
     def peer_heard(self, peer: Peer, samples: Samples, pts_ns: int) -> None:
-        """Audio of the user."""
+        """Take audio of the user."""
         ...
 
     def peer_told(self, peer: Peer, text: str) -> None:
-        """A message of the client's program."""
+        """Take a message of the client's program."""
         ...
 
     def peer_refused(self, peer: Peer, why: str) -> None:
-        """A message of it that is not taken."""
+        """Handle a message that was refused."""
         ...
 
 
 class Peer:
-    """Answers offers, and then is the connection."""
+    """Answers offers, then carries the connection."""
 
     def __init__(self, owner: Owner, clock: Clock, settings: PeerSettings) -> None:
         self._owner = owner
         self._clock = clock
         self._settings = settings
-        self._wire = Wire(
+        self._wire = DtlsConnection(
             on_rtp=self._rtp,
             on_rtcp=self._rtcp,
             on_alive=self._alive,
@@ -105,7 +105,7 @@ class Peer:
         self._version = 0
         self._offer: Offer | None = None
         self._ice: IceConnection | None = None
-        """The newest one: in use, or tried."""
+        """The newest connection, in use or being tried."""
         self._candidates = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: TimerHandle | None = None
@@ -124,7 +124,7 @@ class Peer:
             payload_type=0,
             ssrc=self._ssrc,
             cname=self._cname,
-            # In the lower half: a receiver that missed the first packets may otherwise guess the roll-over wrong.
+            # From the lower half: a receiver that missed the first packets could otherwise misjudge the roll-over.
             first_sequence=secrets.randbits(15),
             first_timestamp=secrets.randbits(32),
         )
@@ -144,20 +144,20 @@ class Peer:
 
     @property
     def connected(self) -> bool:
-        """Whether media flows."""
+        """True while media flows."""
         return self._wire.connected and not self._over
 
     @property
     def ice_tag(self) -> str:
-        """Names the ICE session: another one after a restart."""
+        """Name of the ICE session; an ICE restart changes it."""
         return self._ice.local_username if self._ice is not None else ""
 
     def fits(self, offer: Offer) -> bool:
-        """Whether an offer is of the same client, still there: the same DTLS certificate."""
+        """Return True for an offer of the same connected client, which has the same DTLS certificate."""
         return self._offer is not None and not self._over and self._offer.fingerprints == offer.fingerprints
 
     async def answer(self, offer: Offer) -> str:
-        """The answer to an offer: the first, or one that renegotiates or restarts ICE."""
+        """Answer an offer: the first, a renegotiation, or an ICE restart."""
         before, self._offer = self._offer, offer
         self._version += 1
         try:
@@ -170,7 +170,7 @@ class Peer:
                 await self.add_candidates(offer.ice.candidates)
                 self._configure(offer)
         except BaseException:
-            # The same offer once more has to be compared with what stands, and not with itself.
+            # A repeated offer must be compared with the current one, not with itself.
             self._offer = before
             raise
         return write_answer(offer, self._ours(self._ice))
@@ -189,7 +189,7 @@ class Peer:
         )
 
     async def add_candidates(self, candidates: Sequence[str], *, complete: bool = False) -> None:
-        """More ways to the client. Raises `SDPError` for what is none; those beyond `MAX_CANDIDATES` are ignored."""
+        """Add candidates. Raises `SDPError` for a malformed one; candidates beyond `MAX_CANDIDATES` are ignored."""
         if self._ice is None or self._over:
             return
         room = max(0, MAX_CANDIDATES - self._candidates)
@@ -198,7 +198,7 @@ class Peer:
         await self._ice.add_all(taken, complete=complete)
 
     async def restart_ice(self, ufrag: str, pwd: str) -> tuple[str, str, list[str]]:
-        """The client begins a new ICE session (RFC 9725, section 4.3.2). Returns our ufrag, pwd and candidates."""
+        """Restart ICE for the client (RFC 9725, section 4.3.2). Returns our ufrag, pwd and candidates."""
         check_ice(ufrag, pwd)
         await self._restart(Ice(ufrag, pwd, (), complete=False, lite=False))
         assert self._ice is not None
@@ -237,14 +237,14 @@ class Peer:
         except ConnectionError as error:
             self._lost(f"no connection: {str(error) or 'it was lost'}")
         except Exception as error:
-            # A handshake of a client that is not what it should be: OpenSSL's errors, no certificate.
+            # The client's handshake is wrong: errors of OpenSSL, or no certificate.
             logger.debug("The handshake failed.", exc_info=True)
             self._lost(f"no connection: the handshake failed ({type(error).__name__})")
 
     async def _restart(self, remote: Ice) -> None:
-        """Tried beside the connection that there is, which stays until the new one stands."""
+        """Try a new connection beside the current one, which stays in use until the new one works."""
         if self._wire.ice is None:
-            # Nothing stands yet that could be kept.
+            # There is no working connection to keep.
             await self._begin_again(remote)
             return
         self._ice = ice = await self._wire.gather(lite=remote.lite)
@@ -272,7 +272,7 @@ class Peer:
         except (ConnectionError, SDPError):
             logger.info("A restart of ICE found no way; the connection stays as it was.")
             if self._ice is ice:
-                # Further answers are about the one that is in use.
+                # Further answers concern the connection in use.
                 self._ice = self._wire.ice or ice
 
     # --- is it there? -------------------------------------------------------------------------------------------
@@ -290,9 +290,9 @@ class Peer:
         self._lost(f"no connection within {self._settings.connect_timeout_s:g} s")
 
     def _look(self) -> None:
-        """Look again when the time may be up, and not at each packet."""
+        """Check at the deadline for silence, not at each packet."""
         timeout_s = self._settings.silent_timeout_s
-        # While we were held up ourselves, nothing could be read: that time is not the client's.
+        # A stall of our own event loop prevents reading, so its time does not count against the client.
         self._heard_ns += max(0, self._clock.now_ns() - self._timer_ns)
         left_s = timeout_s - (self._clock.now_ns() - self._heard_ns) / NS_PER_S
         if left_s <= 0:
@@ -306,7 +306,7 @@ class Peer:
             self._owner.peer_lost(self, why)
 
     async def close(self) -> None:
-        """Say goodbye, and give everything back."""
+        """Say goodbye, and release all resources."""
         if self._closing:
             return
         self._over = self._closing = True
@@ -344,7 +344,7 @@ class Peer:
                 self._bye(report)
 
     def _bye(self, bye: Bye) -> None:
-        """Its microphone is off; the client may still be there, and hear."""
+        """Handle a microphone that is off. The client may still be connected, and hear."""
 
     # --- messages -----------------------------------------------------------------------------------------------
 
@@ -386,12 +386,12 @@ class Peer:
         try:
             self._owner.peer_told(self, message)
         except Exception as error:
-            # What it raises may quote the message, which is the user's.
+            # The exception may quote the message, which is the user's.
             logger.error("on_message raised %s; its traceback is logged as debug.", type(error).__name__)
             logger.debug("on_message raised:", exc_info=True)
 
     def send_message(self, text: str) -> bool:
-        """To the client's program. False where it has no channel open, or does not keep up: then it is dropped."""
+        """Send a message to the client's program. Returns False where it is dropped: no open channel, or a full one."""
         for channel in reversed(self._channels):
             if channel.readyState == "open":
                 size = len(text.encode())

@@ -1,7 +1,7 @@
-"""Offers and answers (SDP, RFC 8866; JSEP, RFC 9429): reads what a client offers, and writes what we answer.
+"""SDP (RFC 8866, JSEP RFC 9429): parses offers and writes answers.
 
-One audio stream and one data channel are taken, bundled on one transport (RFC 9143). Everything else that is
-offered, such as video, is answered as inactive, so that the client's own numbering of its transceivers stays right.
+An answer accepts one audio stream and one data channel, bundled on one transport (RFC 9143). Everything else, such as
+video, is answered as inactive, so that the client's numbering of its transceivers stays right.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...pipeline.errors import TransportError
 
 MAX_LINES = 4_000
 ANSWERS_ROLE = {"actpass": "active", "active": "passive", "passive": "active"}
-"""What ``a=setup`` of an offer is answered with (RFC 5763, section 5)."""
+"""Answer to each ``a=setup`` of an offer (RFC 5763, section 5)."""
 REVERSE = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 _M_LINE = re.compile(r"(\w[\w-]*) ([0-9]{1,5})(?:/[0-9]+)? ([\w/]+) (.+)")
 _NUMBER = re.compile(r"[0-9]{1,11}")
@@ -23,16 +23,16 @@ _PWD = re.compile(r"[A-Za-z0-9+/]{22,256}")
 
 
 class SDPError(TransportError):
-    """A session description that cannot be answered; the message says why, and repeats nothing of it."""
+    """A session description that cannot be answered. The message says why and quotes nothing from it."""
 
 
-class NothingSpoken(SDPError):
-    """A session description that is well-formed, and offers nothing that is spoken here: no audio, no Opus."""
+class NoSupportedMedia(SDPError):
+    """A well-formed session description that offers nothing supported: no audio, no Opus."""
 
 
 @dataclass
 class MediaSection:
-    """One m-line, and the attributes under it."""
+    """One m-line with its attributes."""
 
     kind: str
     port: int
@@ -41,26 +41,26 @@ class MediaSection:
     attributes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def get(self, name: str) -> str | None:
-        """The first value of an attribute; None where it is not there."""
+        """Return the first value of an attribute; None where it is missing."""
         return next((value for key, value in self.attributes if key == name), None)
 
     def all(self, name: str) -> list[str]:
-        """All values of an attribute."""
+        """Return every value of an attribute."""
         return [value for key, value in self.attributes if key == name]
 
     @property
     def mid(self) -> str:
-        """Its name in the bundle."""
+        """The section's name in the bundle."""
         return self.get("mid") or ""
 
     @property
     def direction(self) -> str:
-        """``sendrecv`` where nothing is said."""
+        """Direction of the media; ``sendrecv`` by default."""
         return next((key for key, _ in self.attributes if key in REVERSE), "sendrecv")
 
     @property
     def offered(self) -> bool:
-        """False where the client itself has rejected it."""
+        """False where the client has rejected the section."""
         return bool(self.port) or self.get("bundle-only") is not None
 
     def opus(self) -> int | None:
@@ -79,54 +79,54 @@ class MediaSection:
 
 @dataclass(frozen=True)
 class Ice:
-    """What ICE needs to know of the other side (RFC 8839)."""
+    """ICE parameters of the other side (RFC 8839)."""
 
     ufrag: str
     pwd: str
     candidates: tuple[str, ...]
     complete: bool
-    """No more candidates will come."""
+    """True after the last candidate."""
     lite: bool
 
 
 @dataclass
 class Offer:
-    """What a client offers."""
+    """A parsed offer."""
 
     session: MediaSection
     sections: list[MediaSection]
     bundle: list[str]
     audio: int
-    """The index of the m-line that is the voice."""
+    """Index of the voice's m-line."""
     data: int | None
-    """The index of the m-line with the data channel."""
+    """Index of the data channel's m-line."""
     payload_type: int
-    """Of Opus."""
+    """Payload type of Opus."""
     ice: Ice
     fingerprints: list[tuple[str, str]]
     setup: str
 
     @property
     def voice(self) -> MediaSection:
-        """The section that is the voice."""
+        """The voice's section."""
         return self.sections[self.audio]
 
     @property
     def sctp_port(self) -> int:
-        """Of the data channel (RFC 8841)."""
+        """SCTP port of the data channel (RFC 8841)."""
         value = self.sections[self.data].get("sctp-port") if self.data is not None else None
         return int(value) if value is not None and _NUMBER.fullmatch(value) and 0 < int(value) < 65536 else 5000
 
     @property
     def max_message_size(self) -> int:
-        """What the client takes in one message; 0: any size (RFC 8841, section 6)."""
+        """Largest message that the client accepts; 0: any size (RFC 8841, section 6)."""
         value = self.sections[self.data].get("max-message-size") if self.data is not None else None
         return int(value) if value is not None and _NUMBER.fullmatch(value) else 65_536
 
 
 @dataclass(frozen=True)
 class Ours:
-    """What we say of ourselves in an answer."""
+    """Our side of an answer."""
 
     ufrag: str
     pwd: str
@@ -146,15 +146,15 @@ def _attribute(line: str) -> tuple[str, str]:
 
 def _lines(text: str) -> list[str]:
     if "\x00" in text:
-        raise SDPError("The session description has a zero byte in it.")
+        raise SDPError("The session description contains a zero byte.")
     lines = [line.rstrip("\r") for line in text.split("\n")]
     if len(lines) > MAX_LINES:
-        raise SDPError(f"The session description has {len(lines)} lines, and {MAX_LINES} are the most.")
+        raise SDPError(f"The session description has {len(lines)} lines; at most {MAX_LINES} are allowed.")
     return [line for line in lines if line]
 
 
 def sections_of(lines: list[str]) -> tuple[MediaSection, list[MediaSection]]:
-    """The session's attributes, and each m-line with its own."""
+    """Split lines into the session's attributes and the m-lines with theirs."""
     session = current = MediaSection("", 0, "", [])
     sections: list[MediaSection] = []
     for line in lines:
@@ -167,20 +167,20 @@ def sections_of(lines: list[str]) -> tuple[MediaSection, list[MediaSection]]:
         elif line.startswith("a="):
             current.attributes.append(_attribute(line))
         elif len(line) < 2 or line[1] != "=":
-            raise SDPError("A line of the session description is malformed: each is a letter, '=' and a value.")
+            raise SDPError("A line of the session description is malformed: each must be a letter, '=' and a value.")
     return session, sections
 
 
 def parse_offer(text: str, *, max_sections: int = 32, max_candidates: int = 64) -> Offer:
-    """Read an offer. Raises `SDPError`, which says what is wrong with it."""
+    """Parse an offer. Raises `SDPError`, which says what is wrong."""
     lines = _lines(text)
     if not lines or lines[0] != "v=0":
-        raise SDPError("This is no session description: it does not begin with v=0.")
+        raise SDPError("This is not a session description: it does not begin with v=0.")
     session, sections = sections_of(lines)
     if not sections:
-        raise SDPError("The offer has no m-line: nothing is offered.")
+        raise SDPError("The offer has no m-line.")
     if len(sections) > max_sections:
-        raise SDPError(f"The offer has {len(sections)} m-lines, and {max_sections} are the most.")
+        raise SDPError(f"The offer has {len(sections)} m-lines; at most {max_sections} are allowed.")
     mids = [section.mid for section in sections if section.mid]
     if any(not _TOKEN.fullmatch(mid) for mid in mids) or len(set(mids)) < len(mids):
         raise SDPError("The mids of the offer's m-lines are malformed, or not unique.")
@@ -189,31 +189,31 @@ def parse_offer(text: str, *, max_sections: int = 32, max_candidates: int = 64) 
     audio, payload_type = _voice(sections)
     data = _data(sections, audio, bundle)
     taken = [sections[audio], *([sections[data]] if data is not None else [])]
-    # What is said of the transport stands in the bundle's first section (RFC 9143, section 7.2.1).
+    # The transport's parameters are in the bundle's first section (RFC 9143, section 7.2.1).
     tagged = next((section for mid in bundle for section in sections if section.mid == mid), sections[audio])
     if sections[audio].mid not in bundle:
         tagged = sections[audio]
     ice = _ice(session, tagged, taken, max_candidates)
     fingerprints = _fingerprints(tagged) or _fingerprints(sections[audio]) or _fingerprints(session)
     if not fingerprints:
-        raise SDPError("The offer has no a=fingerprint: without DTLS, nothing is sent.")
+        raise SDPError("The offer has no a=fingerprint. Media is sent with DTLS only.")
     setup = tagged.get("setup") or sections[audio].get("setup") or session.get("setup") or "actpass"
     if setup not in ANSWERS_ROLE:
-        raise SDPError("a=setup of an offer is actpass, active or passive.")
+        raise SDPError("a=setup of an offer must be actpass, active or passive.")
     return Offer(session, sections, bundle, audio, data, payload_type, ice, fingerprints, setup)
 
 
 def _voice(sections: list[MediaSection]) -> tuple[int, int]:
     spoken = [index for index, section in enumerate(sections) if section.kind == "audio" and section.offered]
     if not spoken:
-        raise NothingSpoken("The offer has no audio. Add a microphone's track, or a transceiver for audio.")
-    # The first that says something both ways, for a second one may be music.
+        raise NoSupportedMedia("The offer has no audio. Add a microphone's track, or a transceiver for audio.")
+    # The first that sends and receives: a second one may be music.
     spoken.sort(key=lambda index: sections[index].direction != "sendrecv")
     for index in spoken:
         payload_type = sections[index].opus()
         if payload_type is not None and "RTP" in sections[index].protocol:
             return index, payload_type
-    raise NothingSpoken("The offer's audio has no Opus (opus/48000/2), the only codec that is spoken here.")
+    raise NoSupportedMedia("The offer's audio has no Opus (opus/48000/2), the only codec that is spoken here.")
 
 
 def _data(sections: list[MediaSection], audio: int, bundle: list[str]) -> int | None:
@@ -228,17 +228,17 @@ def _ice(session: MediaSection, tagged: MediaSection, taken: list[MediaSection],
     ufrag = tagged.get("ice-ufrag") or session.get("ice-ufrag") or taken[0].get("ice-ufrag") or ""
     pwd = tagged.get("ice-pwd") or session.get("ice-pwd") or taken[0].get("ice-pwd") or ""
     check_ice(ufrag, pwd)
-    # Bundled sections may each have a ufrag of their own; only the candidates of this one count.
+    # Bundled sections may have different ufrags; only the candidates of this one count.
     same = [section for section in taken if section.get("ice-ufrag") in (None, ufrag)]
     candidates = dict.fromkeys(value for section in [tagged, *same] for value in section.all("candidate"))
     if len(candidates) > max_candidates:
-        raise SDPError(f"The offer has {len(candidates)} candidates, and {max_candidates} are the most.")
+        raise SDPError(f"The offer has {len(candidates)} candidates; at most {max_candidates} are allowed.")
     complete = any(section.get("end-of-candidates") is not None for section in (session, tagged, *same))
     return Ice(ufrag, pwd, tuple(candidates), complete, session.get("ice-lite") is not None)
 
 
 def check_ice(ufrag: str, pwd: str) -> None:
-    """Raises `SDPError` where they are not as RFC 8839, section 5.4 has them."""
+    """Check ufrag and pwd against RFC 8839, section 5.4. Raises `SDPError`."""
     if not _UFRAG.fullmatch(ufrag) or not _PWD.fullmatch(pwd):
         raise SDPError("a=ice-ufrag (4 to 256 characters) or a=ice-pwd (22 to 256) is missing or malformed.")
 
@@ -254,12 +254,12 @@ def _fingerprints(section: MediaSection) -> list[tuple[str, str]]:
 
 
 def direction_of_answer(offer: Offer) -> str:
-    """What we do with the voice: the reverse of what the client does."""
+    """Return our direction of the voice: the reverse of the client's."""
     return REVERSE[offer.voice.direction]
 
 
 def write_answer(offer: Offer, ours: Ours) -> str:
-    """The answer to an offer."""
+    """Write the answer to an offer."""
     bundled = [section.mid for section in offer.sections if section.mid in offer.bundle and section.offered]
     if offer.voice.mid not in offer.bundle:
         bundled = [offer.voice.mid] if offer.voice.mid else []
@@ -336,9 +336,9 @@ def _data_lines(offer: Offer, section: MediaSection, ours: Ours) -> list[str]:
 
 
 def _inactive_lines(offer: Offer, section: MediaSection, ours: Ours) -> list[str]:
-    """Agreed to, and not used: a rejected m-line would take the client's transceiver away from it."""
+    """Write an accepted but inactive section: rejecting it would remove the client's transceiver."""
     number = section.formats[0]
-    # Codecs of one bundle must not differ by payload type, so it is the client's own that is repeated.
+    # A payload type must mean one codec in the whole bundle, so the client's own line is repeated.
     maps = [value for value in section.all("rtpmap") if value.split(" ")[0] == number]
     return [
         f"m={section.kind} 9 {section.protocol} {number}",

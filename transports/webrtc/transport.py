@@ -1,9 +1,9 @@
-"""The WebRTC transport: a browser, an app or a bridge is the user.
+"""The WebRTC transport: the user comes by a browser, an app or a bridge.
 
 ::
 
     transport = WebRTCTransport()
-    answer = await transport.answer(offer)          # however the offer came; see signaling.py
+    answer = await transport.answer(offer)          # the offer may come any way; see ../server
     await PipelineWorker(Pipeline([transport.input(), ..., transport.output()])).run()
 
 """
@@ -26,17 +26,17 @@ from .sdp import Offer, parse_offer
 
 
 class WebRTCTransport(Transport):
-    """One session with one user, who may be away for a while and come back.
+    """One session with one user, who may disconnect and come back.
 
-    ``sample_rate`` and ``output_rate`` are rates of Opus: 8000, 12000, 16000, 24000 or 48000 Hz. ``lead_ms``: what of
-    a response is here ahead of its time, so that a conversation that is held up for less is not heard; what is not on
-    the wire yet of it is dropped by an interruption. ``bit_rate`` (bit/s), ``complexity`` (0 to 10): of Opus.
+    ``sample_rate`` and ``output_rate`` are rates of Opus: 8000, 12000, 16000, 24000 or 48000 Hz. ``lead_ms``: audio
+    waits here this long before it is sent, so that a shorter stall of the event loop is inaudible; an interruption
+    drops what waits. ``bit_rate`` (bit/s) and ``complexity`` (0 to 10) are Opus's.
 
-    ``stereo``: send two channels. ``ice_servers``: STUN and TURN. ``loopback``: be reachable at 127.0.0.1, which is so
-    anyway where there is no other address. ``silent_timeout_s``: a client of which nothing has come for so long
-    (datagrams of strangers do not count) is gone. ``reconnect_s``: how long it may be away; then the conversation ends.
-    ``connect_timeout_s``: the same for the first time. ``on_message``: gets the text messages of the client's data
-    channel.
+    ``stereo``: send two channels. ``ice_servers``: STUN and TURN servers. ``loopback``: be reachable at 127.0.0.1, as
+    a machine without another address always is. ``silent_timeout_s``: a client from which nothing arrives for this long
+    is gone; datagrams of strangers do not count. ``reconnect_s``: time for a lost client to come back before the
+    conversation ends. ``connect_timeout_s``: time for the first connection. ``on_message``: called with the text
+    messages of the client's data channel.
     """
 
     def __init__(
@@ -81,20 +81,20 @@ class WebRTCTransport(Transport):
         self.reconnect_s = reconnect_s
         self.on_message = on_message
         self.on_tell: Callable[[ServerMessageFrame], None] | None = None
-        """Gets the bot's messages for the client's program: see `attach_rtvi`."""
+        """Called with the bot's messages for the client's program; see `attach_rtvi`."""
         self.on_end: Callable[[], None] | None = None
         """Called once the transport is closed."""
         self._lock = asyncio.Lock()
         self._peer: Peer | None = None
-        """Who is connected."""
+        """The connected peer."""
         self._coming: Peer | None = None
-        """Who has an answer, and is not connected yet."""
+        """The peer that has an answer and is not connected yet."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._open = False
         self._closed = False
         self._waiting: TimerHandle | None = None
         self._offset_ns = 0
-        """What lies between the time stamps of a peer and those of the session."""
+        """Offset from the peer's timestamps to the session's."""
         self._end_ns = 0
 
     # --- signaling ----------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class WebRTCTransport(Transport):
     async def answer(self, offer: str | Offer, *, restart: bool = False) -> str:
         """Answer an offer, as SDP or parsed: the first, a renegotiation, an ICE restart, or the same user's new page.
 
-        ``restart``: a new connection takes the place of the one before, even where the offer looks like that one's.
+        ``restart``: replace the current connection, even where the offer seems to be from the same one.
         May be called before the worker runs. Raises `SDPError` (a `TransportError`) for an offer that cannot be
         answered, and `TransportError` when the session is over.
         """
@@ -125,7 +125,7 @@ class WebRTCTransport(Transport):
             return answer
 
     async def add_candidates(self, candidates: Sequence[str], *, complete: bool = False) -> None:
-        """More ways to the client (trickle ICE): ``candidate:...`` each; ``complete``: these were the last.
+        """Add ICE candidates, ``candidate:...`` each (trickle ICE). ``complete``: these are the last.
 
         Raises `SDPError` where one is malformed.
         """
@@ -134,42 +134,42 @@ class WebRTCTransport(Transport):
             await peer.add_candidates(candidates, complete=complete)
 
     async def restart_ice(self, ufrag: str, pwd: str) -> tuple[str, str, list[str]]:
-        """The client begins a new ICE session without an offer. Returns our ufrag, pwd and candidates.
+        """Restart ICE without an offer, for the client. Returns our ufrag, pwd and candidates.
 
-        Raises `SDPError` for a malformed ufrag or pwd, `TransportError` where nobody is connected.
+        Raises `SDPError` for a malformed ufrag or pwd, `TransportError` where no client is connected.
         """
         async with self._lock:
             peer = self._coming or self._peer
             if peer is None:
-                raise TransportError("Nobody is connected whose ICE could be restarted. Make a new offer.")
+                raise TransportError("No client is connected, so there is no ICE session to restart. Make a new offer.")
             return await peer.restart_ice(ufrag, pwd)
 
     @property
     def ice_tag(self) -> str:
-        """Names the client's ICE session: another one after a restart; empty where there is none."""
+        """Name of the client's ICE session; an ICE restart changes it. Empty without a session."""
         peer = self._coming or self._peer
         return "" if peer is None else peer.ice_tag
 
     @property
     def connected(self) -> bool:
-        """Whether somebody is."""
+        """True while a client is connected."""
         return self._peer is not None
 
     @property
     def peer(self) -> Peer | None:
-        """Who is connected, with its counts of packets."""
+        """The connected peer, with its packet counts; None without one."""
         return self._peer
 
     def send_message(self, text: str) -> bool:
-        """A text message to the client's program. False where it has no data channel open, or does not keep up."""
+        """Send a text message to the client's program. False where it has no open data channel, or is too slow."""
         return self._peer is not None and self._peer.send_message(text)
 
-    # --- what the peers tell ------------------------------------------------------------------------------------
+    # --- events of the peers ------------------------------------------------------------------------------------
 
     def peer_connected(self, peer: Peer) -> None:
-        """It takes over from the one before, if that is still there."""
+        """Put a connected peer in place of the one before."""
         if peer is not self._coming:
-            # A newer offer has replaced it meanwhile.
+            # A newer offer has replaced this peer.
             return
         before, self._peer, self._coming = self._peer, peer, None
         self._stop_waiting()
@@ -180,7 +180,7 @@ class WebRTCTransport(Transport):
         self._say(ClientConnectedFrame())
 
     def peer_lost(self, peer: Peer, why: str) -> None:
-        """It may come back."""
+        """Wait for a lost client to come back."""
         self._discard(peer)
         if peer is self._coming:
             self._coming = None
@@ -190,26 +190,26 @@ class WebRTCTransport(Transport):
             self._wait_for_client(self.reconnect_s)
 
     def peer_heard(self, peer: Peer, samples: Samples, pts_ns: int) -> None:
-        """Audio of the user; what comes before the worker runs is not heard."""
+        """Deliver audio of the user. Audio before the worker runs is dropped."""
         if self._open and peer is self._peer:
             pts_ns += self._offset_ns
             self._end_ns = pts_ns + len(samples) * NS_PER_S // self.sample_rate
             self.deliver(InputAudioFrame(samples, self.sample_rate, pts_ns))
 
     def peer_told(self, peer: Peer, text: str) -> None:
-        """A message of the client's program."""
+        """Pass on a message of the client's program."""
         if self.on_message is not None:
             self.on_message(text)
 
     def peer_refused(self, peer: Peer, why: str) -> None:
-        """The client is told, in the form of an RTVI error, which any client that reads JSON can make out."""
+        """Notify the client in the form of an RTVI error, which any client that reads JSON can understand."""
         error = {"label": "rtvi-ai", "type": "error", "id": "", "data": {"error": why, "fatal": False}}
         peer.send_message(json.dumps(error))
 
-    # --- the verbs ----------------------------------------------------------------------------------------------
+    # --- the transport's methods --------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """From now on, what the user says is heard. The client may be connected already, or come later."""
+        """Start to deliver the user's audio. The client may be connected already, or connect later."""
         self._closed, self._open = False, True
         if self._peer is None:
             self._wait_for_client(self._settings.connect_timeout_s)
@@ -217,27 +217,27 @@ class WebRTCTransport(Transport):
             self._say(ClientConnectedFrame())
 
     def send(self, samples: Samples, due_ns: int) -> None:
-        """Into the next free slot of 20 ms, at once where that is the first of a response."""
+        """Send 20 ms in the next free slot; the first of a response at once."""
         if self._peer is not None:
             self._peer.sender.send(samples, due_ns)
 
     def clear(self) -> None:
-        """Silence from the next slot on."""
+        """Drop waiting audio. Silence follows from the next slot on."""
         if self._peer is not None:
             self._peer.sender.clear()
 
     def pause(self) -> None:
-        """Silence from the next slot on; what waits is kept."""
+        """Send silence from the next slot on; keep the waiting audio."""
         if self._peer is not None:
             self._peer.sender.pause()
 
     def resume(self) -> None:
-        """What waited, from the next slot on."""
+        """Send the kept audio from the next slot on."""
         if self._peer is not None:
             self._peer.sender.resume()
 
     async def part(self) -> None:
-        """Say goodbye to the client: the session is over, and so is its conversation."""
+        """End the session and its conversation, with a goodbye to the client."""
         self._closed = True
         self._stop_waiting()
         if self._peer is not None:
@@ -252,30 +252,30 @@ class WebRTCTransport(Transport):
             await asyncio.wait(self._leaving)
 
     def tell(self, message: ServerMessageFrame) -> None:
-        """To whoever knows how the client wants it."""
+        """Send a message of the bot to the client's program."""
         if self.on_tell is not None:
             self.on_tell(message)
 
     async def close(self) -> None:
-        """Say goodbye to the client, and give back its sockets, tasks and timers."""
+        """Say goodbye to the client, and release sockets, tasks and timers."""
         self._open = False
-        # To the published RTVI clients it says that the bot has left: without it they try to reconnect.
+        # Notifies the published RTVI clients that the bot has left; without it they try to reconnect.
         self.send_message('{"type": "signalling", "message": {"type": "peerLeft"}}')
         try:
             await self.part()
         finally:
-            # Also past the deadline of a worker's end: who keeps sessions would keep this one for ever.
+            # Also after the deadline of the worker's end: otherwise this session would stay registered for ever.
             if self.on_end is not None:
                 self.on_end()
 
-    # --- who is away --------------------------------------------------------------------------------------------
+    # --- waiting for the client ---------------------------------------------------------------------------------
 
     def _system_clock(self) -> Clock:
-        """A client may connect before there is a worker with a clock."""
+        """Return the worker's clock; the system's before the worker runs, since a client may connect earlier."""
         return SystemClock() if self.worker_clock is None else self.worker_clock
 
     def _say(self, frame: Frame) -> None:
-        """Who comes and goes before the worker runs is its business in `open` only."""
+        """Deliver a fact while the worker runs. Before that, `open` reports the state."""
         if self._open:
             self.deliver(frame)
 
@@ -286,7 +286,7 @@ class WebRTCTransport(Transport):
             self._waiting = self.clock.call_at(when_ns, self._give_up)
 
     def _give_up(self) -> None:
-        """Nobody has come; but who has an answer may be just about to."""
+        """Hang up after the deadline, unless a client with an answer is about to connect."""
         if self._coming is not None:
             self._wait_for_client(1.0)
         else:

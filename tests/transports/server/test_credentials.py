@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from voxline.transports.server import Refusal, make_credential
-from voxline.transports.server.credentials import TokenCheck, Grant
+from voxline.transports.server.credentials import Grant, TokenCheck
 
 SECRET = "a secret that nobody guesses"
 TOKEN = "a token that nobody guesses"
@@ -42,7 +42,7 @@ def test_a_credential_lets_its_subject_in_once(subject: str) -> None:
     checks = tokens()
     presented = credential(subject=subject)
     assert checks.admit(presented).subject == subject
-    with pytest.raises(Refusal, match="used already") as refused:
+    with pytest.raises(Refusal, match="used before") as refused:
         checks.admit(presented)
     assert status_of(refused) == 401
 

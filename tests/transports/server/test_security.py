@@ -408,7 +408,7 @@ async def test_beyond_loopback_without_a_token_it_warns(caplog: pytest.LogCaptur
         caplog.clear()
         async with Server(mirror, ServerSettings(host="0.0.0.0", port=0, page=None, token=token)) as server:
             assert server.url == f"http://localhost:{server.port}/"
-        assert ("give a token" in caplog.text) is warns
+        assert ("set a token" in caplog.text) is warns
 
 
 async def test_a_port_that_is_taken_is_said_so() -> None:

@@ -22,7 +22,7 @@ from aiortc.rtcsctptransport import RTCSctpTransport
 from voxline.pipeline import SettingsError
 from voxline.tests.laws.source import ROOT, modules
 from voxline.tests.transports.webrtc.client import until
-from voxline.transports.webrtc.aiortc_adapter import IceConnection, IceServer, Wire, ice_settings
+from voxline.transports.webrtc.aiortc_adapter import DtlsConnection, IceConnection, IceServer, ice_settings
 from voxline.transports.webrtc.sdp import Ice
 
 HINT = "aiortc or aioice has changed: fit transports/webrtc/aiortc_adapter.py to it, and pyproject.toml's range"
@@ -81,7 +81,7 @@ class End:
         self.gone: list[str] = []
         self.messages: list[str] = []
         self.alive = 0
-        self.wire = Wire(
+        self.wire = DtlsConnection(
             on_rtp=self.rtp.append,
             on_rtcp=self.rtcp.append,
             on_alive=self._count,

@@ -22,7 +22,7 @@ from voxline.tests.transports.webrtc.test_opus import packets, tone
 from voxline.tests.transports.webrtc.test_receiver import Ear
 from voxline.tests.transports.webrtc.test_transport import Restarter
 from voxline.transports.webrtc import WebRTCTransport
-from voxline.transports.webrtc.aiortc_adapter import IceConnection, Wire
+from voxline.transports.webrtc.aiortc_adapter import DtlsConnection, IceConnection
 from voxline.transports.webrtc.receiver import MAX_AHEAD_NS
 from voxline.transports.webrtc.sdp import parse_offer
 
@@ -102,15 +102,15 @@ async def test_a_restart_that_fails_leaves_no_trace_and_the_next_one_goes_throug
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport, tag, offer = caller.transport, caller.transport.ice_tag, await caller.client.offer()
-    gather = Wire.gather
+    gather = DtlsConnection.gather
 
     async def fails(*_: Any, **__: Any) -> Any:
         raise TransportError("no address")
 
-    monkeypatch.setattr(Wire, "gather", fails)
+    monkeypatch.setattr(DtlsConnection, "gather", fails)
     with pytest.raises(TransportError):
         await transport.answer(offer)
-    monkeypatch.setattr(Wire, "gather", gather)
+    monkeypatch.setattr(DtlsConnection, "gather", gather)
     ice, _ = caller.client.said(await transport.answer(offer))
     assert ice.ufrag == transport.ice_tag != tag
     await caller.client.end.wire.restart(caller.client.ice, ice)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxline.tests.scale import examples
 from voxline.transports.webrtc.sdp import (
-    NothingSpoken,
+    NoSupportedMedia,
     Ours,
     SDPError,
     direction_of_answer,
@@ -200,7 +200,7 @@ def test_an_offer_that_cannot_be_answered_says_why_and_repeats_nothing(case: str
     with pytest.raises(SDPError, match=word) as caught:
         parse_offer(crlf(text))
     assert "abcdefghijklmnopqrstuvwx" not in str(caught.value)
-    assert isinstance(caught.value, NothingSpoken) == (case in ("no audio", "audio rejected", "no Opus"))
+    assert isinstance(caught.value, NoSupportedMedia) == (case in ("no audio", "audio rejected", "no Opus"))
 
 
 @settings(max_examples=examples(300))

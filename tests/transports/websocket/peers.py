@@ -51,7 +51,7 @@ def loud(samples: Samples) -> bool:
 # --- without a network ------------------------------------------------------------------------------------------------
 
 
-class Wire:
+class DtlsConnection:
     """The asyncio transport below a `FakeSocket`: what a peer that does not read leaves waits in it."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Wire:
 
 class _Writer:
     def __init__(self) -> None:
-        self.transport = Wire()
+        self.transport = DtlsConnection()
 
 
 class FakeSocket:
@@ -94,7 +94,7 @@ class FakeSocket:
         self.listener: Callable[[str | bytes], None] | None = None
 
     @property
-    def wire(self) -> Wire:
+    def wire(self) -> DtlsConnection:
         return self._writer.transport
 
     @property
