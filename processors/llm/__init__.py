@@ -1,1 +1,1 @@
-"""Language models."""
+"""Language models: the base class, the context of a request, and a responder by rule."""

@@ -1,13 +1,13 @@
-"""The base of language models: a conversation in, text and calls of tools out.
+"""Base class of language models: conversations in, text and tool calls out.
 
-An adapter is `LLM.complete`::
+An adapter implements `LLM.complete`::
 
     class Parrot(LLM):
         async def complete(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> AsyncGenerator[Piece]:
             yield messages[-1].text
 
-It yields text as it comes, each `ToolCall` when its arguments are whole, and at most one `Usage`. Tools are run here,
-and the model is asked again with their results; deadlines, further attempts and a `Fallback` are here, too.
+It yields text as it arrives, each `ToolCall` when its arguments are complete, and at most one `Usage`. The base class
+runs the tools and asks the model again with their results. It also handles deadlines, retries and `Fallback`.
 """
 
 from __future__ import annotations
@@ -41,49 +41,49 @@ from ..text.sentences import SentenceCutter
 from ..tools.ledger import Call
 from ..tools.running import RunsTools, SayOnce
 from ..tools.tool import Tool, ToolLike, ToolSpec
-from .context import Bounds, Summary, estimate_tokens, repaired, summarised, told_cuts, trimmed
+from .context import Bounds, Summary, estimate_tokens, repaired, trimmed, with_cut_notes, with_summary
 
 __all__ = ["LLM", "LLMLimits", "LLMSettings", "Piece", "ToolSpec", "Usage"]
 
 log = logging.getLogger(__name__)
 
 MAX_COVERED = 2_000
-"""A summary knows of so many messages that they are in it: more than any history has that is told to a model."""
+"""Messages that a `Summary` records as covered. More than the longest history that a model gets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a model has counted for one request."""
+    """Token usage of one request, as counted by the model."""
 
     input_tokens: int
     output_tokens: int
 
 
 Piece = str | ToolCall | Usage
-"""What an answer is made of: text as it comes, whole calls of tools, and what was counted."""
+"""Part of an answer: text as it arrives, a complete tool call, or the token usage."""
 
 
 class LLMSettings(ServiceSettings):
-    """What every model can be told."""
+    """Settings of every language model."""
 
     continue_prompt: str = "Go on exactly where your last message stops. Repeat nothing of it."
-    """Asked, as the system, of a model that is to go on with an answer in whose middle another one failed."""
+    """System message for a model that continues an answer after another attempt failed in its middle."""
     max_rounds: int = Field(default=8, ge=1)
-    """How often it may be asked for one answer: tools, their results, tools again. Then the answer has failed."""
+    """Maximum number of requests for one answer, with tool calls between them. After that the answer fails."""
     cut_note: str = "The user interrupted your last message here, and heard nothing of it after this."
-    """Told, as the system, behind a message in which it was interrupted; empty for not at all."""
+    """System message after each message in which the user interrupted the bot. Empty: none."""
     max_context_messages: int | None = Field(default=None, ge=1)
-    """So many of the newest messages it is told, those of the system not counted. None: all."""
+    """Number of newest messages in the context, without those of the system. None: all."""
     max_context_tokens: int | None = Field(default=None, ge=1)
-    """So many tokens it is told, as `LLM.count_tokens` counts, of the newest messages and of the system's."""
+    """Maximum number of tokens in the context, counted by `LLM.count_tokens`. None: no bound."""
     summary_prefix: str = "What was said before, in short: "
-    """What the summary of the messages that it is not told begins with. See `LLM.summarize`."""
+    """Start of the system message with the summary of dropped messages. See `LLM.summarize`."""
     summary_timeout_s: float = Field(default=20.0, gt=0)
-    """How long a summary may take; the end of a pipeline waits for it, unless the input has ended."""
+    """Maximum time in s for a summary. The end of a pipeline waits for it, unless the input has ended."""
 
 
 class LLMLimits(Limits, total=False):
-    """The fields of `LLMSettings`, for the constructors of adapters."""
+    """Fields of `LLMSettings`, for the constructors of adapters."""
 
     continue_prompt: str
     max_rounds: int
@@ -96,7 +96,7 @@ class LLMLimits(Limits, total=False):
 
 @dataclass(frozen=True, slots=True)
 class SummarizeFrame(UrgentFrame):
-    """`LLM`'s own: these are to be summarised, beside the pipeline."""
+    """Internal frame of `LLM`: starts a summary of these messages, beside the pipeline."""
 
     messages: tuple[Message, ...]
 
@@ -105,27 +105,27 @@ S = TypeVar("S", bound=LLMSettings, default=LLMSettings)
 
 
 class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Answers every `LLMRequestFrame` with a `TextFrame` for each sentence, as soon as that is complete.
+    """Answers every `LLMRequestFrame` with one `TextFrame` per sentence, as soon as the sentence is complete.
 
-    Where a model fails in the middle, the next attempt (or the next member of a `Fallback`) is told what was given
-    out already, with the results of tools, and goes on from there. Where all have failed, the response ends and an
-    `ErrorFrame` says why.
+    If a model fails in the middle of an answer, the next attempt (or the next member of a `Fallback`) gets the text so
+    far and the results of tools, and continues. If all attempts fail, the response ends with an `ErrorFrame`.
 
-    ``tools``: functions and `Tool`s that the model may call; they run beside the pipeline, see `RunsTools`. An
-    adapter with a constructor of its own need not call this one: it takes ``tools`` too, and calls
-    ``self.use_tools(tools)``. Of a `Fallback`, the members' tools are offered whoever is asked.
+    ``tools``: functions and `Tool`s that the model may call; they run beside the pipeline, see `RunsTools`. An adapter
+    with its own constructor need not call this one: it accepts ``tools`` and calls ``self.use_tools(tools)``. A
+    `Fallback` offers the tools of all its members to each of them.
     """
 
     kind: ClassVar[str] = "llm"
     settings = cast(S, LLMSettings())
     sentences: bool = True
-    """False: each piece of text is a `TextFrame` of its own, as it comes."""
+    """False: push each piece of text as a `TextFrame`, as it arrives."""
     count_tokens: Callable[[str], int] = staticmethod(estimate_tokens)
-    """How many tokens a text has, for ``max_context_tokens``: set it to what your model counts with. Quick."""
+    """Token counter for ``max_context_tokens``. Replace it with the tokenizer of your model; it must be quick."""
     summarize: Callable[[Sequence[Message]], Awaitable[str]] | None = None
-    """Set it, and what no longer fits into the context is told to the model in short: an async function from the
-    oldest messages (an earlier summary first, as the system) to a text. It is called after an answer, beside the
-    pipeline, when three quarters of the context are in use; no turn waits for it.
+    """Optional async function from the oldest messages to a summary, for messages that no longer fit the context.
+
+    The first message may be an earlier summary, as a system message. The function runs after an answer, beside the
+    pipeline, when three quarters of the context are in use. No turn waits for it.
     """
 
     _summary: Summary | None = None
@@ -137,25 +137,25 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
         self.use_tools(tools)
 
     def complete(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> AsyncGenerator[Piece]:
-        """Answer a conversation: an async generator. Raises `ServiceError`. Being closed, it stops the model.
+        """Answer a conversation, as an async generator. Closing it must stop the model. Raises `ServiceError`.
 
-        Each call among ``messages`` is followed by its results, in order, and the arguments are JSON objects.
+        Results directly follow the calls in ``messages``, in order. The arguments of calls are JSON objects.
         """
         raise NotImplementedError
 
     async def start(self) -> None:
-        """Connect. Of an earlier run it knows what was called and said, and not where that was."""
+        """Connect. The ledger and the summary of an earlier run remain; its response numbers do not."""
         self._input_ended = self._summarizing = False
         await RunsTools.start(self)
         await super().start()
 
     async def stop(self) -> None:
-        """Disconnect, and end what tools still do."""
+        """Cancel the open calls and disconnect."""
         self.end_calls()
         await super().stop()
 
     def offered_tools(self) -> Mapping[str, Tool]:
-        """Its tools, and those of its members; of two with the same name the first."""
+        """Return the tools of this service and of its members. The first of two tools with the same name wins."""
         found = dict(self.tools)
         for member in self.members():
             if isinstance(member, LLM):
@@ -165,15 +165,15 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
     @handles(LLMRequestFrame)
     async def respond(self, frame: LLMRequestFrame) -> AsyncIterator[Frame]:
         """Answer a request."""
-        answer = Answer(self, frame)
+        answer = LLMAnswer(self, frame)
         try:
             async with aclosing(answer.texts()) as texts:
                 async for text in texts:
                     yield TextFrame(text)
         except ServiceError as error:
-            # Its tools may run on, but what they say has no place any more.
-            self._over_response = self.response
-            # Before the end of the response: who hears of that has to know that it has failed.
+            # The tools may continue, but they can no longer speak in this response.
+            self._failed_response = self.response
+            # The error precedes the end of the response, so that receivers of the end know of the failure.
             await self.push_error(error, LLMRequestFrame.__name__)
             yield ResponseEndFrame()
             return
@@ -183,13 +183,13 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
     # --- the context --------------------------------------------------------------------------------------------------
 
     def context(self, messages: Sequence[Message]) -> list[Message]:
-        """What the model is told of a conversation: calls with their results, not more than fits, and cuts."""
+        """Build the context of a request: results follow their calls, old messages are dropped, cuts are noted."""
         rules = self.settings
-        told, _ = summarised(repaired(messages), self._summary, rules.summary_prefix)
-        return told_cuts(trimmed(told, self._bounds())[0], rules.cut_note)
+        fitting, _ = with_summary(repaired(messages), self._summary, rules.summary_prefix)
+        return with_cut_notes(trimmed(fitting, self._bounds())[0], rules.cut_note)
 
     def _bounds(self, share: float = 1.0) -> Bounds:
-        """The bounds of the context, or a share of them."""
+        """Return the bounds of the context, multiplied by ``share``."""
         most, tokens = self.settings.max_context_messages, self.settings.max_context_tokens
         return Bounds(
             None if most is None else max(1, int(most * share)),
@@ -198,24 +198,24 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
         )
 
     def _consider_summary(self, messages: Sequence[Message]) -> None:
-        """See whether the context is nearly full; then the older half of it is to be summarised."""
+        """Start a summary of the older half of the context if three quarters of the bounds are in use."""
         if self.summarize is None or self._summarizing or self._input_ended:
             return
-        told, covered = summarised(repaired(messages), self._summary, self.settings.summary_prefix)
+        remaining, covered = with_summary(repaired(messages), self._summary, self.settings.summary_prefix)
         if not covered:
             self._summary = None
-        if trimmed(told, self._bounds(0.75))[1]:
-            dropped = trimmed(told, self._bounds(0.5))[1]
+        if trimmed(remaining, self._bounds(0.75))[1]:
+            dropped = trimmed(remaining, self._bounds(0.5))[1]
             self._summarizing = True
             self.post(SummarizeFrame(tuple(dropped)))
 
     @handles(SummarizeFrame)
     async def make_summary(self, frame: SummarizeFrame) -> AsyncIterator[Frame]:
-        """Have messages summarised. Where that fails they are left out without one, and it is tried again."""
+        """Summarise messages. After a failure they are dropped without a summary, and a later answer tries again."""
         limit_s = self.settings.summary_timeout_s
         before = self._summary
         known = [] if before is None else [Message("system", before.text)]
-        late = TimeoutError(f"There was no summary within {limit_s:g} s.")
+        late = TimeoutError(f"summarize took longer than {limit_s:g} s.")
         try:
             if self.summarize is not None and not self._input_ended:
                 with Deadline(self.clock, limit_s, lambda: late) as self._summary_deadline:
@@ -232,38 +232,39 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
             yield nothing
 
     @handles(InputEndedFrame)
-    async def forget_summaries(self, frame: InputEndedFrame) -> None:
-        """The conversation ends: it does not wait for a summary that nobody will need."""
+    async def cancel_summary(self, frame: InputEndedFrame) -> None:
+        """Cancel a running summary at the end of the input: nobody will need it."""
         self._input_ended = True
         if self._summary_deadline is not None:
             self._summary_deadline.fail(lambda: TimeoutError("The conversation has ended."))
         await self.push(frame)
 
 
-class Answer:
-    """An answer under way: rounds of a model and tools, each with its attempts."""
+class LLMAnswer:
+    """Answer to one request: rounds of the model and its tools, each with its attempts."""
 
     def __init__(self, llm: LLM[Any], request: LLMRequestFrame) -> None:
         self._llm = llm
         self._request = request
         self._response = llm.response
         self._messages = llm.context(request.messages)
-        """What the model is told: the conversation, and the rounds that are over."""
+        """Context for the model: the conversation, and the completed rounds."""
         self._taken = {call.call_id for message in request.messages for call in message.calls}
         self._tools = llm.offered_tools()
         self._specs = tuple(tool.spec for tool in self._tools.values())
         self.text = ""
-        """All that was given out."""
-        self._given: list[str] = []
-        """Of this round: what was given out, and what was called, by all attempts."""
+        """Text that was pushed so far."""
+        self._pushed: list[str] = []
+        """Texts that all attempts of this round pushed."""
         self._calls: list[Call] = []
-        self._asked: set[ToolCall] = set()
-        """Of this attempt: some servers send a call twice."""
+        """Calls that all attempts of this round started."""
+        self._requested: set[ToolCall] = set()
+        """Calls of this attempt: some servers send a call twice."""
         self._once = SayOnce()
         self._cutter = SentenceCutter()
 
     async def texts(self) -> AsyncGenerator[str]:
-        """What is to be said. Raises `ServiceError`."""
+        """Yield the texts of the answer. Raises `ServiceError`."""
         for number in range(1, self._llm.settings.max_rounds + 1):
             async with aclosing(self._round(last=number == self._llm.settings.max_rounds)) as texts:
                 async for text in texts:
@@ -274,7 +275,7 @@ class Answer:
             await self._close_round()
 
     async def _round(self, *, last: bool) -> AsyncGenerator[str]:
-        """Ask once, through all attempts."""
+        """Ask for one round, with all attempts."""
         llm = self._llm
         asking: ServiceCall[Piece] = ServiceCall(llm, lambda member: self._attempt(member, asking))
         chars = 0
@@ -287,16 +288,16 @@ class Answer:
                     if isinstance(piece, str):
                         texts = self._cutter.add(piece) if llm.sentences else [piece]
                     else:
-                        # What was said before a call is said at once: nothing that follows could change it.
+                        # Text before a call is complete: no later letter can change its last sentence.
                         texts, self._cutter = self._cutter.end(), SentenceCutter()
                     for text in texts:
-                        self._given.append(text)
+                        self._pushed.append(text)
                         chars += len(text)
                         yield text
                     if isinstance(piece, ToolCall):
                         await self._call(asking, piece, last=last)
             for text in self._cutter.end():
-                self._given.append(text)
+                self._pushed.append(text)
                 chars += len(text)
                 yield text
         except ServiceError:
@@ -305,50 +306,50 @@ class Answer:
         await llm.push_metrics(asking, chars, self._response)
 
     async def _attempt(self, member: LLM[Any], asking: ServiceCall[Piece]) -> AsyncGenerator[Piece]:
-        """Ask one model once: about the conversation, or for the rest of an answer that another one began."""
+        """Make one attempt with one model, for a new answer or for the rest of one whose earlier attempt failed."""
         self._cutter = SentenceCutter()
-        self._asked.clear()
+        self._requested.clear()
         if self._calls:
-            # Tools run already, for a model that has failed since. They are not asked for again.
+            # An earlier attempt started these calls and then failed. Wait for their results; do not call again.
             if asking.deadline is not None:
                 asking.deadline.pause()
             await self._close_round()
             if asking.deadline is not None:
                 asking.deadline.resume()
         messages = [*self._messages]
-        if self._given:
-            given = Message("assistant", "".join(self._given), cut=True)
-            messages += [given, Message("system", self._llm.settings.continue_prompt)]
+        if self._pushed:
+            partial = Message("assistant", "".join(self._pushed), cut=True)
+            messages += [partial, Message("system", self._llm.settings.continue_prompt)]
         async with aclosing(require_generator(member, member.complete(messages, self._specs))) as pieces:
             async for piece in pieces:
                 yield _checked(piece)
 
     async def _call(self, asking: ServiceCall[Piece], wanted: ToolCall, *, last: bool) -> None:
-        """A tool is called."""
-        if wanted.call_id and wanted in self._asked:
+        """Start a tool call."""
+        if wanted.call_id and wanted in self._requested:
             return
-        self._asked.add(wanted)
+        self._requested.add(wanted)
         if last:
             rounds = self._llm.settings.max_rounds
             raise BadAnswerError(
-                f"{asking.answered_by} was asked {rounds} times for one answer (max_rounds), and wants tools still: "
-                "do their results tell what is needed?"
+                f"{asking.answered_by} still calls tools after {rounds} requests for one answer (max_rounds). "
+                "Do the results of the tools contain what the model needs?"
             )
         await self._llm.committed(self._request)
-        self._calls.append(self._llm.ask_tool(self._tools, wanted, self._once, self._taken))
+        self._calls.append(self._llm.start_call(self._tools, wanted, self._once, self._taken))
 
     async def _close_round(self) -> None:
-        """Wait for all results. From then on they belong to what the model is told."""
-        results = [Message("tool", await self._llm.ended(call), call_id=call.call_id) for call in self._calls]
+        """Wait for all results of the round and add them to the context."""
+        results = [Message("tool", await self._llm.result_of(call), call_id=call.call_id) for call in self._calls]
         said = [text for call in self._calls for text in call.said]
-        text = " ".join(filter(None, ["".join(self._given).strip(), *said]))
+        text = " ".join(filter(None, ["".join(self._pushed).strip(), *said]))
         calls = tuple(ToolCall(call.call_id, call.name, call.arguments) for call in self._calls)
         self._messages += repaired([Message("assistant", text, calls=calls), *results])
-        self._given, self._calls, self._once = [], [], SayOnce()
+        self._pushed, self._calls, self._once = [], [], SayOnce()
 
 
 def _checked(piece: Piece) -> Piece:
-    """Whatever a library gives: what is none must fail the attempt."""
+    """Validate a piece at run time, so that an invalid one fails the attempt."""
     given: Any = piece
     if isinstance(given, ToolCall):
         whole = all(isinstance(part, str) for part in cast("list[Any]", [given.call_id, given.name, given.arguments]))
@@ -357,5 +358,5 @@ def _checked(piece: Piece) -> Piece:
     else:
         whole = isinstance(given, str)
     if not whole:
-        raise BadAnswerError(f"A model gave what is no text, call or count: {type(given).__name__}.")
+        raise BadAnswerError(f"A model yielded {type(given).__name__} instead of str, ToolCall or Usage.")
     return piece

@@ -1,7 +1,7 @@
-"""What a model is told of a conversation: pure functions from messages to messages.
+"""Context of a request to a model: pure functions from messages to messages.
 
-Protocols of models want that each call of a tool is followed by its result, and nothing stands between. A history of
-facts is not so: calls begin and end while other things are said, and some of it is older than what is kept.
+Model protocols require that the result of each tool call directly follows the call. In a session's history, calls start
+and end while other things are said, and the history may have dropped one half of a pair.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from dataclasses import dataclass, replace
 from ...pipeline.frames import Message, ToolCall
 
 STILL_RUNNING = "It is still running: there is no result yet."
-CUT_OFF = "It was cut off: there is no result."
 MESSAGE_TOKENS = 4
-"""What a message costs beside its text (OpenAI's cookbook, "How to count tokens", has 3, and 1 for a name)."""
+"""Tokens of a message in addition to its text (OpenAI's cookbook, "How to count tokens": 3, and 1 for a name)."""
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a text has: one for each four bytes of UTF-8.
+    """Estimate the number of tokens of a text: one per four bytes of UTF-8.
 
-    Four letters of English are a token, by OpenAI's rule of thumb; a letter of Chinese has three bytes, and is between
-    half a token and one. Count with your model's own tokenizer where it matters.
+    OpenAI's rule of thumb is four English letters per token. A Chinese character has three bytes and is between half a
+    token and one. Use the model's own tokenizer if precision matters.
     """
     return math.ceil(len(text.encode("utf-8", "replace")) / 4)
 
@@ -32,26 +31,25 @@ def estimate_tokens(text: str) -> int:
 
 
 def repaired(messages: Sequence[Message]) -> list[Message]:
-    """Each message with calls, directly followed by the results of these, in order.
+    """Reorder messages so that the results of calls directly follow the calls, in order.
 
-    Calls that follow one another without anything between are one message. A result that came later is moved to its
-    call, one without a call is dropped. A call without a result gets one: it still runs, or was cut off, if something
-    the model knows has been said since. A call's second result, and a second call with the same id, are dropped.
-    Arguments that are no JSON object are told as none: servers fail with others.
+    Consecutive calls become one message. A later result moves to its call; a result without a call is dropped. A call
+    without a result gets the text `STILL_RUNNING`. Second results of a call, and second calls with the same id, are
+    dropped. Arguments that are not a JSON object become ``{}``, because servers fail with others.
     """
     results: dict[str, Message] = {}
     for message in messages:
         if message.role == "tool":
             results.setdefault(message.call_id, message)
-    told: list[Message] = []
+    output: list[Message] = []
     calling: Message | None = None
     seen: set[str] = set()
 
     def close() -> None:
         nonlocal calling
         if calling is not None:
-            told.append(calling)
-            told.extend(
+            output.append(calling)
+            output.extend(
                 results.get(call.call_id) or Message("tool", STILL_RUNNING, call_id=call.call_id)
                 for call in calling.calls
             )
@@ -70,9 +68,9 @@ def repaired(messages: Sequence[Message]) -> list[Message]:
         if calls:
             calling = replace(message, calls=calls)
         else:
-            told.append(replace(message, calls=()) if message.calls else message)
+            output.append(replace(message, calls=()) if message.calls else message)
     close()
-    return told
+    return output
 
 
 def _new(calls: Sequence[ToolCall], seen: set[str]) -> list[ToolCall]:
@@ -92,39 +90,39 @@ def _sound(call: ToolCall) -> ToolCall:
     return call if fits else replace(call, arguments="{}")
 
 
-def told_cuts(messages: Sequence[Message], note: str) -> list[Message]:
-    """With ``note``, as the system, behind each message in which the bot was interrupted; none where it is empty."""
-    told: list[Message] = []
+def with_cut_notes(messages: Sequence[Message], note: str) -> list[Message]:
+    """Add a system message with ``note`` after each interrupted message of the bot. An empty note adds none."""
+    output: list[Message] = []
     for message in messages:
-        told.append(message)
+        output.append(message)
         if message.cut and note and message.role == "assistant":
-            told.append(Message("system", note))
-    return told
+            output.append(Message("system", note))
+    return output
 
 
-# --- what fits --------------------------------------------------------------------------------------------------------
+# --- trimming ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much a model is told: ``messages`` that are not the system's, ``tokens`` of all. None for no bound."""
+    """Bounds of the context: ``messages`` without those of the system, ``tokens`` of all. None: no bound."""
 
     messages: int | None = None
     tokens: int | None = None
     count_tokens: Callable[[str], int] = estimate_tokens
 
     def tokens_of(self, message: Message) -> int:
-        """What a message costs."""
+        """Count the tokens of a message with its calls."""
         called = sum(self.count_tokens(f"{call.name} {call.arguments}") for call in message.calls)
         return MESSAGE_TOKENS + self.count_tokens(message.text) + called
 
 
 def trimmed(messages: Sequence[Message], bounds: Bounds) -> tuple[list[Message], list[Message]]:
-    """What fits of `repaired` messages, and what does not: the oldest, and nothing of the system.
+    """Split `repaired` messages into those that fit the bounds and the oldest ones, which do not.
 
-    What is kept begins with a message of the user, where it can: a model that is told an answer without its question
-    takes it for its own idea. A call is never parted from its results. The newest turn, from the user's last words
-    on, is kept whatever its length.
+    System messages always stay. The kept part starts with a message of the user if possible: a model that sees an
+    answer without its question takes the answer for its own idea. A call is never separated from its results. The
+    newest turn, from the user's last message on, stays whatever its length.
     """
     blocks = _blocks(messages)
     system = [block for block in blocks if block[0].role == "system"]
@@ -150,7 +148,7 @@ def trimmed(messages: Sequence[Message], bounds: Bounds) -> tuple[list[Message],
 
 
 def _blocks(messages: Sequence[Message]) -> list[list[Message]]:
-    """Messages that may not be parted: a call, and its results."""
+    """Group messages that must stay together: a call and its results."""
     blocks: list[list[Message]] = []
     for message in messages:
         if message.role == "tool" and blocks:
@@ -160,24 +158,24 @@ def _blocks(messages: Sequence[Message]) -> list[list[Message]]:
     return blocks
 
 
-# --- what was said before ---------------------------------------------------------------------------------------------
+# --- summaries --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The oldest messages of a conversation, in short. ``covers``: which ones, those of the system left out."""
+    """Summary of the oldest messages of a conversation: those in ``covers``, which has no system messages."""
 
     text: str
     covers: tuple[Message, ...]
 
 
-def summarised(
+def with_summary(
     messages: Sequence[Message], summary: Summary | None, prefix: str
 ) -> tuple[list[Message], list[Message]]:
-    """With the summary, as the system, in the place of the messages that it covers; and these.
+    """Replace the covered messages by a system message with the summary. Return the messages and the covered ones.
 
-    The history may have lost its oldest messages since; but where it does not have the newest of the covered ones,
-    and before that what they say, it is another conversation, and the summary is left out.
+    The history may have dropped its oldest messages since the summary was made. But if it does not start with the last
+    of the covered messages, it belongs to another conversation, and the summary is not used.
     """
     system = [message for message in messages if message.role == "system"]
     others = [message for message in messages if message.role != "system"]
@@ -185,24 +183,24 @@ def summarised(
     if summary is None or not count:
         return [*messages], []
     covered = {id(message) for message in others[:count]}
-    told: list[Message] = []
+    output: list[Message] = []
     first = len(system) and messages[0].role == "system"
     if first:
-        told.append(messages[0])
-    told.append(Message("system", prefix + summary.text))
-    told += [message for message in messages[1 if first else 0 :] if id(message) not in covered]
-    return told, others[:count]
+        output.append(messages[0])
+    output.append(Message("system", prefix + summary.text))
+    output += [message for message in messages[1 if first else 0 :] if id(message) not in covered]
+    return output, others[:count]
 
 
 def _covered(messages: Sequence[Message], covers: Sequence[Message]) -> int:
-    """How many of the first messages are the last of the covered ones."""
-    here, there = [_known_by(one) for one in messages], [_known_by(one) for one in covers]
+    """Count the first messages that equal the last of the covered ones."""
+    here, there = [_identity(one) for one in messages], [_identity(one) for one in covers]
     for count in range(min(len(here), len(there)), 0, -1):
         if here[:count] == there[len(there) - count :]:
             return count
     return 0
 
 
-def _known_by(message: Message) -> tuple[object, ...]:
-    # Not the text of a result: that may have come since.
+def _identity(message: Message) -> tuple[object, ...]:
+    # The text of a result is left out: the result may have arrived after the summary.
     return message.role, message.calls, message.call_id, message.text if message.role != "tool" else ""

@@ -1,4 +1,4 @@
-"""A responder by rule, in the place of a language model: small, quick, and it knows only what it was told."""
+"""Responder by rule, a simple replacement for a language model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger("voxline")
 
 
 class RuleResponder(AwaitsCommitment):
-    """Answers with what ``reply`` makes of the user's last words, a `TextFrame` for each sentence.
+    """Answers the user's last message with the text that ``reply`` returns, one `TextFrame` per sentence.
 
-    ``reply`` is an ordinary function: words in, answer out, quickly. It may do something, so it is called when the
-    user's turn is over, and not for a guess. Where it raises, the error goes upstream as an `ErrorFrame`, and the
-    response ends: see `SessionSettings.apology`.
+    ``reply`` is an ordinary, quick function from the user's words to an answer. It may have side effects, so it is
+    called only after the user's turn is committed, never for a speculative request. If it raises, an `ErrorFrame` goes
+    upstream and the response ends: see `SessionSettings.apology`.
     """
 
     def __init__(self, reply: Callable[[str], str]) -> None:
@@ -34,7 +34,7 @@ class RuleResponder(AwaitsCommitment):
             for sentence in [*cutter.add(self._reply(words).strip()), *cutter.end()]:
                 yield TextFrame(sentence.strip())
         except Exception as error:
-            # Before the end of the response: who hears of that has to know that it has failed.
+            # The error precedes the end of the response, so that receivers of the end know of the failure.
             log.warning("%s: reply() raised %s", self.path, type(error).__name__)
             log.debug("%s: reply()", self.path, exc_info=error)
             await self.push(ErrorFrame(str(error), self.path, type(frame).__name__, type(error).__name__), UPSTREAM)

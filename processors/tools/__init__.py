@@ -1,4 +1,4 @@
-"""Tools of a language model: functions, how they are run, and the ledger of their calls."""
+"""Tools of a language model: the functions, their execution, and the ledger of calls."""
 
 from .tool import Tool, ToolContext, ToolError, ToolSpec, tool
 

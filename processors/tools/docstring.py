@@ -1,4 +1,4 @@
-"""What a docstring says of a function and of its parameters: Google's, NumPy's and Sphinx's way of writing it."""
+"""Parser of docstrings in the styles of Google, NumPy and Sphinx: description of a function and its parameters."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _SPHINX_PARAMETERS = {"param", "parameter", "arg", "argument", "key", "keyword"}
 
 
 def read_docstring(text: str | None) -> tuple[str, dict[str, str]]:
-    """What the function does, and what each parameter is. Both empty where nothing is said.
+    """Return the description of the function and that of each parameter. Both may be empty.
 
-    The first is all that comes before the first section; paragraphs stay apart, lines of one are joined.
+    The function's description is the text before the first section. Paragraphs stay separate; the lines of a paragraph
+    are joined.
     """
     lines = inspect.cleandoc(text or "").splitlines()
     about: list[str] = []
@@ -54,7 +55,7 @@ def read_docstring(text: str | None) -> tuple[str, dict[str, str]]:
 
 
 def _section(lines: list[str], at: int) -> tuple[str, int]:
-    """The title of the section that begins at a line, and how many lines that takes; empty where none does."""
+    """Return title and number of title lines of the section that starts at a line; ("", 0) if none does."""
     google = _GOOGLE.fullmatch(lines[at])
     if google is not None:
         return google["title"], 1
@@ -65,11 +66,11 @@ def _section(lines: list[str], at: int) -> tuple[str, int]:
 
 
 def _entry(lines: list[str], at: int, parameters: dict[str, str]) -> int:
-    """Read a parameter, and return where the next one is."""
+    """Read one parameter and return the index of the next line."""
     line = lines[at]
     depth = _depth(line)
     block, after = _indented(lines, at + 1, depth)
-    # Google's entries are indented below their title; NumPy's are not, and say what they mean in the next lines.
+    # Google indents entries below the section title. NumPy does not, and describes a parameter on the next lines.
     if depth:
         google = _GOOGLE_ENTRY.fullmatch(line.strip())
         if google is not None:
@@ -83,7 +84,10 @@ def _entry(lines: list[str], at: int, parameters: dict[str, str]) -> int:
 
 
 def _indented(lines: list[str], at: int, depth: int = 0) -> tuple[list[str], int]:
-    """The lines from ``at`` on that are indented deeper, and where they end. Blank lines may stand between."""
+    """Return the lines from ``at`` on that are indented deeper than ``depth``, and the index after them.
+
+    Blank lines between them are included.
+    """
     end = at
     for number in range(at, len(lines)):
         if lines[number].strip():

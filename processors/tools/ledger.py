@@ -1,17 +1,17 @@
-"""The ledger of calls: which tools were asked for, which run, and what has come of each. Pure: no clock, no task.
+"""Ledger of tool calls: requested calls, current runs and results. Pure: no clock, no task.
 
-A *call* is what a model asks for, and ends exactly once. A *run* is one execution of a function. Mostly a call has a
-run of its own; with a key, several calls share one, and a call may be over before its run (its deadline) or after
-it (a run that has succeeded is remembered).
+A *call* is a request of the model and ends exactly once. A *run* is one execution of a function. Usually each call has
+its own run. Calls with the same key share a run. A call may end before its run (deadline), or without one (the result
+of an earlier run with the same key is remembered).
 
 ::
 
-    ask ──► refused (no such tool, wrong arguments)           ──► ended
-        ──► known (a run with its key has succeeded)          ──► ended
-        ──► joined (a run with its key is under way)  ─┐
-        ──► begun (a run of its own)                  ─┴► run_ended / give_up ──► ended
+    add ──► refused (unknown tool, wrong arguments)           ──► ended
+        ──► remembered (a run with its key succeeded)         ──► ended
+        ──► joined (a run with its key is running)    ─┐
+        ──► started (a new run)                       ─┴► run_ended / give_up ──► ended
 
-docs/design/tools.md says why.
+The reasons are in docs/design/tools.md.
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ from ...pipeline.errors import ProcessorError
 from ...pipeline.frames import ToolCall
 
 KEPT_CALLS = 1_000
-"""Of ended calls and of remembered results. Open calls are never forgotten."""
+"""Number of ended calls, and of remembered results, that are kept. Open calls are always kept."""
 
 
-class Outcome(enum.Enum):
-    """How a call has ended."""
+class ToolOutcome(enum.Enum):
+    """ToolOutcome of a call."""
 
     DONE = "done"
     FAILED = "failed"
     """The tool raised."""
     REFUSED = "refused"
-    """It was not run: there is no such tool, or the arguments do not fit."""
+    """The tool did not run: its name is unknown, or the arguments do not fit."""
     TIMED_OUT = "timed out"
     CANCELLED = "cancelled"
-    """The answer was cut, or the pipeline has ended."""
+    """The user interrupted the answer, or the pipeline ended."""
 
 
 @dataclass(slots=True)
 class Call:
-    """One call. ``call_id`` is unique in the ledger, whatever the model calls it."""
+    """A tool call. ``call_id`` is unique in the ledger, even if the model repeats its ids."""
 
     call_id: str
     name: str
     arguments: str
     response: int
-    asked_ns: int
+    requested_ns: int
     run: int = 0
-    """The run that it waits for, or has waited for; 0 for none."""
-    outcome: Outcome | None = None
-    """None while it is open."""
+    """Number of the run that the call waits or waited for; 0 for none."""
+    outcome: ToolOutcome | None = None
+    """None while the call is open."""
     text: str = ""
-    """What the model is told of it, once it has ended."""
+    """Result for the model; empty while the call is open."""
     ended_ns: int | None = None
     said: list[str] = field(default_factory=list[str])
-    """What the bot said while it ran."""
+    """Texts that the bot said during the call."""
 
     @property
     def open(self) -> bool:
-        """Whether it has not ended."""
+        """True until the call ends."""
         return self.outcome is None
 
 
 @dataclass(slots=True)
-class _Run:
-    """An execution under way. ``calls``: who waits for it."""
+class _LedgerRun:
+    """Current execution of a function, with the ``calls`` that wait for it."""
 
     number: int
     key: str | None
@@ -78,57 +78,54 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _RememberedResult:
     text: str
-    forget_ns: int | None
+    expires_ns: int | None
 
 
 class CallLedger:
-    """The calls of one conversation. Every method that ends calls returns those that it ended, each exactly once.
-
-    Raises `ProcessorError` for what cannot be: a run that there is not.
-    """
+    """Calls of one conversation. Methods that end calls return them, each call exactly once."""
 
     def __init__(self) -> None:
-        # bound: KEPT_CALLS that have ended, then the oldest of them goes
+        # bound: KEPT_CALLS ended calls; the oldest is dropped
         self._calls: OrderedDict[str, Call] = OrderedDict()
-        self._runs: dict[int, _Run] = {}
-        self._by_key: dict[str, _Run] = {}
-        # bound: KEPT_CALLS, then the oldest goes
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._runs: dict[int, _LedgerRun] = {}
+        self._by_key: dict[str, _LedgerRun] = {}
+        # bound: KEPT_CALLS; the oldest is dropped
+        self._remembered: OrderedDict[str, _RememberedResult] = OrderedDict()
         self._count = self._run_count = 0
-        self.late = 0
-        """Results that came when nobody waited for them any more."""
+        self.late_results = 0
+        """Number of runs that ended after all their calls."""
 
-    # --- what is there ------------------------------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------------------------
 
     def get(self, call_id: str) -> Call | None:
-        """A call; None where there was none, or it is forgotten."""
+        """Return a call; None for an unknown or forgotten id."""
         return self._calls.get(call_id)
 
     @property
     def calls(self) -> list[Call]:
-        """All that are kept, in the order in which they were asked for."""
+        """All calls that are kept, in the order of their requests."""
         return list(self._calls.values())
 
     @property
     def open(self) -> list[Call]:
-        """Those that have not ended, in that order."""
+        """Calls that have not ended, in the order of their requests."""
         return [call for call in self._calls.values() if call.open]
 
     @property
     def running(self) -> int:
-        """How many runs are under way, those that nobody waits for among them."""
+        """Number of current runs, including those that no call waits for."""
         return len(self._runs)
 
     def waiting_for(self, run: int) -> list[Call]:
-        """The open calls that wait for a run."""
+        """Return the open calls that wait for a run."""
         found = self._runs.get(run)
         return [] if found is None else list(found.calls)
 
-    # --- asking -------------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
-    def ask(
+    def add(
         self,
         wanted: ToolCall,
         response: int,
@@ -139,35 +136,35 @@ class CallLedger:
         refused: str | None = None,
         taken: Collection[str] = (),
     ) -> tuple[Call, bool]:
-        """A model asks for a call. Returns it, and whether a run has to be begun for it: ``call.run``.
+        """Add a call. Return it, and True if the caller must start the run ``call.run``.
 
-        ``refused``: what the model is told in the place of running it. A call that has ended already needs nothing.
-        ``taken``: ids that the history has, from before this ledger.
+        ``refused``: a text for the model; the call then ends without a run. ``taken``: ids in the history from before
+        this ledger.
         """
         call = Call(self._unique(wanted.call_id, taken), wanted.name, wanted.arguments, response, now_ns)
         self._calls[call.call_id] = call
         self._forget()
         if refused is not None:
-            self._end(call, Outcome.REFUSED, refused, now_ns)
+            self._end(call, ToolOutcome.REFUSED, refused, now_ns)
             return call, False
-        known = None if key is None else self._known.get(key)
-        if known is not None and (known.forget_ns is None or now_ns < known.forget_ns):
-            self._end(call, Outcome.DONE, known.text, now_ns)
+        remembered = None if key is None else self._remembered.get(key)
+        if remembered is not None and (remembered.expires_ns is None or now_ns < remembered.expires_ns):
+            self._end(call, ToolOutcome.DONE, remembered.text, now_ns)
             return call, False
-        under_way = None if key is None else self._by_key.get(key)
-        if under_way is not None:
-            call.run = under_way.number
-            under_way.calls.append(call)
+        current = None if key is None else self._by_key.get(key)
+        if current is not None:
+            call.run = current.number
+            current.calls.append(call)
             return call, False
         self._run_count += 1
         call.run = self._run_count
-        run = self._runs[call.run] = _Run(call.run, key, remember_s, [call])
+        run = self._runs[call.run] = _LedgerRun(call.run, key, remember_s, [call])
         if key is not None:
             self._by_key[key] = run
         return call, True
 
     def _unique(self, call_id: str, taken: Collection[str]) -> str:
-        """Some servers number the calls of each answer anew, and some give them no name."""
+        """Make an id unique. Some servers restart the numbers of calls in each answer, others send no ids."""
         while not call_id or call_id in self._calls or call_id in taken:
             self._count += 1
             base = call_id.partition("#")[0]
@@ -182,26 +179,29 @@ class CallLedger:
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
-    def run_ended(self, number: int, outcome: Outcome, text: str, now_ns: int) -> list[Call]:
-        """A run is over. Ends the calls that still wait for it; its success is remembered for its key."""
+    def run_ended(self, number: int, outcome: ToolOutcome, text: str, now_ns: int) -> list[Call]:
+        """End a run and the calls that still wait for it. A successful result is remembered for the key of the run.
+
+        Raises `ProcessorError` for an unknown run.
+        """
         run = self._runs.pop(number, None)
         if run is None:
-            raise ProcessorError(f"There is no run {number} of a tool under way.")
+            raise ProcessorError(f"No tool run {number} is running.")
         if run.key is not None:
             del self._by_key[run.key]
-            if outcome is Outcome.DONE:
-                forget_ns = None if run.remember_s is None else now_ns + round(run.remember_s * NS_PER_S)
-                self._known[run.key] = _Known(text, forget_ns)
-                self._known.move_to_end(run.key)
-                if len(self._known) > KEPT_CALLS:
-                    self._known.popitem(last=False)
-        self.late += not run.calls
+            if outcome is ToolOutcome.DONE:
+                expires_ns = None if run.remember_s is None else now_ns + round(run.remember_s * NS_PER_S)
+                self._remembered[run.key] = _RememberedResult(text, expires_ns)
+                self._remembered.move_to_end(run.key)
+                if len(self._remembered) > KEPT_CALLS:
+                    self._remembered.popitem(last=False)
+        self.late_results += not run.calls
         for call in run.calls:
             self._end(call, outcome, text, now_ns)
         return run.calls
 
-    def give_up(self, call_id: str, outcome: Outcome, text: str, now_ns: int) -> Call | None:
-        """A call ends without its run, which goes on. None where it has ended already."""
+    def give_up(self, call_id: str, outcome: ToolOutcome, text: str, now_ns: int) -> Call | None:
+        """End a call before its run, which continues. Return None if the call has already ended."""
         call = self._calls.get(call_id)
         if call is None or not call.open:
             return None
@@ -209,11 +209,11 @@ class CallLedger:
         self._end(call, outcome, text, now_ns)
         return call
 
-    def _end(self, call: Call, outcome: Outcome, text: str, now_ns: int) -> None:
+    def _end(self, call: Call, outcome: ToolOutcome, text: str, now_ns: int) -> None:
         call.outcome, call.text, call.ended_ns = outcome, text, now_ns
 
     def speak(self, call_id: str, text: str) -> bool:
-        """The bot says something while a call runs. False where that is over: then it is not said."""
+        """Record a text that the bot says during a call. Return False if the call has ended: then do not say it."""
         call = self._calls.get(call_id)
         if call is None or not call.open:
             return False

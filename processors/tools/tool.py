@@ -11,7 +11,7 @@
 
     llm = OpenAILLM("a-model", tools=[get_weather])
 
-The function's name, docstring and signature are what the model is told. Nothing here runs anything: see `running.py`.
+The model gets the function's name, docstring and signature. `running.py` runs the tools.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from ...pipeline.errors import SettingsError, VoxlineError
 from .docstring import read_docstring
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""What the protocols of models take for a name (OpenAI's API reference, "function.name")."""
+"""Tool names that model protocols accept (OpenAI's API reference, "function.name")."""
 
 Say = str | Callable[[Mapping[str, Any]], str]
 Key = bool | Callable[[Mapping[str, Any]], str]
 
 
 class ToolError(VoxlineError):
-    """Raise it in a tool: the model is told its message. Of any other exception it is told the class only."""
+    """Error with a message for the model, raised by a tool. Of other exceptions the model gets only the class name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as a model is told of it. ``parameters``: a JSON schema of an object, as JSON."""
+    """Description of a tool for a model. ``parameters``: JSON schema of an object, as JSON text."""
 
     name: str
     description: str
@@ -55,47 +55,47 @@ class ToolSpec:
 
 
 class ToolContext:
-    """For a tool that wants to know of its call: a parameter with this type gets it, and no model hears of it."""
+    """Context of a call. A parameter of this type receives it, and the model does not see that parameter."""
 
     def __init__(self, call_id: str, name: str, clock: Clock, say: Callable[[str], None]) -> None:
         self.call_id = call_id
         self.name = name
         self.clock = clock
-        """The worker's: ``await context.clock.sleep(1)``, in an async tool."""
+        """Clock of the worker. Wait with ``await context.clock.sleep(1)`` in an async tool."""
         self._say = say
 
     def say(self, text: str) -> None:
-        """Let the bot say something while the tool runs. Nothing is said once the answer was cut or the call is over.
+        """Make the bot say a text while the tool runs. Ignored after an interruption and after the end of the call.
 
-        It does not wait for that, and works in an ordinary function too, which runs in a thread.
+        Returns at once, and also works in the thread of an ordinary function.
         """
         self._say(text)
 
 
 class Tool:
-    """A function and how it is to be run.
+    """A function that a model may call, with options for its execution.
 
-    ``function``: ``async def``, which runs beside the pipeline; or an ordinary one, which runs in a thread, so it may
-    block. Its parameters need types that JSON can express, each by its name; one of type `ToolContext` is left out.
+    ``function``: an ``async def`` runs beside the pipeline; an ordinary function runs in a thread, so it may block. The
+    model passes arguments by name, so each parameter needs a type that JSON can express, except `ToolContext`.
 
-    ``name``, ``description``: in the place of the function's name and docstring.
+    ``name``, ``description``: replace the function's name and docstring.
 
-    ``timeout_s``: when the model is told that there is no result. An async function is cancelled then; a thread
-    cannot be, and is left behind.
+    ``timeout_s``: deadline after which the model gets a text instead of the result. An async function is then
+    cancelled; a thread cannot be cancelled and is left behind.
 
-    ``on_interruption``: what becomes of a call that runs when the user interrupts the answer. ``"finish"``, the
-    default, since nobody knows what half a booking is: it goes on, and its result is in the history for the next
-    answer. ``"cancel"``: for what only looks something up.
+    ``on_interruption``: effect of an interruption on a running call. ``"finish"``, the default, lets the call run to
+    its end, because a half-done booking leaves an unknown state; the history has the result for the next answer.
+    ``"cancel"`` is for lookups.
 
-    ``key``: for what must not happen twice. True: calls with the same arguments are the same; or a function of the
-    arguments that gives a text. A second call with the same key does not run: while the first runs, it waits for that
-    one's result; where that has succeeded, within the conversation or the last ``remember_s`` seconds, it gets it.
+    ``key``: prevents duplicate runs. True: calls with the same arguments are equal; a function of the arguments returns
+    the key as a text. While a call runs, another call with the same key waits for the same result. After a success,
+    for the rest of the conversation or for ``remember_s`` seconds, it gets the remembered result.
 
-    ``say``: what the bot says where the tool has taken ``say_after_ms``: a text, or a function of the arguments.
+    ``say``: a text, or a function of the arguments, that the bot says if the tool takes longer than ``say_after_ms``.
 
-    ``max_result_chars``: a longer result is cut, and says so.
+    ``max_result_chars``: maximum length of the result. A longer one is cut, with a note at the end.
 
-    Raises `SettingsError` where a model could not be told of the function.
+    Raises `SettingsError` for a function that cannot be described to a model.
     """
 
     def __init__(
@@ -125,17 +125,17 @@ class Tool:
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004
         )
-        """Whether it is ``async def``: the others run in threads."""
+        """True for ``async def``; other functions run in threads."""
         about, of_parameters = read_docstring(inspect.getdoc(_plain(function)))
         self._context = ""
         self._defaults: dict[str, Any] = {}
         types = self._parameters()
         self._arguments, schema = self._schema(types, of_parameters)
         self.spec = ToolSpec(self.name, about if description is None else description, json.dumps(schema))
-        """What a model is told."""
+        """Description for the model."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function, as if it were none."""
+        """Call the function directly, without the options of the tool."""
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -144,32 +144,36 @@ class Tool:
     # --- a call -------------------------------------------------------------------------------------------------------
 
     def arguments(self, text: str) -> dict[str, Any]:
-        """What a model gave as arguments (JSON), in the types of the parameters. Raises `ToolError`, for the model."""
+        """Parse the arguments of a call (JSON) into the types of the parameters. Raises `ToolError` for the model."""
         text = text.strip() or "{}"
         try:
             given = json.loads(text)
-            # Some models write the object as a text within the JSON, and some write null for no arguments.
+            # Some models send the object as a JSON string inside the JSON, others send null for no arguments.
             given = json.loads(given) if isinstance(given, str) else given
         except ValueError:
             given = text
         if given is None:
             given = {}
         if not isinstance(given, dict):
-            raise ToolError(f"The arguments are not a JSON object. It was not called. Expected: {self.spec.parameters}")
+            raise ToolError(
+                f"{self.name} was not called: the arguments are not a JSON object. Expected: {self.spec.parameters}"
+            )
         try:
             return self._arguments.validate_json(json.dumps(given))
         except ValidationError as error:
-            raise ToolError(f"{self.name} was not called: {_told(error)}. Call it again with what fits.") from None
+            raise ToolError(
+                f"{self.name} was not called: {_problems(error)}. Call it again with valid arguments."
+            ) from None
 
     def call(self, arguments: Mapping[str, Any], context: ToolContext) -> Any:
-        """Call the function; what an async one gives is to be awaited."""
+        """Call the function. The caller must await the result of an async one."""
         given = {**{name: one for name, one in self._defaults.items() if name not in arguments}, **arguments}
         if self._context:
             given[self._context] = context
         return self.function(**given)
 
     def key_of(self, arguments: Mapping[str, Any]) -> str | None:
-        """What a call with these arguments is known by; None where each is one of its own."""
+        """Return the key of a call with these arguments; None if the tool has no keys."""
         if self._key is False:
             return None
         if self._key is True:
@@ -179,32 +183,32 @@ class Tool:
 
     @property
     def says(self) -> bool:
-        """Whether something is to be said while it runs."""
+        """True if the tool has a ``say`` text."""
         return bool(self._say)
 
     def words_for(self, arguments: Mapping[str, Any]) -> str:
-        """What is said while it runs; empty for nothing."""
+        """Return the ``say`` text for a call; empty if there is none."""
         return self._say(arguments) if callable(self._say) else self._say or ""
 
     def text_of(self, result: object) -> str:
-        """A result as the model is told it: a text as it is, all else as JSON. Raises `ToolError`, for the model."""
+        """Convert a result to the text for the model: strings unchanged, other values as JSON. Raises `ToolError`."""
         if isinstance(result, str):
             text = result
         else:
             try:
                 text = to_json(result).decode()
             except (PydanticSerializationError, UnicodeDecodeError):
-                raise ToolError(f"{self.name} ran, and its result cannot be told: it is no JSON.") from None
+                raise ToolError(f"{self.name} ran, but its result cannot be converted to JSON.") from None
         most = self.max_result_chars
         return text if len(text) <= most else f"{text[:most]} [cut: {most} of {len(text)} characters]"
 
-    # --- what a model is told -----------------------------------------------------------------------------------------
+    # --- the description for the model --------------------------------------------------------------------------------
 
     def _check(
         self, timeout_s: float, on_interruption: str, remember_s: float | None, say_after_ms: float, most: int
     ) -> None:
         if not _NAME.fullmatch(self.name):
-            raise SettingsError(f"A tool's name has 1 to 64 of a-z, A-Z, 0-9, _ and -, not {self.name!r}: give name=.")
+            raise SettingsError(f"A tool name has 1 to 64 of a-z, A-Z, 0-9, _ and -, not {self.name!r}: set name=.")
         wrong = [
             ("timeout_s", "more than 0", timeout_s > 0),
             ("on_interruption", "'finish' or 'cancel'", on_interruption in ("finish", "cancel")),
@@ -214,19 +218,19 @@ class Tool:
         ]
         for setting, allowed, fits in wrong:
             if not fits:
-                raise SettingsError(f"Tool {self.name}: {setting} has to be {allowed}.")
+                raise SettingsError(f"Tool {self.name}: {setting} must be {allowed}.")
 
     def _parameters(self) -> dict[str, tuple[Any, bool]]:
-        """Type of each parameter, and whether it has to be given."""
+        """Return the type of each parameter, and True if it is required."""
         try:
             signature = inspect.signature(self.function, eval_str=True)
         except NameError as error:
             raise SettingsError(
-                f"Tool {self.name}: its annotations name {error.name}, which is not found. Define or import it at the "
-                "top of the module."
+                f"Tool {self.name}: its annotations name {error.name}, which is not defined. Define or import it "
+                "at the top of the module."
             ) from None
         except (TypeError, ValueError) as error:
-            raise SettingsError(f"Tool {self.name}: {self.function!r} has no signature to be read.") from error
+            raise SettingsError(f"Tool {self.name}: the signature of {self.function!r} cannot be read.") from error
         bound = _bound(self.function)
         found: dict[str, tuple[Any, bool]] = {}
         for parameter in signature.parameters.values():
@@ -234,7 +238,7 @@ class Tool:
                 continue
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 raise SettingsError(
-                    f"Tool {self.name}: a model gives arguments by name, and {parameter} takes none so."
+                    f"Tool {self.name}: a model passes arguments by name, and {parameter} does not accept a name."
                 )
             hint, default = parameter.annotation, parameter.default
             if hint is ToolContext:
@@ -242,7 +246,7 @@ class Tool:
                 continue
             if hint is parameter.empty:
                 raise SettingsError(
-                    f"Tool {self.name}: say what type {parameter.name} has, as in `{parameter.name}: str`."
+                    f"Tool {self.name}: the parameter {parameter.name} needs a type, as in `{parameter.name}: str`."
                 )
             if isinstance(default, FieldInfo):
                 hint = Annotated[hint, default]
@@ -262,7 +266,7 @@ class Tool:
                 TypeAdapter(hint).json_schema()
             except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema, PydanticUserError):
                 raise SettingsError(
-                    f"Tool {self.name}: the type of {name}, {_shown(hint)}, cannot be told to a model. Take str, int, "
+                    f"Tool {self.name}: JSON cannot express the type of {name}, {_shown(hint)}. Use str, int, "
                     "float, bool, Literal, an Enum, lists and dicts of these, dataclasses or pydantic models."
                 ) from None
         fields = {name: hint if needed else NotRequired[hint] for name, (hint, needed) in types.items()}
@@ -295,7 +299,7 @@ class Tool:
 
 
 ToolLike = Tool | Callable[..., Any]
-"""What may be given as a tool: a `Tool`, or a function that becomes one."""
+"""Argument of ``tools=``: a `Tool`, or a function that becomes one."""
 
 
 @overload
@@ -314,27 +318,27 @@ def tool(
     max_result_chars: int = 8_000,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a function a `Tool`, with its options: ``@tool`` or ``@tool(timeout_s=30)``. It can be called as before."""
+    """Turn a function into a `Tool`: ``@tool`` or ``@tool(timeout_s=30)``. Code can still call it as a function."""
     if function is not None:
         return Tool(function)
     return functools.partial(Tool, **options)
 
 
 def as_tools(tools: Any) -> dict[str, Tool]:
-    """Tools by their names. Raises `SettingsError` where two have the same."""
+    """Return tools by name. Raises `SettingsError` for duplicate names."""
     found: dict[str, Tool] = {}
     for one in tools:
         if not isinstance(one, Tool) and not callable(one):
             raise SettingsError(f"tools= takes functions and Tools, not {one!r}.")
         made = one if isinstance(one, Tool) else Tool(one)
         if made.name in found:
-            raise SettingsError(f"Two tools have the name {made.name}. Give one of them another: Tool(..., name=...).")
+            raise SettingsError(f"Two tools have the name {made.name}. Rename one of them: Tool(..., name=...).")
         found[made.name] = made
     return found
 
 
 def _bound(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """Arguments that are settled already."""
+    """Return the arguments that a ``functools.partial`` sets."""
     return cast("functools.partial[Any]", function).keywords if isinstance(function, functools.partial) else {}
 
 
@@ -351,8 +355,8 @@ def _shown(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and get_origin(hint) is None else str(hint)
 
 
-def _told(error: ValidationError) -> str:
-    """What does not fit, in a sentence for the model."""
+def _problems(error: ValidationError) -> str:
+    """Describe validation errors for the model, at most eight."""
     problems: list[str] = []
     for one in error.errors(include_url=False):
         where = ".".join(map(str, one["loc"])) or "arguments"
@@ -368,9 +372,9 @@ def _short(value: object, most: int = 80) -> str:
 
 
 def _without_titles(schema: Any, *, names: bool = False) -> Any:
-    """A JSON schema without the titles that pydantic makes of names: they cost tokens.
+    """Remove the titles that pydantic derives from names in a JSON schema: they cost tokens.
 
-    ``names``: the keys of this object are names of something, and no words of the schema.
+    ``names``: the keys of this object are names of properties or definitions, not schema keywords.
     """
     if isinstance(schema, list):
         return [_without_titles(one) for one in cast(list[Any], schema)]

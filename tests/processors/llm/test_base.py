@@ -255,7 +255,7 @@ async def test_a_tool_that_ignores_its_deadline_holds_nobody(harness: Harness):
     kept[-1].wake()
     await bench.settle()
     assert model.call_ledger.running == 0
-    assert model.call_ledger.late == 1
+    assert model.call_ledger.late_results == 1
     assert results(bench) == {"c1": "stubborn gave no result within 1 s."}
 
 

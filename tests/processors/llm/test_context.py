@@ -14,9 +14,9 @@ from voxline.processors.llm.context import (
     Summary,
     estimate_tokens,
     repaired,
-    summarised,
-    told_cuts,
     trimmed,
+    with_cut_notes,
+    with_summary,
 )
 
 A, B = ToolCall("a", "look"), ToolCall("b", "look")
@@ -198,8 +198,8 @@ def test_an_estimate_of_tokens_is_near_to_what_tokenizers_count():
 def test_a_cut_is_told_as_a_note_of_the_system():
     messages = [user(), bot("Once upon", cut=True), user("stop"), bot("Fine.")]
     note = Message("system", "cut here")
-    assert told_cuts(messages, "cut here") == [messages[0], messages[1], note, *messages[2:]]
-    assert told_cuts(messages, "") == messages
+    assert with_cut_notes(messages, "cut here") == [messages[0], messages[1], note, *messages[2:]]
+    assert with_cut_notes(messages, "") == messages
 
 
 # --- summaries --------------------------------------------------------------------------------------------------------
@@ -209,21 +209,21 @@ SYSTEM = Message("system", "be kind")
 
 def test_a_summary_stands_for_what_it_covers():
     history = [SYSTEM, *turns(3)]
-    told, covered = summarised(history, Summary("They met.", tuple(turns(2))), "Before: ")
+    told, covered = with_summary(history, Summary("They met.", tuple(turns(2))), "Before: ")
     assert told == [SYSTEM, Message("system", "Before: They met."), *turns(3)[4:]]
     assert covered == turns(2)
 
 
 def test_a_summary_still_holds_when_the_history_has_lost_its_oldest():
-    told, covered = summarised(turns(4)[2:], Summary("They met.", tuple(turns(2))), "")
+    told, covered = with_summary(turns(4)[2:], Summary("They met.", tuple(turns(2))), "")
     assert told == [Message("system", "They met."), *turns(4)[4:]]
     assert covered == turns(2)[2:]
 
 
 def test_a_summary_of_another_conversation_is_left_out():
     other = [user("who are you"), bot("A bot.")]
-    assert summarised(other, Summary("They met.", tuple(turns(2))), "") == (other, [])
-    assert summarised(other, None, "") == (other, [])
+    assert with_summary(other, Summary("They met.", tuple(turns(2))), "") == (other, [])
+    assert with_summary(other, None, "") == (other, [])
 
 
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 8))
@@ -231,7 +231,7 @@ def test_a_summary_and_the_rest_are_the_whole(total: int, covers: int, lost: int
     history = turns(total)
     covered_part = tuple(history[: min(covers, total) * 2])
     left = history[min(lost, total) * 2 :]
-    told, covered = summarised(left, Summary("S", covered_part), "")
+    told, covered = with_summary(left, Summary("S", covered_part), "")
     rest = [message for message in told if message.role != "system"]
     assert [*covered, *rest] == left
     assert (len(told) - len(rest) == 1) == bool(covered)

@@ -29,8 +29,8 @@ from voxline.pipeline.recording import Recording, replay
 from voxline.pipeline.tasks import THREADS
 from voxline.pipeline.testing import Bench, Harness
 from voxline.processors.tools import Tool, ToolContext
-from voxline.processors.tools.ledger import Outcome
-from voxline.processors.tools.running import MOST_RUNS
+from voxline.processors.tools.ledger import ToolOutcome
+from voxline.processors.tools.running import MAX_RUNS
 from voxline.tests.processors.llm.rig import Model, Step, ask, calls, results, texts
 from voxline.tests.scale import examples
 
@@ -165,13 +165,13 @@ async def test_a_pipeline_ends_beside_a_thread_that_hangs():
     outcome = await run
     assert outcome.errors == ()
     assert THREADS.left_behind == 1
-    assert [call.outcome for call in model.call_ledger.calls] == [Outcome.CANCELLED]
+    assert [call.outcome for call in model.call_ledger.calls] == [ToolOutcome.CANCELLED]
     gate.set()
     for thread in threading.enumerate():
         if thread.name == "voxline-thread":
             await loop.run_in_executor(None, thread.join, PATIENCE_S)
     assert THREADS.running == 0
-    assert model.call_ledger.late == 1
+    assert model.call_ledger.late_results == 1
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ async def test_more_calls_than_the_bound_are_refused_and_the_model_told_so(harne
         await context.clock.sleep(1)
         return str(number)
 
-    count = MOST_RUNS + 3
+    count = MAX_RUNS + 3
     wanted = [ToolCall(f"c{number}", "work", f'{{"number": {number}}}') for number in range(count)]
     bench = await harness(Model(wanted, ["Done."], tools=[work]))
     await bench.send(ask("go"))

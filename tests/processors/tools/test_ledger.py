@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 from voxline.pipeline.errors import ProcessorError
 from voxline.pipeline.frames import ToolCall
-from voxline.processors.tools.ledger import KEPT_CALLS, Call, CallLedger, Outcome
+from voxline.processors.tools.ledger import KEPT_CALLS, Call, CallLedger, ToolOutcome
 from voxline.tests.scale import examples
 
 S = 1_000_000_000
@@ -22,26 +22,26 @@ def wanted(call_id: str = "c", name: str = "work") -> ToolCall:
 
 def test_a_call_is_asked_for_runs_and_ends():
     ledger = CallLedger()
-    call, begins = ledger.ask(wanted(), 1, 5)
+    call, begins = ledger.add(wanted(), 1, 5)
     assert begins
     assert ledger.open == [call]
-    assert ledger.run_ended(call.run, Outcome.DONE, "fine", 9) == [call]
-    assert (call.outcome, call.text, call.asked_ns, call.ended_ns) == (Outcome.DONE, "fine", 5, 9)
+    assert ledger.run_ended(call.run, ToolOutcome.DONE, "fine", 9) == [call]
+    assert (call.outcome, call.text, call.requested_ns, call.ended_ns) == (ToolOutcome.DONE, "fine", 5, 9)
     assert (ledger.open, ledger.running) == ([], 0)
-    with pytest.raises(ProcessorError, match=f"There is no run {call.run}"):
-        ledger.run_ended(call.run, Outcome.DONE, "twice", 10)
+    with pytest.raises(ProcessorError, match=f"No tool run {call.run}"):
+        ledger.run_ended(call.run, ToolOutcome.DONE, "twice", 10)
 
 
 def test_a_call_that_is_refused_never_runs():
     ledger = CallLedger()
-    call, begins = ledger.ask(wanted(), 1, 0, refused="no such tool")
+    call, begins = ledger.add(wanted(), 1, 0, refused="no such tool")
     assert not begins
-    assert (call.outcome, call.text, ledger.running) == (Outcome.REFUSED, "no such tool", 0)
+    assert (call.outcome, call.text, ledger.running) == (ToolOutcome.REFUSED, "no such tool", 0)
 
 
 def test_ids_are_unique_whatever_servers_give():
     ledger = CallLedger()
-    ids = [ledger.ask(wanted(call_id), 1, 0, taken={"old"})[0].call_id for call_id in ("", "", "c", "c", "c", "old")]
+    ids = [ledger.add(wanted(call_id), 1, 0, taken={"old"})[0].call_id for call_id in ("", "", "c", "c", "c", "old")]
     assert len(set(ids)) == 6
     assert ids[2] == "c"
     assert all(ids)
@@ -50,26 +50,26 @@ def test_ids_are_unique_whatever_servers_give():
 
 def test_a_call_past_its_deadline_ends_once_and_its_late_result_is_remembered():
     ledger = CallLedger()
-    call, _ = ledger.ask(wanted(), 1, 0, key="k")
-    assert ledger.give_up(call.call_id, Outcome.TIMED_OUT, "too long", 1) is call
-    assert ledger.give_up(call.call_id, Outcome.CANCELLED, "cut", 2) is None
+    call, _ = ledger.add(wanted(), 1, 0, key="k")
+    assert ledger.give_up(call.call_id, ToolOutcome.TIMED_OUT, "too long", 1) is call
+    assert ledger.give_up(call.call_id, ToolOutcome.CANCELLED, "cut", 2) is None
     assert ledger.waiting_for(call.run) == []
     # It still runs, so another one waits for the same.
-    again, begins = ledger.ask(wanted(), 2, 3, key="k")
+    again, begins = ledger.add(wanted(), 2, 3, key="k")
     assert (begins, again.run) == (False, call.run)
-    assert ledger.give_up(again.call_id, Outcome.TIMED_OUT, "too long", 4) is again
-    assert ledger.run_ended(call.run, Outcome.DONE, "booked", 5) == []
-    assert ledger.late == 1
-    third, begins = ledger.ask(wanted(), 3, 6, key="k")
-    assert (begins, third.outcome, third.text) == (False, Outcome.DONE, "booked")
+    assert ledger.give_up(again.call_id, ToolOutcome.TIMED_OUT, "too long", 4) is again
+    assert ledger.run_ended(call.run, ToolOutcome.DONE, "booked", 5) == []
+    assert ledger.late_results == 1
+    third, begins = ledger.add(wanted(), 3, 6, key="k")
+    assert (begins, third.outcome, third.text) == (False, ToolOutcome.DONE, "booked")
     assert call.text == "too long"
 
 
 def test_what_is_said_is_written_down_while_the_call_runs():
     ledger = CallLedger()
-    call, _ = ledger.ask(wanted(), 1, 0)
+    call, _ = ledger.add(wanted(), 1, 0)
     assert ledger.speak(call.call_id, "One moment.")
-    ledger.give_up(call.call_id, Outcome.CANCELLED, "cut", 1)
+    ledger.give_up(call.call_id, ToolOutcome.CANCELLED, "cut", 1)
     assert not ledger.speak(call.call_id, "Still at it.")
     assert call.said == ["One moment."]
     assert not ledger.speak("nobody", "Hello?")
@@ -77,18 +77,18 @@ def test_what_is_said_is_written_down_while_the_call_runs():
 
 def test_the_oldest_calls_that_have_ended_are_forgotten_and_no_open_one_is():
     ledger = CallLedger()
-    first, _ = ledger.ask(wanted(), 1, 0, key="first")
+    first, _ = ledger.add(wanted(), 1, 0, key="first")
     for number in range(KEPT_CALLS + 10):
-        call, begins = ledger.ask(wanted(), 1, 0, key=str(number))
+        call, begins = ledger.add(wanted(), 1, 0, key=str(number))
         assert begins
-        ledger.run_ended(call.run, Outcome.DONE, "", 0)
+        ledger.run_ended(call.run, ToolOutcome.DONE, "", 0)
     assert len(ledger.calls) == KEPT_CALLS
     assert ledger.open == [first]
     assert ledger.get(first.call_id) is first
     assert ledger.get("c#1") is None
     # So are the results of keys.
-    assert ledger.ask(wanted(), 1, 0, key="0")[1]
-    assert not ledger.ask(wanted(), 1, 0, key=str(KEPT_CALLS + 9))[1]
+    assert ledger.add(wanted(), 1, 0, key="0")[1]
+    assert not ledger.add(wanted(), 1, 0, key=str(KEPT_CALLS + 9))[1]
 
 
 KEYS = st.sampled_from([None, "a", "b"])
@@ -119,7 +119,7 @@ class Calls(RuleBasedStateMachine):
     @rule(target=runs, call_id=st.sampled_from(["", "c", "d"]), response=st.integers(1, 4), key=KEYS,
           remember_s=st.sampled_from([None, 1.0]), refused=st.sampled_from([None, None, None, "no"]))  # fmt: skip
     def ask(self, call_id: str, response: int, key: str | None, remember_s: float | None, refused: str | None) -> Any:
-        call, begins = self.ledger.ask(
+        call, begins = self.ledger.add(
             ToolCall(call_id, "t"), response, self.now, key=key, remember_s=remember_s, refused=refused
         )
         assert call.call_id not in {other.call_id for other in self.asked}
@@ -128,10 +128,10 @@ class Calls(RuleBasedStateMachine):
         remembered = known is not None and (known[1] is None or self.now < known[1])
         same = [number for number, other in self.under_way.items() if key is not None and other == key]
         if refused is not None:
-            assert (begins, call.outcome, call.text) == (False, Outcome.REFUSED, refused)
+            assert (begins, call.outcome, call.text) == (False, ToolOutcome.REFUSED, refused)
         elif remembered:
             assert known is not None
-            assert (begins, call.outcome, call.text) == (False, Outcome.DONE, known[0])
+            assert (begins, call.outcome, call.text) == (False, ToolOutcome.DONE, known[0])
         elif same:
             assert (begins, call.open, [call.run]) == (False, True, same)
         else:
@@ -144,8 +144,11 @@ class Calls(RuleBasedStateMachine):
             self.note([call])
         return cast(Any, multiple())
 
-    @rule(run=consumes(runs), outcome=st.sampled_from([Outcome.DONE, Outcome.DONE, Outcome.FAILED, Outcome.CANCELLED]))
-    def end(self, run: int, outcome: Outcome):
+    @rule(
+        run=consumes(runs),
+        outcome=st.sampled_from([ToolOutcome.DONE, ToolOutcome.DONE, ToolOutcome.FAILED, ToolOutcome.CANCELLED]),
+    )
+    def end(self, run: int, outcome: ToolOutcome):
         waiting = [call for call in self.asked if call.open and call.run == run]
         text = f"{run} {outcome.value}"
         ended = self.ledger.run_ended(run, outcome, text, self.now)
@@ -153,13 +156,13 @@ class Calls(RuleBasedStateMachine):
         assert all(call.text == text for call in ended)
         self.note(ended)
         key = self.under_way.pop(run)
-        if key is not None and outcome is Outcome.DONE:
+        if key is not None and outcome is ToolOutcome.DONE:
             keep_s = self.remember_s[run]
             self.known[key] = (text, None if keep_s is None else self.now + round(keep_s * S))
 
     @precondition(lambda self: self.asked)
-    @rule(which=st.integers(0), outcome=st.sampled_from([Outcome.TIMED_OUT, Outcome.CANCELLED]))
-    def give_up(self, which: int, outcome: Outcome):
+    @rule(which=st.integers(0), outcome=st.sampled_from([ToolOutcome.TIMED_OUT, ToolOutcome.CANCELLED]))
+    def give_up(self, which: int, outcome: ToolOutcome):
         call = self.asked[which % len(self.asked)]
         was_open, before = call.open, (call.outcome, call.text)
         ended = self.ledger.give_up(call.call_id, outcome, "given up", self.now)
@@ -173,7 +176,7 @@ class Calls(RuleBasedStateMachine):
     def interrupt(self, through: int):
         for call in self.ledger.open:
             if call.response <= through:
-                ended = self.ledger.give_up(call.call_id, Outcome.CANCELLED, "cut", self.now)
+                ended = self.ledger.give_up(call.call_id, ToolOutcome.CANCELLED, "cut", self.now)
                 assert ended is not None
                 assert ended is call
                 self.note([ended])
@@ -204,7 +207,7 @@ class Calls(RuleBasedStateMachine):
 
     def teardown(self):
         for run in list(self.under_way):
-            self.note(self.ledger.run_ended(run, Outcome.CANCELLED, "the end", self.now))
+            self.note(self.ledger.run_ended(run, ToolOutcome.CANCELLED, "the end", self.now))
         assert self.ledger.open == []
         assert all(self.ended[call.call_id] == 1 for call in self.asked)
 

@@ -200,10 +200,10 @@ unknown.__annotations__["what"] = "Missing"
     [
         (many, r"\*what"),
         (positional, "by name"),
-        (a_socket, "the type of where, socket, cannot be told"),
+        (a_socket, "cannot express the type of where, socket"),
         (a_function, "the type of what, "),
-        (unknown, "name Missing, which is not found"),
-        (lambda: "x", "give name="),
+        (unknown, "name Missing, which is not defined"),
+        (lambda: "x", "set name="),
     ],
 )
 def test_what_a_model_could_not_be_told_is_an_error_at_once(function: Callable[..., Any], says: str):
@@ -216,7 +216,7 @@ def test_a_parameter_without_a_type_is_an_error():
         return what
 
     del look.__annotations__["what"]
-    with pytest.raises(SettingsError, match="say what type what has, as in `what: str`"):
+    with pytest.raises(SettingsError, match="the parameter what needs a type, as in `what: str`"):
         Tool(look)
 
 
@@ -233,7 +233,7 @@ def test_a_parameter_without_a_type_is_an_error():
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any]):
-    with pytest.raises(SettingsError, match=r"has to be|name has"):
+    with pytest.raises(SettingsError, match=r"must be|tool name"):
         cast(Any, Tool)(lambda: "x", **{"name": "x", **options})
 
 
@@ -311,5 +311,5 @@ def test_results_are_texts_or_json_and_bounded():
         '[{"city":"Rome","title":"","country":null},{"day":"2026-01-01","guests":[]}]'
     )
     assert made.text_of("x" * 30) == "x" * 20 + " [cut: 20 of 30 characters]"
-    with pytest.raises(ToolError, match="cannot be told"):
+    with pytest.raises(ToolError, match="cannot be converted"):
         made.text_of(object())
