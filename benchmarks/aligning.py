@@ -141,7 +141,7 @@ Frames = list[tuple[float, Any]]
 
 
 def frames_of(text: str, said: Said, reference: Reference | None, ahead_ms: float) -> tuple[Frames, list[float], float]:
-    """What a voice gives, with aligned words or without times; when each word was found to begin; and ms of work."""
+    """Return a voice's frames, with aligned words or without times; the found start of each word; and ms of work."""
     samples, rate, _ = said
     script = WordTiming(speakable(text))
     script.start_attempt(timed=reference is not None)
@@ -167,7 +167,7 @@ def frames_of(text: str, said: Said, reference: Reference | None, ahead_ms: floa
 
 
 def heard(frames: Frames, played_ms: float, ahead_ms: float) -> list[str]:
-    """What the ledger says was heard, where so much was played and so much more was made."""
+    """Return the ledger's heard text after ``played_ms``, with ``ahead_ms`` more synthesised."""
     ledger, made_ms = PlayoutLedger(1_000), 0.0
     for ms, words in frames:
         if made_ms >= played_ms + ahead_ms:

@@ -200,9 +200,9 @@ async def probe(board: Any, exchange: Exchange, seconds: float) -> dict[str, Any
 
 
 def verdict(tries: list[dict[str, Any]]) -> bool | None:
-    """Whether so many calls are held: by the first probe, or by two of three; None where it is not sure yet.
+    """Decide whether this number of calls is held: by the first probe, or by two of three; None while undecided.
 
-    A failed probe in which somebody else had the server's core does not count, up to a point.
+    Failed probes in which another process used the server's core do not count, up to a limit.
     """
     fair = [said for said in tries if said["held"] or said["others"] <= DISTURBED] if len(tries) < PATIENCE else tries
     held, failed = sum(said["held"] for said in fair), sum(not said["held"] for said in fair)
@@ -285,7 +285,7 @@ def spread(values: list[float], form: str = "{:.0f}") -> str:
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """What is shown and written."""
+    """Format the results."""
     lines = [
         "| side | calls held | p99 late at that, ms | CPU per call, % of a core | RSS, MB | kbit/s | Opus |",
         "| --- | --- | --- | --- | --- | --- | --- |",

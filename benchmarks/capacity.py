@@ -45,7 +45,7 @@ class Load:
         return result
 
     async def holds(self, conversations: int) -> bool:
-        """Whether the bound holds. A clear case is asked once; otherwise two of three probes decide."""
+        """Decide whether the bound holds: one probe in a clear case, otherwise two of three."""
         first = await self._probe(conversations)
         if first <= self._bound / 3 or first >= self._bound * 6:
             return first <= self._bound

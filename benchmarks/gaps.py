@@ -22,7 +22,7 @@ TICK_MS = 1
 GAP_MS = 1
 """So late, it was held up: waking itself takes a fifth of that at most."""
 PRIORITY = 20
-"""Of SCHED_FIFO, which needs Linux and root. Without, a busy core makes gaps of its own."""
+"""Priority for SCHED_FIFO, which needs Linux and root. Without it, a busy core causes gaps too."""
 
 Gap = tuple[int, int]
 """From when to when, on the monotonic clock, in ns."""
@@ -34,7 +34,7 @@ class Gaps:
     def __init__(self) -> None:
         self.found: list[Gap] = []
         self.sure = False
-        """Whether the watch came before all others."""
+        """True where the watch ran at a priority above all others."""
         self.watched_ns = 0
 
     def between(self, from_ns: int, until_ns: int) -> list[int]:

@@ -1,11 +1,11 @@
 # pyright: basic
-"""What is heard in a real page: headless Chromium, WebRTC, speech recognition, rules and a voice, all offline.
+"""Measures the sound of a real page: headless Chromium, WebRTC, speech recognition, rules and a voice, all offline.
 
     .venv/bin/python benchmarks/heard.py --quick     # 5 turns and 6 interruptions, once: a minute
     .venv/bin/python benchmarks/heard.py             # 16 and 20 of each kind: an hour at most; writes results
 
-The page records its microphone and the bot as two channels of one recording, and everything is located in that: by
-loudness where sound begins and ends, by correlation what it is. Needs Chromium and flite, and the extras `webrtc` and
+The page records its microphone and the bot as two channels of one recording, in which everything is located: the
+begin and end of sound by loudness, its content by correlation. Needs Chromium and flite, and the extras `webrtc` and
 `speech`.
 """
 
@@ -178,7 +178,7 @@ class Heard:
         return None if found is None else found[1].response
 
     def _words(self, response: int, silent: int) -> dict[str, Any]:
-        """What the session remembers of a cut response, against what the page has of it."""
+        """Compare the session's record of a cut response with the page's recording."""
         made: Response = self.bot.log.responses[response]
         audio = to_rate(np.concatenate(made.audio), made.rate, RATE // COARSE).astype(np.float64)
         alike, position_ms = self._position(audio, silent // COARSE)
@@ -244,7 +244,7 @@ def spread(values: list[float]) -> str:
 
 
 def row(figures: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is shown of a run: heading and value."""
+    """Return a run's headings and values."""
     turns = [turn for turn in figures["turns"] if turn["sure"]]
     sure = [cut for cut in figures["cuts"] if cut["sure"]]
     cuts = figures["cuts"]
@@ -279,7 +279,7 @@ def row(figures: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def share_of(events: list[dict[str, Any]], what: str) -> str:
-    """Of how many it is so."""
+    """Format the share of events with a property."""
     return f"{sum(event[what] for event in events)} of {len(events)}"
 
 

@@ -37,7 +37,7 @@ async def beside(label: str, script: Script) -> dict[str, Any]:
 
 
 def found(recording: Recording, facts: list[tuple[float, str]]) -> dict[str, Any]:
-    """What was heard: all from the page, but for when the detector was sure."""
+    """Collect the heard events: from the page, except the detector's decisions."""
     clock, mask = recording.clock, recording.mask
     turns: list[dict[str, float]] = []
     cuts: list[dict[str, float]] = []

@@ -40,7 +40,7 @@ FACTS = (
 
 @dataclass
 class Response:
-    """What was made for one response."""
+    """Audio and text synthesised for one response."""
 
     audio: list[Samples] = field(default_factory=list)
     words: list[tuple[float, str]] = field(default_factory=list)
@@ -176,6 +176,6 @@ class Bot:
         return texts[self._answers % len(texts)]
 
     def said(self, response: int) -> str:
-        """What the session remembers of a response."""
+        """Return the session's record of a response."""
         turns = [turn for turn in self.controller.session.turns if turn.kind is TurnKind.ASSISTANT]
         return " ".join(turn.text for turn in turns if turn.response == response)

@@ -1,5 +1,5 @@
 # pyright: basic
-"""Who speaks in `benchmarks/heard.py`: a caller made with flite, and what the bot answers."""
+"""The speakers of `benchmarks/heard.py`: a caller made with flite, and the bot's answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LONG = (
 
 @dataclass(frozen=True)
 class Utterance:
-    """What the caller says, and where in the recording: in samples, from the first that is audible to the last."""
+    """A sentence of the caller with its place in the recording, in samples, from the first audible one to the last."""
 
     text: str
     begin: int
@@ -108,7 +108,7 @@ def compose(turns: int, interruptions: int, seed: int = 1) -> tuple[Any, list[Ut
 
 
 def write_wav(file: Path, samples: Any) -> None:
-    """What Chromium takes for a microphone."""
+    """Write a file that Chromium uses as its microphone."""
     with wave.open(str(file), "wb") as opened:
         opened.setnchannels(1)
         opened.setsampwidth(2)

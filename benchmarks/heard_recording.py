@@ -24,7 +24,7 @@ Answer = Callable[[str], Awaitable[str]]
 
 @dataclass
 class Script:
-    """What the caller says."""
+    """The caller's sentences."""
 
     caller: Any
     said: list[Utterance]
@@ -68,7 +68,7 @@ class Recording:
         return self.spans[number + 1][0] if number + 1 < len(self.spans) else len(self.bot)
 
     def speaks_at(self, sample: int) -> bool:
-        """Whether the bot was heard in the 200 ms before."""
+        """Return True where the bot was audible in the 200 ms before."""
         return bool(self.mask[max(0, sample - RATE // 5) // 240 : sample // 240].any())
 
     def delay_ms(self) -> dict[str, float]:

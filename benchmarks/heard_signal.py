@@ -89,7 +89,7 @@ class PageClock:
         return float(np.interp(frame, self._at, self._offset)) + frame / (RATE / 1000) + self._server
 
     def stumbles(self, begin: int, end: int) -> bool:
-        """Whether the page's audio stood still near these samples: then no time there is sure to a few ms."""
+        """Return True where the page's audio stalled near these samples, so that times are not exact to a few ms."""
         near = (self._at > self._first + begin - RATE) & (self._at < self._first + end + RATE)
         return bool(near.any()) and float(np.ptp(self._offset[near])) > STUMBLE_MS
 

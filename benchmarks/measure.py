@@ -1,4 +1,4 @@
-"""What every measured process needs: a core of its own, quiet percentiles, one JSON line out."""
+"""Tools of every measured process: pinning to a core, percentiles, one JSON line of output."""
 
 from __future__ import annotations
 

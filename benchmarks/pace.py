@@ -270,11 +270,11 @@ class Result:
     gaps: Gaps
 
     def late_ms(self) -> list[float]:
-        """Of all chunks."""
+        """Lateness of all chunks."""
         return sorted(late for track in self.tracks for late in track.late_ms())
 
     def ours_ms(self) -> list[float]:
-        """Of those that no gap held up."""
+        """Lateness of the chunks that no gap delayed."""
         return sorted(late for track in self.tracks for late in self._ours_of(track))
 
     def _ours_of(self, track: Track) -> list[float]:
@@ -316,7 +316,7 @@ class Result:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """Of sorted values."""
+    """Return a quantile of sorted values."""
     return values[min(len(values) - 1, int(len(values) * share))] if values else float("nan")
 
 
@@ -329,7 +329,7 @@ def row(name: str, values: list[float], rest: str = "") -> str:
 
 
 def not_ours(gaps: Gaps) -> str:
-    """What the host took."""
+    """Describe the time that the host took."""
     return f"core not ours: {len(gaps.found)} gaps, {gaps.share:.1%}{'' if gaps.sure else ' (some may be of our own)'}"
 
 

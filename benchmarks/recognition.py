@@ -184,14 +184,14 @@ async def listen(sentences: Sequence[Sentence], audio: Samples, clock: Clock) ->
 
 
 def right(one: Sentence) -> bool:
-    """Whether a command was understood, or what is none was rejected."""
+    """Return True for an understood command, and for a rejected sentence that is not a command."""
     if one.kind == COMMAND:
         return one.heard == [one.text]
     return all(reply == UNCLEAR for reply in one.replies)
 
 
 def obeyed(one: Sentence) -> bool:
-    """Whether the rover did what a command says: "go back" for "go backwards" is no harm."""
+    """Return True where the rover did what the command says: "go back" counts for "go backwards"."""
     return one.replies == [EXAMPLE.Rover().reply(one.text)]
 
 
@@ -264,7 +264,7 @@ def kinds(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def failures(rows: Sequence[dict[str, Any]]) -> str:
-    """What went wrong, sentence by sentence."""
+    """List the failures, sentence by sentence."""
     lines: list[str] = []
     for each in rows:
         wrong = [one for one in each["said"] if not one["right"]]

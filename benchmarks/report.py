@@ -82,7 +82,7 @@ def table(bench: Bench, rounds: Rounds) -> str:
 
 
 def _verdict(bench: Bench, target: Target, rounds: Rounds) -> tuple[str, str, str]:
-    """What was wanted, what was measured, and whether that is enough."""
+    """Return the target, the measured value and the verdict."""
     if target.kind == "ratio":
         values = _ratios(bench, rounds, target.row)
         wanted = f"at least {_number(target.bound)} x better than {target.row}"

@@ -1,4 +1,4 @@
-"""What is measured, written once for every side. Each scenario returns the numbers of one repeat."""
+"""The measured scenarios, written once for all sides. Each returns the numbers of one repeat."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def _per_frame(watch: Stopwatch, frames: int) -> Numbers:
 
 
 async def idle(side: Side, conversations: int = 200, trace: bool = False) -> Numbers:
-    """What a conversation costs before it says anything: time to make and start it, tasks, memory.
+    """Measure the cost of an idle conversation: time to make and start it, tasks, memory.
 
-    With `trace`, Python's own allocations are counted instead; that slows it all down, so times are left out.
+    With `trace`, Python's own allocations are counted instead; that slows everything down, so times are left out.
     """
     await side.chain(Shape()).start()  # what is paid once is paid here
     tasks = len(asyncio.all_tasks())

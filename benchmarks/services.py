@@ -1,4 +1,4 @@
-"""What the framework adds to a turn: measured with real parts, in real time. Run by `benchmarks/run.py`."""
+"""The framework's share of a turn, measured with real parts in real time. Run by `benchmarks/run.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `make bench` runs: each benchmark, the rows it compares, and the target it has to reach."""
+"""The benchmarks of `make bench`: each with its rows and its targets."""
 
 from __future__ import annotations
 

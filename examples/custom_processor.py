@@ -83,7 +83,7 @@ class Waiter(FrameProcessor):
 
     @streams(TextFrame)
     async def count(self, frames: Stream[TextFrame]) -> AsyncIterator[Frame]:
-        """Of every three things that were said."""
+        """Report after every third text."""
         count = 0
         async for _ in frames:
             count += 1

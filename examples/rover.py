@@ -112,7 +112,7 @@ class Chart(FrameProcessor):
 
 
 def to_number(words: list[str]) -> int:
-    """What "twenty", "five" counts; 0 for what is no number."""
+    """Return the number that words such as "twenty", "five" mean; 0 for other words."""
     match words:
         case ["hundred"] | ["one" | "a", "hundred"]:
             return 100

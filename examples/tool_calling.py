@@ -27,7 +27,7 @@ public <wish> = switch (on | off) the <room> light | which lights are on | good 
 
 
 class House:
-    """What the tools do something to."""
+    """The house that the tools switch."""
 
     def __init__(self) -> None:
         self.lights = {"kitchen": False, "hall": False, "garden": True}

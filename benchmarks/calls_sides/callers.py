@@ -56,7 +56,7 @@ class Call:
         self.numbers: list[int] = []
         """Sequence numbers, unwrapped."""
         self.sizes: list[int] = []
-        """Of the payload, in bytes."""
+        """Payload sizes in bytes."""
         self.tocs: list[int] = []
         """First bytes of payloads (RFC 6716, section 3.1): how it is encoded."""
         self._sequence = 1
@@ -180,7 +180,7 @@ class Switchboard:
         await asyncio.gather(*(call.peer.close() for call in self.calls), return_exceptions=True)
 
     def heard(self, since_ns: int, until_ns: int, silent_bytes: int) -> dict[str, Any]:
-        """What came between two moments of the system's clock."""
+        """Count the packets between two times of the system's clock."""
         late: list[float] = []
         missing = holes = received = size = quiet = 0
         tocs: list[int] = []
@@ -222,7 +222,7 @@ BANDWIDTHS = ("4 kHz", "6 kHz", "8 kHz", "12 kHz", "20 kHz")
 
 
 def encoding(tocs: list[int]) -> str:
-    """What most packets are, from their first bytes (RFC 6716, table 2)."""
+    """Name the most frequent encoding, from the packets' first bytes (RFC 6716, table 2)."""
     if not tocs:
         return "-"
     toc = max(set(tocs), key=tocs.count)

@@ -73,7 +73,7 @@ class Answers(FrameProcessor):
 
 
 class Voice(FrameProcessor):
-    """What it says: text in, audio out, as of a voice service."""
+    """Stands for a voice service: text in, audio out."""
 
     def __init__(self, side: OurBot) -> None:
         self._side, self._at = side, 0

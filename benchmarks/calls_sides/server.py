@@ -32,8 +32,8 @@ class Bot(Protocol):
 
     long: bool
     facts: list[tuple[int, str]]
-    """Of the configuration `answers`, which answers at once when the user has stopped, and stops when they start:
-    whether its answers are long, and when (ns) it found `started` and `stopped`."""
+    """Facts of the configuration `answers`, which answers as soon as the user stops, and stops when the user starts:
+    the length of its answers, and the times (ns) of `started` and `stopped`."""
 
     async def open(self) -> None:
         """Start what a server starts once."""

@@ -1,4 +1,4 @@
-"""What a framework must offer to be measured. The scenarios are written once, against this.
+"""The interface of a measured framework. The scenarios are written once, against it.
 
 Only the standard library is imported here: the peer's environment runs it too.
 """
