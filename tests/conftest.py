@@ -7,7 +7,6 @@ failed one is repeated once, and the run says so.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections import Counter
 from collections.abc import Generator
@@ -115,7 +114,7 @@ def _skip_reasons(config: pytest.Config) -> Counter[str]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run where ``VOXLINE_REQUIRE=1`` and a test was skipped because the machine lacks something."""
-    if REQUIRED and not os.environ.get("PYTEST_XDIST_WORKER"):
+    if REQUIRED and not hasattr(session.config, "workerinput"):
         missing = [reason for reason in _skip_reasons(session.config) if reason.startswith(PREFIX)]
         if missing and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

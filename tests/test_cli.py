@@ -249,7 +249,7 @@ def test_ctrl_c_twice_ends_it_now(bot: Path):
         (["--transport", "webrtc", "--timeline", "x.png"], "--timeline is for --transport file or local"),
         (["--input", "me.wav", "--port", "80"], "--port is for --transport webrtc or websocket"),
         (["--input", "me.wav", "--echo", "off"], "--echo is for --transport local"),
-        (["--transport", "webrtc", "--port", "70000"], "port is a number from 0 to 65535"),
+        (["--transport", "webrtc", "--port", "70000"], "port must be from 0 to 65535"),
     ],
 )
 def test_an_option_of_another_transport_is_refused_and_said(

@@ -66,7 +66,7 @@ class Scripted(Service[Any]):
         """Do what the next entry of ``connects`` says; when it is over, connecting works at once."""
         await self._suffer(next(self.connects, 0.0))
 
-    def typed(self, error: Exception) -> ServiceError:
+    def service_error(self, error: Exception) -> ServiceError:
         """The error as it is: whoever wrote the script has written its message, too."""
         if isinstance(error, ServiceError):
             return error
