@@ -185,8 +185,8 @@ class LLM(Service[S], RunsTools):  # pyright: ignore[reportIncompatibleVariableO
     def context(self, messages: Sequence[Message]) -> list[Message]:
         """Build the context of a request: results follow their calls, old messages are dropped, cuts are noted."""
         rules = self.settings
-        fitting, _ = with_summary(repaired(messages), self._summary, rules.summary_prefix)
-        return with_cut_notes(trimmed(fitting, self._bounds())[0], rules.cut_note)
+        history, _ = with_summary(repaired(messages), self._summary, rules.summary_prefix)
+        return with_cut_notes(trimmed(history, self._bounds())[0], rules.cut_note)
 
     def _bounds(self, share: float = 1.0) -> Bounds:
         """Return the bounds of the context, multiplied by ``share``."""

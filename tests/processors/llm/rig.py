@@ -1,4 +1,4 @@
-"""A model for tests: it does what a script says, and keeps what it was asked."""
+"""Scripted model for tests, which records its requests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from voxline.processors.llm.base import LLM, LLMLimits, LLMSettings, Piece, Tool
 from voxline.processors.service.base import settings_of
 
 Step = Piece | Exception | float
-"""Of an answer: a piece, something that is raised, or ms that pass; a negative number hangs."""
+"""Step of a scripted answer: a piece, an exception to raise, or a delay in ms; a negative number hangs."""
 
 
 class Model(LLM):
-    """Gives the next of ``answers`` each time that it is asked."""
+    """Returns the next of ``answers`` for each request."""
 
     def __init__(self, *answers: Sequence[Step], tools: Sequence[Any] = (), **limits: Unpack[LLMLimits]) -> None:
         self.use_tools(tools)
@@ -49,12 +49,12 @@ def ask(*texts: str, speculative: bool = False) -> LLMRequestFrame:
 
 
 def texts(bench: Bench) -> list[str]:
-    """What the bot says."""
+    """Texts that the bot says."""
     return [frame.text for frame in bench.down if isinstance(frame, TextFrame)]
 
 
 def calls(bench: Bench) -> list[ToolCallFrame | ToolResultFrame]:
-    """What the session hears of tools."""
+    """Frames about tools that reach the session."""
     return [frame for frame in bench.up if isinstance(frame, ToolCallFrame | ToolResultFrame)]
 
 

@@ -1,4 +1,4 @@
-"""Answers: sentences, rounds with tools, and what becomes of an answer whose model fails in the middle."""
+"""Answers: sentences, rounds with tools, and answers whose model fails in the middle."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def test_a_tool_is_called_and_the_answer_goes_on_with_its_result(harness: 
     assert [spec.name for spec in model.told[0]] == ["weather"]
 
 
-async def test_what_was_said_before_a_call_is_heard_while_it_runs(harness: Harness):
+async def test_text_before_a_call_is_heard_while_it_runs(harness: Harness):
     work = Clocked()
     bench = await harness(Model(["Let me see", WORK], ["Done."], tools=[work.tool]))
     await bench.send(ask("go"))
@@ -198,7 +198,7 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(harness: Harness)
     assert list(results(bench)) == ["c1", "c1#1"]
 
 
-async def test_a_tool_that_there_is_not_is_told_to_the_model(harness: Harness):
+async def test_an_unknown_tool_is_reported_to_the_model(harness: Harness):
     model = Model([ToolCall("c1", "wether")], ["I cannot."], tools=[weather])
     bench = await harness(model)
     await bench.send(ask("how is Rome"))
@@ -490,7 +490,7 @@ async def test_a_second_call_with_the_same_arguments_does_not_run_again(harness:
     assert results(bench) == {"w1": "a: done", "w2": "a: done", "w3": "a: done"}
 
 
-async def test_what_is_remembered_is_forgotten_in_time(harness: Harness):
+async def test_a_remembered_result_expires(harness: Harness):
     work = Clocked(0, key=always_the_same, remember_s=10)
     model = Model([WORK], ["1."], [WORK], ["2."], [WORK], ["3."], tools=[work.tool])
     bench = await harness(model)
@@ -540,7 +540,7 @@ async def test_a_lookup_that_was_cancelled_runs_anew(harness: Harness):
     assert texts(bench) == ["Found."]
 
 
-async def test_what_failed_is_not_remembered(harness: Harness):
+async def test_a_failed_call_is_not_remembered(harness: Harness):
     tries: list[int] = []
 
     @tool(key=True)
@@ -559,7 +559,7 @@ async def test_what_failed_is_not_remembered(harness: Harness):
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_runs_is_waited_for_when_the_pipeline_ends(harness: Harness):
+async def test_the_end_of_the_pipeline_waits_for_runs(harness: Harness):
     work = Clocked(2_000)
     bench = await harness(Model([WORK], ["Done."], tools=[work.tool]))
     await bench.send(ask("go"))

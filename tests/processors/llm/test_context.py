@@ -1,4 +1,4 @@
-"""What a model is told: calls with their results, no more than fits, and what was cut."""
+"""Context of a request: results follow calls, old messages are dropped, cuts are noted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def result(call_id: str, text: str = "done") -> Message:
 # --- repairs ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_right_stays_as_it_is():
+def test_ordered_messages_stay_unchanged():
     messages = [Message("system", "be kind"), user(), bot("", A, B), result("a"), result("b"), bot(), user()]
     assert repaired(messages) == messages
 
@@ -138,7 +138,7 @@ def test_the_newest_messages_are_kept_from_a_users_one_on():
     assert dropped == turns(4)
 
 
-def test_what_the_system_said_is_kept():
+def test_system_messages_are_kept():
     system = Message("system", "be kind")
     kept, dropped = trimmed([system, *turns(3), system, user("now")], Bounds(messages=1))
     assert kept == [system, system, user("now")]

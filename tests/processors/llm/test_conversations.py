@@ -35,7 +35,7 @@ def kinds(bench: SessionBench) -> list[TurnKind]:
 
 
 def told(model: ScriptedLLM) -> list[list[tuple[str, str]]]:
-    """What the model was told, each time: who and what."""
+    """Contexts of all requests, as pairs of role and text."""
     return [[(one.role, one.text) for one in messages] for messages in model.asked]
 
 

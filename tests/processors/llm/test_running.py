@@ -1,4 +1,4 @@
-"""How tools run: functions that block, recordings, and whatever may happen in whatever order."""
+"""Execution of tools: blocking functions, recordings, and random orders of events."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_a_function_that_exits_does_not_take_the_pipeline_along(harness: H
 
 
 class Ear(FrameProcessor):
-    """At the head: what the session would hear. Wakes who waits for the end of an answer."""
+    """Head of the pipeline: records the frames for the session, and wakes waiters at the end of an answer."""
 
     def __init__(self) -> None:
         self.heard: list[Frame] = []
@@ -90,7 +90,7 @@ class Ear(FrameProcessor):
 
 
 class Mouth(FrameProcessor):
-    """At the tail."""
+    """Tail of the pipeline."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -237,7 +237,7 @@ TOOLS = {
 }
 CALL = st.tuples(st.sampled_from([*TOOLS, "missing"]), st.sampled_from([0, 100, 300, 700]), st.booleans())
 PIECE = st.one_of(CALL, st.sampled_from(["Yes. ", "no", 50.0, 150.0]), st.just(None))
-"""A call (which tool, its ms, whether it raises), a text, ms that pass, or a failure of the model."""
+"""Step: a call (tool, duration in ms, True if it raises), a text, a delay in ms, or a failure of the model."""
 ANSWERS = st.lists(st.lists(PIECE, max_size=4), max_size=12)
 EVENT = st.sampled_from(["ask", "ask", "guess", "commit", "interrupt", 50, 200, 1_000])
 
@@ -343,7 +343,7 @@ async def test_a_tool_says_nothing_in_an_answer_that_has_failed(harness: Harness
 
 
 async def test_a_guess_of_a_second_run_waits_for_its_own_commitment(harness: Harness):
-    """The numbers of responses begin anew."""
+    """Response numbers restart in each run."""
     ran = list[int]()
 
     async def act() -> str:

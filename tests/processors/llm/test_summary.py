@@ -1,4 +1,4 @@
-"""The context is bounded, and what no longer fits is summarised beside the pipeline."""
+"""Bounds of the context, and summaries of the messages that do not fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Talk:
         self.history: list[Message] = [SYSTEM]
 
     async def turn(self, text: str) -> list[Message]:
-        """Ask, and return what the model was told."""
+        """Ask, and return the context of the request."""
         self.history.append(Message("user", text))
         before = len(texts(self.bench))
         await self.bench.send(LLMRequestFrame(tuple(self.history)))
@@ -61,7 +61,7 @@ async def test_the_model_is_told_the_newest_messages_only(harness: Harness):
     assert [one.text for one in told] == ["Be kind.", "question 3", "answer 3", "question 4"]
 
 
-async def test_what_was_cut_is_told_and_the_note_is_a_setting(harness: Harness):
+async def test_an_interruption_is_noted_and_the_note_is_a_setting(harness: Harness):
     for note in (LLMSettings().cut_note, ""):
         model = Model(["Fine."], cut_note=note)
         bench = await harness(model)

@@ -1,4 +1,4 @@
-"""A pipeline by the machine's clock: virtual time stands still for a job that waits for a socket, and a hang is one."""
+"""Pipeline on the real clock: virtual time stops while a job waits for a socket, so a hang would never time out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from voxline.pipeline import (
 from voxline.processors.service.base import Limits
 
 PATIENCE_S = 20.0
-"""After which a test that hangs fails."""
+"""Time limit in s for one wait of a test."""
 IMPATIENT = Limits(first_timeout_s=0.15, between_timeout_s=0.15, attempts=40, backoff_s=0.01, backoff_max_s=0.01)
-"""What hangs is soon given up; so is, on a loaded machine, what does not, so it is asked often."""
+"""Short deadlines for hanging servers, with many retries, because a loaded machine may miss a short deadline too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +71,17 @@ class Live:
 
     @property
     def down(self) -> list[Frame]:
-        """What came out."""
+        """Frames that came out of the pipeline."""
         return self._tail.frames
 
     @property
     def texts(self) -> list[str]:
-        """The texts of it."""
+        """Texts that came out of the pipeline."""
         return [frame.text.strip() for frame in self.down if isinstance(frame, TextFrame)]
 
     @property
     def errors(self) -> list[str]:
-        """The kinds of errors that travelled upstream."""
+        """Class names of the errors that travelled upstream."""
         return [frame.error for frame in self._head.frames if isinstance(frame, ErrorFrame)]
 
     async def __aenter__(self) -> Self:
@@ -94,12 +94,12 @@ class Live:
         await asyncio.wait([self._run])
 
     async def ended(self) -> None:
-        """Wait for its end. Raises what it ended with."""
+        """Wait for the end of the run. Raises the error that ended it."""
         assert self._run is not None
         await asyncio.shield(self._run)
 
     def send(self, *frames: Frame, response: int = 0) -> None:
-        """Put frames in at the head."""
+        """Put frames into the head of the pipeline."""
         for frame in frames:
             self.worker.post(frame, response=response)
 
@@ -108,7 +108,7 @@ class Live:
         self.worker.post(Interrupt())
 
     async def until(self, happened: Callable[[], bool]) -> None:
-        """Wait until something that comes out makes it so."""
+        """Wait until a condition holds; checked after each frame that comes out."""
         async with asyncio.timeout(PATIENCE_S):
             while not happened():
                 self._tail.changed.clear()

@@ -52,20 +52,20 @@ def cut_into(data: bytes, sizes: Iterable[int]) -> tuple[bytes, ...]:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request gets. Bytes go out piece by piece."""
+    """Scripted response to a request. The bytes are sent piece by piece."""
 
     pieces: tuple[bytes, ...] = ()
     status: int = 200
     content_type: str | None = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     delay_s: float = 0.0
-    """Before the first byte, also of the headers."""
+    """Delay before the headers."""
     gap_s: float = 0.0
-    """After each piece."""
+    """Delay after each piece."""
     cut_after: int | None = None
-    """So many bytes of it go out, and then the connection is gone."""
+    """Number of bytes after which the connection is closed."""
     hang_after: int | None = None
-    """So many pieces go out, and then nothing more happens. 0: after the headers; -1: before them."""
+    """Number of pieces after which the server hangs. 0: after the headers; -1: before them."""
 
     @staticmethod
     def json(body: object, status: int = 200, **fields: Any) -> Reply:
@@ -159,7 +159,7 @@ class FakeOpenAI:
         await self._runner.cleanup()
 
     def script(self, path: str, *replies: Reply) -> None:
-        """What the next requests for a path get."""
+        """Script the responses to the next requests for a path."""
         self._scripts.setdefault(path, deque()).extend(replies)
 
     def asked(self, path: str) -> list[Request]:
@@ -167,7 +167,7 @@ class FakeOpenAI:
         return [request for request in self.requests if request.path == path]
 
     async def until(self, happened: Callable[[], bool], within_s: float = 30.0) -> None:
-        """Wait until something is so. Raises TimeoutError where it never is."""
+        """Wait until a condition holds. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
             while not happened():
                 self._changed.clear()
@@ -240,7 +240,7 @@ class FakeOpenAI:
         return request.match_info["path"].startswith("v1/")
 
     def _sound(self, request: Request) -> Reply:
-        """A sound answer, or the error that the request deserves."""
+        """Build a valid response, or the error for an invalid request."""
         body = request.body
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             return Reply.error(401, "invalid_api_key", f"Incorrect API key: {request.headers.get('authorization')}.")
@@ -262,13 +262,13 @@ class FakeOpenAI:
 
 
 def speech(text: str) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
-    """What the server says for a text: int16 at 24 kHz."""
+    """Synthesise the audio for a text: int16 at 24 kHz."""
     count = len(text) * CHARACTER_MS * SAMPLE_RATE // 1000
     return (8_000 * np.sin(np.arange(count) * (2 * np.pi * 440 / SAMPLE_RATE))).astype("<i2")
 
 
 def _transcript(request: Request) -> Reply:
-    """How long the audio is, in words."""
+    """Transcribe audio as a text that states its duration."""
     samples, rate = soundfile.read(io.BytesIO(request.file), dtype="int16")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     length_s = len(samples) / rate  # pyright: ignore[reportUnknownArgumentType]
     texts = [f"{round(length_s * 1000)}", "ms"]

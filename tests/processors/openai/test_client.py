@@ -1,4 +1,4 @@
-"""Before the first frame flows: the key, the address, the model."""
+"""Checks before the first frame: key, address, model."""
 
 import logging
 import ssl
@@ -32,7 +32,7 @@ async def bench_of(harness: Harness, *processors: Any) -> Bench:
 
 
 async def failure_of(harness: Harness, service: Any) -> ServiceError:
-    """Why it does not start."""
+    """Return the error that prevents the start."""
     with pytest.raises(BenchFailure) as caught:
         await bench_of(harness, service)
     cause = caught.value.__cause__
@@ -51,12 +51,12 @@ async def test_the_model_is_looked_for_before_anything_flows(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_nothing_is_asked_without_check(server: FakeOpenAI, harness: Harness, service: Callable[..., Any]):
+async def test_check_false_sends_no_request(server: FakeOpenAI, harness: Harness, service: Callable[..., Any]):
     await bench_of(harness, service("nobody", base_url=server.url, check=False))
     assert server.requests == []
 
 
-async def test_a_model_that_is_not_there_is_named_with_those_like_it(server: FakeOpenAI, harness: Harness):
+async def test_an_unknown_model_is_reported_with_similar_names(server: FakeOpenAI, harness: Harness):
     error = await failure_of(harness, OpenAISTT("wisper-1", base_url=server.url))
     assert isinstance(error, BadRequestError)
     assert "there is no model 'wisper-1'" in str(error)
@@ -86,7 +86,7 @@ async def test_a_model_without_its_tag_is_the_latest(server: FakeOpenAI, harness
         Reply.error(403, None, "You have insufficient permissions. Missing scopes: api.model.read."),
     ],
 )
-async def test_no_list_is_no_proof(server: FakeOpenAI, harness: Harness, reply: Reply):
+async def test_a_server_without_a_list_of_models_passes_the_check(server: FakeOpenAI, harness: Harness, reply: Reply):
     server.script(MODELS, reply)
     await bench_of(harness, OpenAILLM("nobody", base_url=server.url))
 
@@ -103,14 +103,14 @@ async def test_no_list_is_no_proof(server: FakeOpenAI, harness: Harness, reply: 
         (Reply((b"hello",), cut_after=3), ServiceDownError),
     ],
 )
-async def test_what_is_wrong_is_said_at_the_start(
+async def test_failures_are_reported_at_the_start(
     server: FakeOpenAI, harness: Harness, reply: Reply, kind: type[ServiceError]
 ):
     server.script(MODELS, reply)
     assert type(await failure_of(harness, OpenAILLM("parrot", base_url=server.url))) is kind
 
 
-async def test_a_wrong_key_is_said_without_the_key(server: FakeOpenAI, harness: Harness):
+async def test_a_rejected_key_is_not_in_the_error(server: FakeOpenAI, harness: Harness):
     server.key = "sk-right"
     error = await failure_of(harness, OpenAILLM("parrot", base_url=server.url, api_key="sk-wrong-one"))
     assert isinstance(error, AuthenticationError)
@@ -124,7 +124,7 @@ async def test_an_address_without_v1_is_found_out(server: FakeOpenAI, harness: H
     assert "is below /v1" in str(error)
 
 
-async def test_where_nobody_listens(harness: Harness):
+async def test_no_server_at_the_address(harness: Harness):
     async with FakeOpenAI() as gone:
         pass
     error = await failure_of(harness, OpenAILLM("parrot", base_url=gone.url))
@@ -132,7 +132,7 @@ async def test_where_nobody_listens(harness: Harness):
     assert "nothing listens at 127.0.0.1" in str(error)
 
 
-async def test_a_name_that_nobody_knows(harness: Harness):
+async def test_an_unknown_host_name(harness: Harness):
     error = await failure_of(harness, OpenAILLM("parrot", base_url="http://no-such-host.invalid/v1", api_key="k"))
     assert isinstance(error, ServiceDownError)
     assert "no-such-host.invalid" in str(error)
@@ -173,14 +173,14 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_a_certificate_that_nobody_vouches_for(certificate: ssl.SSLContext, harness: Harness):
+async def test_an_untrusted_certificate(certificate: ssl.SSLContext, harness: Harness):
     async with FakeOpenAI(ssl=certificate) as server:
         error = await failure_of(harness, OpenAILLM("parrot", base_url=server.url))
     assert isinstance(error, ServiceDownError)
     assert "the certificate of 127.0.0.1" in str(error)
 
 
-async def test_tls_where_there_is_none(server: FakeOpenAI, harness: Harness):
+async def test_tls_to_a_server_without_tls(server: FakeOpenAI, harness: Harness):
     error = await failure_of(harness, OpenAILLM("parrot", base_url=server.url.replace("http:", "https:")))
     assert isinstance(error, ServiceDownError)
     assert "http://" in str(error)
@@ -208,19 +208,19 @@ async def test_no_key_for_a_server_that_needs_one(
         "http://[::1/v1",
     ],
 )
-def test_an_address_that_is_none(address: str):
+def test_an_invalid_address(address: str):
     with pytest.raises(SettingsError, match="base_url must be an address such as"):
         OpenAILLM("parrot", base_url=address)
 
 
-def test_a_password_in_the_address_is_refused_and_not_told():
+def test_a_password_in_the_address_is_refused_and_not_in_the_error():
     with pytest.raises(SettingsError, match="without a user name or password") as caught:
         OpenAILLM("parrot", base_url="https://me:hush@example.com/v1")
     assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["sk-1\nsk-2", "sk 1", "schlüssel"])
-def test_a_key_that_cannot_be_one_is_refused_and_not_told(key: str):
+def test_an_invalid_key_is_refused_and_not_in_the_error(key: str):
     with pytest.raises(SettingsError, match="api_key has characters") as caught:
         OpenAILLM("parrot", base_url="https://example.com/v1", api_key=key)
     assert key not in str(caught.value)
@@ -230,7 +230,7 @@ def test_a_key_may_have_a_line_break_at_its_end():
     OpenAILLM("parrot", base_url="https://example.com/v1", api_key="sk-1\n")
 
 
-def test_a_key_in_the_clear_is_warned_of(caplog: pytest.LogCaptureFixture):
+def test_an_unencrypted_key_is_warned_of(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         OpenAILLM("parrot", base_url="http://api.example.com/v1", api_key="sk-hush")
         OpenAILLM("parrot", base_url="http://vllm:8000/v1", api_key="sk-hush")
@@ -240,7 +240,7 @@ def test_a_key_in_the_clear_is_warned_of(caplog: pytest.LogCaptureFixture):
     assert "hush" not in caplog.text
 
 
-def test_settings_that_cannot_be_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(SettingsError, match="temperature"):
         OpenAILLM("parrot", temperature=-1)
     with pytest.raises(SettingsError, match="model"):
@@ -269,7 +269,7 @@ async def test_a_model_may_be_changed_while_it_runs(server: FakeOpenAI, harness:
         llm.update(api_key="sk-1")
 
 
-async def test_a_client_of_ones_own_is_used_and_not_closed(server: FakeOpenAI, harness: Harness):
+async def test_the_callers_http_client_is_used_and_not_closed(server: FakeOpenAI, harness: Harness):
     import openai
 
     async with openai.DefaultAsyncHttpxClient(headers={"x-mine": "yes"}) as mine:

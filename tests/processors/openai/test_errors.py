@@ -1,4 +1,4 @@
-"""What a server's errors mean, and that no message has what it must not."""
+"""Translation of errors; messages contain neither the key nor the conversation."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ def error_of(status: int, code: str = "", message: str = "", headers: Any = None
         (529, "overloaded_error", ServiceDownError, "overloaded_error"),
     ],
 )
-def test_a_status_is_what_it_means(status: int, code: str, kind: type[ServiceError], says: str):
+def test_a_status_becomes_a_typed_error(status: int, code: str, kind: type[ServiceError], says: str):
     error = error_of(status, code)
     assert type(error) is kind
     assert says in str(error)
@@ -128,7 +128,7 @@ DATE = "Sat, 21 Nov 2026 10:00:00 GMT"
         ({"x-ratelimit-reset-tokens": "6 minutes"}, None),
     ],
 )
-def test_how_long_a_server_asks_to_wait(headers: dict[str, str], wait_s: float | None):
+def test_the_time_to_wait_is_read_from_headers(headers: dict[str, str], wait_s: float | None):
     found = wait_of(headers)
     assert found == (wait_s if wait_s is None else pytest.approx(wait_s))
 
@@ -156,7 +156,7 @@ def caused(cause: Exception) -> Exception:
         (OSError("no route"), "cannot be reached"),
     ],
 )
-def test_why_there_is_no_connection(cause: Exception, says: str):
+def test_a_failed_connection_names_its_cause(cause: Exception, says: str):
     error = from_connection(INFO, caused(cause), answering=False)
     assert isinstance(error, ServiceDownError)
     assert says in str(error)
@@ -233,7 +233,7 @@ def test_nothing_that_a_server_echoes_gets_out(status: int, body: object, kind: 
 
 
 async def _ask_both(reply: Reply) -> str:
-    """What is shown of the errors that come of it."""
+    """Return the text of the errors and logs as users see them."""
     shown = ""
     async with FakeOpenAI() as server:
         server.script(CHAT, reply)

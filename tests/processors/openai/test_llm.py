@@ -1,4 +1,4 @@
-"""A language model over real HTTP: what is asked, what comes of it, and what goes wrong."""
+"""Language model over real HTTP: requests, answers and failures."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -43,7 +43,7 @@ def texts(bench: Bench) -> list[str]:
 async def ask(
     server: FakeOpenAI, *messages: Message, tools: Sequence[ToolSpec] = (), harness: Harness, **options: Any
 ) -> list[Piece]:
-    """What a model answers, outside of a conversation."""
+    """Return the pieces of an answer, without a pipeline."""
     llm = OpenAILLM("parrot", base_url=server.url, **options)
     await bench_of(harness, llm)
     async with aclosing(llm.complete(messages or HELLO, tools)) as pieces:
@@ -144,7 +144,7 @@ async def test_the_key_and_the_headers_go_along(server: FakeOpenAI, harness: Har
     assert {request.headers["x-route"] for request in server.requests} == {"blue"}
 
 
-async def test_the_environments_key_does_not_go_to_a_server_of_ones_own(
+async def test_the_environments_key_does_not_go_to_a_local_server(
     server: FakeOpenAI, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-env")
@@ -214,7 +214,7 @@ async def test_a_call_without_a_name_is_garbage(server: FakeOpenAI, harness: Har
 # --- the ends of answers ---------------------------------------------------------------------------------------------
 
 
-async def test_a_server_that_does_not_count_when_asked_is_asked_without(server: FakeOpenAI, harness: Harness):
+async def test_a_server_that_refuses_stream_options_is_asked_without(server: FakeOpenAI, harness: Harness):
     server.refuses = {"stream_options"}
     bench = await bench_of(harness, OpenAILLM("parrot", base_url=server.url))
     for _ in range(2):
@@ -255,7 +255,7 @@ async def test_a_refusal_is_said(server: FakeOpenAI, harness: Harness):
 
 
 @pytest.mark.parametrize("tail", [-1, 1], ids=["no end of the stream", "garbage after the end"])
-async def test_what_comes_after_the_end_spoils_nothing(server: FakeOpenAI, tail: int):
+async def test_garbage_after_the_end_does_not_fail_the_answer(server: FakeOpenAI, tail: int):
     answer = Reply.chat("All said.", usage=None, done=False)
     after = Reply((*answer.pieces, b"data: {{{\n\n"), content_type="text/event-stream")
     server.script(CHAT, after if tail > 0 else Reply(answer.pieces, content_type="text/event-stream", hang_after=99))
@@ -349,7 +349,7 @@ async def test_an_event_without_an_end_is_a_bad_answer(server: FakeOpenAI, harne
         (sse({"error": "hello"}), ServiceDownError),
     ],
 )
-async def test_an_error_in_the_stream_is_what_it_says(
+async def test_an_error_in_the_stream_becomes_a_typed_error(
     server: FakeOpenAI, harness: Harness, event: bytes, kind: type[ServiceError]
 ):
     server.script(CHAT, Reply((sse(chunk({"content": "Well, "})), event), content_type="text/event-stream"))

@@ -1,4 +1,4 @@
-"""Server-sent events, however they are cut."""
+"""Server-sent events, with all chunk boundaries."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from voxline.processors.openai.sse import MAX_EVENT_BYTES, Event, EventDecoder
 from voxline.tests.processors.openai.server import cut_into
 
 LINES = st.text(st.characters(blacklist_characters="\r\n", blacklist_categories=["Cs"]), max_size=20)
-"""What a line can hold: also what other decoders take for the end of one, U+2028 and U+0085."""
+"""Contents of a line, including U+2028 and U+0085, which other decoders treat as line ends."""
 EVENTS = st.lists(
     st.tuples(st.sampled_from(["", "error", "delta"]), st.lists(LINES, min_size=1, max_size=3)), max_size=6
 )
@@ -26,7 +26,7 @@ def decoded(body: bytes, sizes: list[int]) -> list[Event]:
     space=st.sampled_from(["", " "]),
     bom=st.booleans(),
 )
-def test_what_is_told_comes_out(
+def test_events_come_out_unchanged(
     told: list[tuple[str, list[str]]], newline: str, sizes: list[int], space: str, bom: bool
 ):
     body = "\ufeff" if bom else ""
@@ -52,12 +52,12 @@ def test_garbage_breaks_nothing(pieces: list[bytes]):
         decoder.feed(piece)
 
 
-def test_the_first_space_of_a_value_is_not_of_it():
+def test_the_first_space_of_a_value_is_removed():
     assert decoded(b"data:  a\n\n", []) == [Event(b"", b" a")]
 
 
 @pytest.mark.parametrize("piece", [b"a" * 1000, b"data: " + b"a" * 1000 + b"\n"])
-def test_what_does_not_end_is_no_stream_of_events(piece: bytes):
+def test_an_event_that_is_too_long_is_an_error(piece: bytes):
     with pytest.raises(BadAnswerError, match="does not end"):
         decoded(piece * (MAX_EVENT_BYTES // 1000 + 2), [1000] * 2_000)
 

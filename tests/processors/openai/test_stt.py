@@ -1,4 +1,4 @@
-"""A recogniser over real HTTP: the audio of an utterance goes out, and what was said comes back."""
+"""Recogniser over real HTTP: uploads of utterances, and their transcripts."""
 
 import io
 from collections.abc import AsyncIterator
@@ -85,7 +85,7 @@ async def test_the_audio_arrives_as_it_was(server: FakeOpenAI, harness: Harness,
     assert np.array_equal(found, samples)
 
 
-async def test_a_server_of_ones_own_gets_wav(server: FakeOpenAI, harness: Harness):
+async def test_a_local_server_gets_wav(server: FakeOpenAI, harness: Harness):
     await heard(server, harness)
     assert server.asked(TRANSCRIPTIONS)[0].file.startswith(b"RIFF")
 
@@ -159,7 +159,7 @@ async def test_a_click_is_not_sent(server: FakeOpenAI, harness: Harness):
     assert server.asked(TRANSCRIPTIONS) == []
 
 
-async def test_words_that_make_no_sense_cost_no_text(server: FakeOpenAI, harness: Harness):
+async def test_malformed_word_times_do_not_lose_the_text(server: FakeOpenAI, harness: Harness):
     words = [{"word": "go", "start": 0.1, "end": 90}, {"word": " ", "start": 0, "end": 0}]
     server.script(TRANSCRIPTIONS, Reply.json({"text": "go", "words": words}))
     for odd in (7, [1]):
@@ -186,7 +186,9 @@ DELTA = {"type": "transcript.text.delta", "delta": "go"}
         (Reply((b'{"text": "go"}',), cut_after=5), ServiceDownError),
     ],
 )
-async def test_what_is_no_transcript(server: FakeOpenAI, harness: Harness, reply: Reply, kind: type[ServiceError]):
+async def test_an_answer_that_is_not_a_transcript(
+    server: FakeOpenAI, harness: Harness, reply: Reply, kind: type[ServiceError]
+):
     server.script(TRANSCRIPTIONS, reply)
     assert type(await failure_of(server, harness)) is kind
 

@@ -1,4 +1,4 @@
-"""A voice over real HTTP: PCM as it comes, and what is none."""
+"""Voice over real HTTP: streamed PCM, and answers that are not PCM."""
 
 from contextlib import aclosing
 from itertools import pairwise
@@ -91,7 +91,7 @@ def test_a_very_short_answer_is_whole(count: int):
     assert b"".join(samples.tobytes() for samples in found) == PCM[: count // 2 * 2]
 
 
-async def test_half_a_sample_at_the_end_is_nothing(server: FakeOpenAI, harness: Harness):
+async def test_half_a_sample_at_the_end_is_dropped(server: FakeOpenAI, harness: Harness):
     server.script(SPEECH, Reply((PCM[:4_001],), content_type="audio/pcm"))
     chunks = await spoken(server, harness)
     assert sum(len(chunk.samples) for chunk in chunks) == 2_000
@@ -125,14 +125,14 @@ ERROR = {"error": {"message": HELLO, "type": "server_error", "code": None}}
         Reply((b"ID3",), content_type=None),
     ],
 )
-async def test_what_is_no_audio_is_a_bad_answer(server: FakeOpenAI, harness: Harness, reply: Reply):
+async def test_an_answer_that_is_not_audio_is_a_bad_answer(server: FakeOpenAI, harness: Harness, reply: Reply):
     server.script(SPEECH, reply)
     error = await failure_of(server, harness)
     assert type(error) is BadAnswerError
     assert "rover" not in str(error)
 
 
-async def test_an_error_that_tells_what_it_is_is_that(server: FakeOpenAI, harness: Harness):
+async def test_an_error_with_a_known_code_becomes_a_typed_error(server: FakeOpenAI, harness: Harness):
     server.script(SPEECH, Reply.json({"error": {"message": "", "type": "tokens", "code": "rate_limit_exceeded"}}))
     assert type(await failure_of(server, harness)) is RateLimitError
 

@@ -1,4 +1,4 @@
-"""Docstrings in the three ways of writing them."""
+"""Docstrings in the three styles."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ABOUT = "Tells the weather of a city.\n\nAsks the station: that takes long."
 
 
 @pytest.mark.parametrize("text", [GOOGLE, NUMPY, SPHINX])
-def test_each_way_says_what_it_does_and_what_the_parameters_are(text: str):
+def test_each_style_describes_the_function_and_its_parameters(text: str):
     about, parameters = read_docstring(text)
     assert about == ABOUT
     assert parameters["city"] == "The city's name, without its country."
@@ -72,7 +72,7 @@ def test_sections_that_are_no_parameters_are_left_out():
 
 
 @given(st.text(alphabet=st.sampled_from("ab :-\n\t*()Args.Parameters"), max_size=200))
-def test_no_docstring_is_too_odd(text: str):
+def test_any_text_can_be_read(text: str):
     about, parameters = read_docstring(text)
     assert about == about.strip()
     assert all(parameters.values())

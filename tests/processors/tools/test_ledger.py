@@ -1,4 +1,4 @@
-"""The ledger of calls: none is lost and none is doubled, whatever happens in whatever order."""
+"""Ledger of calls: each call ends exactly once, in any order of events."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_call_past_its_deadline_ends_once_and_its_late_result_is_remembered():
     assert call.text == "too long"
 
 
-def test_what_is_said_is_written_down_while_the_call_runs():
+def test_spoken_texts_are_recorded_while_the_call_runs():
     ledger = CallLedger()
     call, _ = ledger.add(wanted(), 1, 0)
     assert ledger.speak(call.call_id, "One moment.")
@@ -104,7 +104,7 @@ class Calls(RuleBasedStateMachine):
         self.ledger = CallLedger()
         self.now = 0
         self.ended: dict[str, int] = {}
-        """How often each has ended: by what the ledger returned."""
+        """Number of times that the ledger returned each call as ended."""
         self.asked: list[Call] = []
         self.remember_s: dict[int, float | None] = {}
         self.under_way: dict[int, str | None] = {}

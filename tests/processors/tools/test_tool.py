@@ -1,4 +1,4 @@
-"""Functions as tools: what a model is told of them, and what it may write."""
+"""Functions as tools: their description for the model, and the arguments that models send."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_function_is_told_by_its_name_docstring_and_signature():
     }
 
 
-def test_what_a_field_says_counts_more_than_the_docstring():
+def test_a_field_overrides_the_docstring():
     def look(what: Annotated[str, Field(description="from the field")], where: str = Field("here", description="too")):
         """Looks.
 
@@ -206,7 +206,7 @@ unknown.__annotations__["what"] = "Missing"
         (lambda: "x", "set name="),
     ],
 )
-def test_what_a_model_could_not_be_told_is_an_error_at_once(function: Callable[..., Any], says: str):
+def test_a_function_that_cannot_be_described_is_an_error_at_once(function: Callable[..., Any], says: str):
     with pytest.raises(SettingsError, match=says):
         Tool(function)
 
@@ -232,12 +232,12 @@ def test_a_parameter_without_a_type_is_an_error():
         {"name": "x" * 65},
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any]):
+def test_invalid_options(options: dict[str, Any]):
     with pytest.raises(SettingsError, match=r"must be|tool name"):
         cast(Any, Tool)(lambda: "x", **{"name": "x", **options})
 
 
-def test_two_tools_of_one_name_and_what_is_no_tool():
+def test_duplicate_names_and_objects_that_are_not_tools():
     with pytest.raises(SettingsError, match="Two tools have the name many_"):
         as_tools([Tool(lambda: 1, name="many_"), Tool(lambda: 2, name="many_")])
     with pytest.raises(SettingsError, match="takes functions and Tools, not 'weather'"):
@@ -267,7 +267,7 @@ def order(what: str, count: Annotated[int, Field(gt=0)] = 1, unit: Unit = Unit.C
         ('{"what": "' + "x" * 500, "not a JSON object"),
     ],
 )
-def test_what_does_not_fit_is_told_so_that_it_can_be_put_right(arguments: str, says: str):
+def test_invalid_arguments_are_explained_to_the_model(arguments: str, says: str):
     with pytest.raises(ToolError, match=says) as told:
         order.arguments(arguments)
     assert len(str(told.value)) < 1_000
@@ -278,7 +278,7 @@ def test_an_object_within_a_text_is_one():
 
 
 @given(st.text(max_size=40) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
-def test_no_arguments_are_too_odd(text: str):
+def test_any_arguments_are_parsed_or_refused(text: str):
     try:
         order.arguments(text)
     except ToolError:
