@@ -194,7 +194,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (write("model.bin", b""), "model.bin is empty"),
     "lfs": (write("model.bin", "version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
     "no tokenizer": (without("tokenizer.json"), r"there is no file .*tokenizer.json"),
-    "no settings": (write("config.json", "hello"), "config.json is no JSON object"),
+    "no settings": (write("config.json", "hello"), "config.json is not a JSON object"),
     "no vocabulary": (without("vocabulary.json"), r"there is no file .*vocabulary.json"),
 }
 UNLOADABLE: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -388,7 +388,7 @@ async def test_what_goes_wrong_is_told_without_what_it_says() -> None:
     call.at(1, lambda: call.client.tell_bot("send-text", {"content": "Hello?"}))
     client = await call.run(4)
     errors = client.all("error")
-    assert errors[0]["error"] == "Something went wrong in the bot (ServiceError)."
+    assert errors[0]["error"] == "Something went wrong in the bot (ValueError)."
     assert not any("1234" in json.dumps(message) for _, message in client.got)
 
 
