@@ -16,7 +16,7 @@ from .transport_api import samples_in_chunk
 
 
 class InputOwner(Protocol):
-    """What the input needs of its transport."""
+    """The transport, as its input uses it."""
 
     async def processor_started(self) -> None:
         """One of the two ends starts."""
@@ -27,7 +27,7 @@ class InputOwner(Protocol):
         ...
 
     def received_frames(self) -> AsyncIterator[Frame]:
-        """What `TransportApi.receive` gives."""
+        """Yield the frames of `TransportApi.receive`."""
         ...
 
 
@@ -52,7 +52,7 @@ class InputChunker:
         self._resampler: StreamResampler | None = None
 
     def __call__(self, frame: InputAudioFrame) -> list[InputAudioFrame]:
-        """What is ready, with this frame."""
+        """Take a frame; return the chunks that are complete."""
         chunk = self.chunk_samples
         if len(frame.samples) == chunk and frame.samples.ndim == 1 and self._fits(frame) and not len(self._rest):
             return [frame]
@@ -103,7 +103,7 @@ class InputChunker:
 
 
 class InputTransport(FrameProcessor):
-    """What the user says, as `InputAudioFrame` of 20 ms, mono, at ``sample_rate``. `Transport.input` makes it."""
+    """Head of a pipeline: yields the user's audio as `InputAudioFrame` s of 20 ms, mono, at ``sample_rate``."""
 
     is_transport_input: ClassVar[bool] = True
     """A pipeline has one of these."""
@@ -136,7 +136,7 @@ class InputTransport(FrameProcessor):
 
     @source
     async def listen(self) -> AsyncIterator[Frame]:
-        """What comes, until nothing more will."""
+        """Yield the user's frames until the end of the input."""
         shape = InputChunker(self.sample_rate)
         async for frame in self._transport.received_frames():
             if isinstance(frame, InputAudioFrame):

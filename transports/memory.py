@@ -112,7 +112,7 @@ class MemoryTransport(Transport):
         self.told: list[ServerMessageFrame] = []
         """The messages that the caller's program got."""
         self.connected = True
-        """Whether the caller's client is there."""
+        """True while the caller's client is connected."""
         self._disconnect_after_s = disconnect_after_s
         self._quality = (loss, delay_ms, jitter_ms)
         self._seed = seed
@@ -131,7 +131,7 @@ class MemoryTransport(Transport):
         self._said_ns = 0
         """When all that was said until now is over."""
         self._back_ns = 0
-        """What left before this is lost: there was nobody, or the connection broke."""
+        """Audio sent before this time is lost: nobody was connected, or the connection broke."""
         self._ahead: deque[tuple[int, Samples]] = deque()  # bound: the lead of the transport, in chunks
         self._halted = False
         self._waiting: Wait | None = None
@@ -195,12 +195,12 @@ class MemoryTransport(Transport):
 
     @property
     def heard(self) -> list[HeardAudio]:
-        """What the caller heard so far, 20 ms each. The last of it may be under way still, by `delay_ms`."""
+        """Audio that the caller has heard, in chunks of 20 ms. The last ones may still be in transit, by `delay_ms`."""
         self._depart()
         return self._heard
 
     def heard_samples(self) -> Samples:
-        """What the caller heard in one piece, without the silence between."""
+        """Return the heard audio in one piece, without the silence in between."""
         return np.concatenate([np.zeros(0, np.int16), *(chunk.samples for chunk in self.heard)])
 
     # --- the line -----------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class MemoryTransport(Transport):
             self._timer = self.clock.call_at(due_ns, self.disconnect)
 
     async def receive(self) -> AsyncIterator[Frame]:
-        """What was said, 20 ms each 20 ms as a microphone gives it, until the caller hangs up; else nothing."""
+        """Yield the caller's audio, 20 ms every 20 ms as from a microphone, until the caller hangs up."""
         self._begun_ns = self.clock.now_ns()
         while self._coming or not self.hung_up:
             arrives_ns = self._coming[0][0] if self._coming else None
@@ -282,7 +282,7 @@ class MemoryTransport(Transport):
         self._halted = True
 
     def resume(self) -> None:
-        """What was kept is due from now on."""
+        """Continue with the kept audio, due from now on."""
         self._halted = False
         if self._ahead:
             late_ns = max(0, self.next_due_ns(self.clock.now_ns()) - self._ahead[0][0])

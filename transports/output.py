@@ -51,7 +51,7 @@ class PlayoutGapFrame(InputFrame):
 
 
 class OutputOwner(Protocol):
-    """What the output needs of its transport: see `TransportApi`."""
+    """The transport, as its output uses it; see `TransportApi`."""
 
     async def processor_started(self) -> None:
         """One of the two ends starts."""
@@ -136,7 +136,7 @@ class OutputTransport(FrameProcessor):
         """When what was written last is over."""
         # bound: the lead, in chunks
         self._ahead: deque[tuple[int, int]] = deque()
-        """What was sent ahead of time: when it is due, and how many samples. The oldest may be due by now."""
+        """Audio sent ahead of time: due time and number of samples. The oldest may be due by now."""
         self._waited = False
         """The last slot was left empty, for want of half a chunk that may be on its way."""
         self._newest: Samples | None = None

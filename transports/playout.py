@@ -24,7 +24,7 @@ from ..pipeline.frames import (
 )
 
 Facts = list[InputFrame]
-"""What happened, in order, as the frames that say so."""
+"""Playout facts in order, as frames."""
 
 CHARACTERS_PER_S = 15.0
 """How fast text is spoken that has no times: 180 words a minute of five characters, the typist's word, each."""
@@ -32,7 +32,7 @@ CHARACTERS_PER_S = 15.0
 
 @dataclass(slots=True)
 class _QueuedResponse:
-    """What there is of one response. Counts are in samples at the ledger's rate."""
+    """Audio of one response. Counts are in samples at the ledger's rate."""
 
     number: int
     recorded: bool = False
@@ -42,7 +42,7 @@ class _QueuedResponse:
     appended: int = 0
     played: int = 0
     waiting: deque[Samples] = field(default_factory=deque[Samples])
-    """What is not played yet."""
+    """Audio that is not played yet."""
     words: list[tuple[int, str, bool]] = field(default_factory=list[tuple[int, str, bool]])
     """First sample and text of each, and whether it is glued to the one before."""
 
@@ -128,14 +128,14 @@ class PlayoutLedger:
 
     @property
     def more_comes(self) -> bool:
-        """Whether the last response that it has has not ended."""
+        """True where the last response in the ledger has not ended."""
         return bool(self._queue) and not self._queue[-1].ended
 
     def may_lead(self, count: int) -> bool:
-        """Whether the next ``count`` samples may be taken before they are due.
+        """Return True where the next ``count`` samples may be taken ahead of their due time.
 
-        Not where with them one response ends and the next begins: that is told when it is heard. And not where there
-        are fewer, and more of the response may come.
+        False where one response would end and the next begin in them: that is reported when it is heard. False also
+        where fewer samples are there, and more of the response may follow.
         """
         if not self._queue:
             return False
@@ -144,11 +144,11 @@ class PlayoutLedger:
         return rest >= count or (rest > 0 and head.ended and len(self._queue) == 1)
 
     def __bool__(self) -> bool:
-        """Whether it has anything of which there is no record yet."""
+        """Return True where some audio has no record yet."""
         return bool(self._queue)
 
     def has(self, through: int) -> bool:
-        """Whether it has anything of the responses up to ``through`` of which there is no record yet."""
+        """Return True where audio of a response up to ``through`` has no record yet."""
         return bool(self._queue) and self._queue[0].number <= through
 
     def append(self, response: int, samples: Samples, words: Sequence[SpokenWord] = ()) -> bool:

@@ -41,7 +41,7 @@ class SilenceWatch:
         return self._until_ns + round(SILENT_S * NS_PER_S)
 
     def _look(self) -> None:
-        """Whether anything has come meanwhile: one timer a second, and not one for each packet."""
+        """Check for packets once a second, with one timer instead of one for each packet."""
         if self._clock.now_ns() < self._due_ns:
             self._wait()
         else:

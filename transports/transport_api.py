@@ -24,7 +24,7 @@ def samples_in_chunk(sample_rate: int) -> int:
 
 
 class TransportApi:
-    """What a transport does that no other does."""
+    """The methods that differ between transports."""
 
     # --- the four ---------------------------------------------------------------------------------------------
 
@@ -35,10 +35,10 @@ class TransportApi:
         """
 
     def receive(self) -> AsyncIterator[Frame]:
-        """What comes from the user, as it comes: an async generator, whose end is the end of the conversation.
+        """Yield the user's frames as they arrive: an async generator whose end is the end of the conversation.
 
-        Audio may have any rate, one channel or two, and any length. Who has callbacks instead of something to
-        wait for leaves this as it is, and calls `Transport.deliver` in them.
+        Audio may have any rate, one channel or two, and any length. A transport with callbacks leaves this method as it
+        is, and calls `Transport.deliver` in them.
         """
         raise NotImplementedError
 
@@ -57,12 +57,12 @@ class TransportApi:
     # --- for those who have more in hand than a chunk ------------------------------------------------------------
 
     def clear(self) -> None:
-        """What was sent and is not heard yet is not wanted any more: the response was cut."""
+        """Drop audio that was sent and is not heard yet: the response was cut."""
 
     def pause(self) -> None:
-        """Be silent now, and keep what was sent and is not heard yet: the playout is paused.
+        """Be silent now, and keep audio that was sent and is not heard yet: the playout is paused.
 
-        Without it, what was sent last is heard.
+        Without this method, the last sent audio is heard.
         """
 
     def resume(self) -> None:

@@ -66,7 +66,7 @@ class FrameNotes(FrameProcessor):
         self.notes: list[tuple[int, Frame]] = []
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """What the bot says passes it."""
+        """Pass the bot's audio."""
         return {OutputAudioFrame: AudioFormat()}
 
     @handles(InputFrame)
@@ -89,9 +89,9 @@ class ContractCall:
         self._patience_s = patience_s
         self._ears = FrameNotes()
         self.left: list[str] = []
-        """What was there after the end, in sentences."""
+        """Resources left after the end, in sentences."""
         self.held_up_ms = 0.0
-        """The longest that the event loop was held up in real time, by whatever else the machine does."""
+        """Longest stall of the event loop in real time, caused by other programs."""
         self._pulse: TimerHandle | None = None
         self._mark = 0
         self._ended = False
@@ -144,16 +144,16 @@ class ContractCall:
 
     @property
     def over(self) -> bool:
-        """Whether the worker has ended."""
+        """True after the worker has ended."""
         return self._run is None or self._run.done()
 
     @property
     def ended_or_told(self) -> bool:
-        """Whether the worker has ended, or was told that the user's client is gone."""
+        """True after the worker has ended, or was notified that the user's client is gone."""
         return self.over or bool(self.noted(ClientDisconnectedFrame))
 
     async def end(self, *, drain: bool = False) -> Take:
-        """End the worker and hang up, once. Returns what was heard; `left` says what should not be there any more."""
+        """End the worker and hang up, once. Returns the heard audio; `left` lists what remains and should not."""
         if self._ended:
             return self.take()
         self._ended = True
@@ -276,12 +276,12 @@ class ContractCall:
         return [*self.peer.heard()]
 
     def take(self) -> Take:
-        """What the peer heard in this call."""
+        """Return the audio that the peer heard in this call."""
         rate = self.peer.hears_rate or self.transport.output_rate
         return Take(self.heard_so_far()[self._mark :], rate, exact=self.peer.exact)
 
     def noted(self, kind: type[F]) -> list[F]:
-        """The frames of a class that came, from either side."""
+        """Return the frames of a class that arrived, from either side."""
         return [frame for _, frame in self._ears.notes if isinstance(frame, kind)]
 
     def noted_at(self, kind: type[Frame]) -> list[int]:
@@ -289,12 +289,12 @@ class ContractCall:
         return [at_ns for at_ns, frame in self._ears.notes if isinstance(frame, kind)]
 
     def audio(self) -> list[InputAudioFrame]:
-        """What came from the user."""
+        """Return the user's audio."""
         return self.noted(InputAudioFrame)
 
     @property
     def late_ns(self) -> int:
-        """How much later than due something may be heard."""
+        """Longest allowed delay of heard audio."""
         return round(self.peer.late_ms * NS_PER_MS)
 
 

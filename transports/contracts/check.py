@@ -25,7 +25,7 @@ ATTEMPTS = 5
 
 @dataclass(slots=True)
 class Report:
-    """What `check_transport` found. As a text, a line for each rule."""
+    """Result of `check_transport`; as a text, one line per rule."""
 
     transport: str
     checked: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])

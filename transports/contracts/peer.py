@@ -25,14 +25,14 @@ class ContractPeer:
     hears_rate: int | None = None
     """The rate, in Hz, of what `heard` gives; None: the transport's ``output_rate``."""
     says_first: bool = False
-    """What is said has to be known before the worker runs: `say` is called before that, and once."""
+    """True where the speech must be known before the worker runs: `say` is then called once, before."""
     announced: bool = False
-    """Whether the pipeline gets a `ClientConnectedFrame` when it has connected."""
+    """True where the pipeline gets a `ClientConnectedFrame` on connection."""
     catches_up: bool = True
     """False: it plays all that it gets, one after another. After a stall of the event loop that is longer than what it
     has in hand it is behind, until the bot is silent."""
     restarts: bool = True
-    """Whether another worker may use the transport when one has ended."""
+    """True where another worker may use the transport after one has ended."""
     end_s: float = 5.0
     """Within so many seconds of `close` the worker has ended, or has a `ClientDisconnectedFrame`."""
     gone_s: float = 30.0

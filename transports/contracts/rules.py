@@ -31,7 +31,7 @@ CODEC_MS = 40
 SLOW_RESPONSES = 15
 SLOW_BYTES = 5 << 20
 PIECES_MS = (20, 7.3, 33, 0.1, 100, 1, 61.7, 20, 20, 250)
-"""What is said comes in such pieces."""
+"""Lengths of the chunks in which the user's audio arrives, in ms."""
 
 
 Checker = Callable[[ContractCall], Coroutine[Any, Any, str]]
@@ -290,7 +290,7 @@ async def say(call: ContractCall, rate: int) -> Samples:
 
 
 async def check_input(call: ContractCall, said: Samples, rate: int) -> str:
-    """What was said has come: in chunks of 20 ms, mono, at the transport's rate, all of it, with its times."""
+    """Check that all of the user's audio arrived: in mono chunks of 20 ms, at the transport's rate, with its times."""
     await call.wait(1_600 + 2 * call.peer.late_ms)
     frames, wanted = call.audio(), call.transport.sample_rate
     expect(bool(frames), "audio", "none")

@@ -64,7 +64,7 @@ class LoudPiece:
 
 
 class Take:
-    """What was heard in one go: exact (no sample of the sounds is 0), or judged by its loudness."""
+    """Heard audio, compared exactly (no sample of the sounds is 0) or by its loudness."""
 
     def __init__(self, heard: Sequence[HeardAudio], rate: int, *, exact: bool) -> None:
         self.rate = rate
@@ -122,6 +122,6 @@ class Take:
         return [(one.at_ns, (one.at_ns - base_ns) / NS_PER_MS - one.position_ms) for one in self.loud]
 
     def since(self, at_ns: int) -> Take:
-        """What began at a moment or later."""
+        """Return the sounds that began at a time or later."""
         pieces = [HeardAudio(one.at_ns, one.samples) for one in self.loud if one.at_ns >= at_ns]
         return Take(pieces, self.rate, exact=self.exact)

@@ -32,7 +32,7 @@ BLOCK_S = 1
 
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _BYTES = 4
-"""Of one sample, both channels."""
+"""Bytes of one sample of both channels."""
 _LARGEST = 0xFFFF_FFFF - _HEADER.size
 
 

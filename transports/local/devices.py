@@ -168,11 +168,11 @@ class DeviceStream:
 
     @property
     def latency_ms(self) -> float:
-        """What it buffers, as PortAudio has it."""
+        """Length of the device's buffer, as PortAudio reports it."""
         return 0.0 if self._raw is None else float(self._raw.latency) * 1000
 
     def trouble(self) -> str:
-        """What is wrong with it, in a sentence; empty for nothing."""
+        """Describe the device's fault in a sentence; empty without one."""
         if self._error is not None:
             return f"{self} was stopped by an error in its callback: {type(self._error).__name__}: {self._error}."
         if self._finished and not self._closed:

@@ -18,7 +18,7 @@ from ...pipeline.errors import MissingExtraError, TransportError
 from ...pipeline.frames import Samples
 
 REFERENCE_BLOCKS = 100
-"""Of what was played: 2 s in blocks of 20 ms. A microphone that gives nothing for longer has gone."""
+"""Limit of played blocks that are kept: 2 s in blocks of 20 ms. A microphone silent for longer is gone."""
 CANCELLER_RATES = (8_000, 16_000, 32_000, 48_000)
 UNSURE_MS = 1_500
 """After a hole the echo comes later, or earlier: for so much of the bot's voice the canceller looks for it anew."""
@@ -40,18 +40,18 @@ Little, because who speaks over the bot must not be learnt as its echo.
 MOST_DB = 20.0
 """A microphone that is turned up gives more back than was played; not more than this."""
 QUIET_DBFS = -60.0
-"""What is softer than this is nobody."""
+"""Level below which the microphone hears no person."""
 
 
 class EchoModel(Protocol):
     """Takes the bot out of what the microphone hears."""
 
     def played(self, samples: Samples) -> None:
-        """What the loudspeaker gets, silence too, in blocks; from its thread."""
+        """Take a block for the loudspeaker, silence too; called in the loudspeaker's thread."""
         ...
 
     def clean(self, samples: Samples) -> Samples:
-        """What the microphone gave, in tens of ms, with less of the bot in it; from its thread."""
+        """Remove the bot from microphone audio, in blocks of 10 ms; called in the microphone's thread."""
         ...
 
     def hole(self) -> None:
@@ -60,10 +60,10 @@ class EchoModel(Protocol):
 
 
 class _Reference:
-    """What was played, at the microphone's rate: as many samples as the microphone gives, in step with it.
+    """Played audio at the microphone's rate, in step with the microphone: one sample for each of its samples.
 
-    One thread puts, another one gets. What was not there in time is silence, and makes all that follows later; what was
-    in stock all through a second is not needed, and dropped: it must not come later than its echo.
+    One thread puts, another gets. Missing audio becomes silence, and delays the rest. Audio that stays in stock for a
+    whole second is surplus and dropped: the reference must not arrive later than its echo.
     """
 
     def __init__(self, in_rate: int, out_rate: int) -> None:
@@ -221,7 +221,7 @@ class EchoGate:
 
 
 def installed() -> bool:
-    """Whether the canceller's package is there. (Packages beside it put something else into a folder of its name.)"""
+    """Return True where the canceller's package is installed. (Related packages create a folder of its name, too.)"""
     return importlib.util.find_spec("livekit") is not None and importlib.util.find_spec("livekit.rtc") is not None
 
 

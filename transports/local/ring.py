@@ -1,9 +1,9 @@
-"""What the loudspeaker takes: a ring between the event loop, which sends in time, and the sound card, which asks.
+"""Playout ring between the event loop, which sends on schedule, and the sound card, which asks.
 
-Two clocks meet here. A sound card's runs some 10-200 ppm beside the machine's: 200 ppm are 12 ms in a minute of
-speech, and a ring that does nothing about it runs dry, or over. So each chunk carries when it is due; what is taken
-early or late for long is stretched or squeezed by one sample in a block (0.2 % of 20 ms at 24 kHz, which nobody
-hears) until it is in time again. Between responses the ring is empty, and each response begins when it is due.
+Two clocks meet here. A sound card's clock differs from the machine's by 10-200 ppm: 200 ppm are 12 ms in a minute of
+speech, and a ring without correction runs empty or full. So each chunk carries its due time. Audio that is early or
+late for long is stretched or squeezed by one sample in a block (0.2 % of 20 ms at 24 kHz, which is inaudible) until it
+is on time. Between responses the ring is empty, and each response begins at its due time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEAM_NS = 5 * NS_PER_MS
 LATE_NS = 10 * NS_PER_MS
 """From here on, early or late, samples are put in or left out, until it is a fifth of that."""
 LOST_NS = 250 * NS_PER_MS
-"""What is later than this is not caught up with: it is skipped."""
+"""Audio later than this is skipped instead of caught up with."""
 NEVER_NS = -(10**18)
 SMOOTHING = 32
 """Over how many blocks "early or late" is an average: a callback comes some ms before or after its time."""
@@ -34,7 +34,7 @@ SMOOTHING = 32
 class _QueuedChunk:
     samples: Samples
     due_ns: int
-    """Of its first sample."""
+    """Due time of the first sample."""
 
 
 class PlayoutRing:
@@ -158,7 +158,7 @@ class PlayoutRing:
         self._drop(count)
 
     def _begin_anew(self) -> None:
-        """What comes next is a sound of its own."""
+        """Treat the next audio as a new sound."""
         self._flowing = False
         self._next_ns = NEVER_NS
         self._late_ns = 0.0

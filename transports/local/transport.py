@@ -181,7 +181,7 @@ class LocalTransport(Transport):
 
 
 class MicrophoneFeed:
-    """What the microphone gives, as frames, without the bot in it where there is an `EchoModel`. In its thread."""
+    """Delivers the microphone's audio as frames, without the bot where there is an `EchoModel`, in its own thread."""
 
     def __init__(
         self, rate: int, sample_rate: int, echo: EchoModel | None, deliver: Callable[[InputAudioFrame], None]

@@ -1,4 +1,4 @@
-"""What happens in a pipeline, as messages for the client. Fed by the tap in `rtvi.py`, with frames and their times."""
+"""`EventMapper`: turns events of a pipeline into messages for the client. The tap in `rtvi.py` feeds it frames."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ from .replies import Reply, ReplyReporter, TurnLatency
 from .requests import ClientTransport
 
 REPLIES = 16
-"""Responses that are not over; then the oldest is forgotten."""
+"""Bound on unfinished responses; beyond it the oldest is forgotten."""
 CALLS = 64
-"""Tools that run, whose names are kept for their results."""
-LOOSE = 32
-"""Texts of a response that has no number yet; then the oldest is forgotten."""
-LATELY = 32
+"""Bound on running tools, whose names are kept for their results."""
+UNNUMBERED_TEXTS = 32
+"""Bound on texts of a response without a number yet; beyond it the oldest is forgotten."""
+SEEN = 32
 """EventMapper that were seen already: one frame comes by at each processor that names its class."""
 LEVELS_NS = 100 * NS_PER_MS
 
 Source = tuple[str, str]
-"""Who sent a frame, and who gets it; the second is empty where it is taken from the inbox."""
+"""Sender and receiver of a frame; the receiver is empty for a frame taken from the inbox."""
 
 
 class Observation(NamedTuple):
-    """Where a frame comes by: in the inbox, at a processor, or (``source`` is None) at an end."""
+    """Place where a frame is observed: the inbox, a processor, or (``source`` is None) an end of the pipeline."""
 
     t_ns: int
     response: int
@@ -59,11 +59,11 @@ class Observation(NamedTuple):
     at_tail: bool = False
 
 
-Way = Callable[[Observation, Any], None]
+Handler = Callable[[Observation, Any], None]
 
 
 class EventMapper:
-    """Keeps what it has to know to tell it once, and in order."""
+    """Reports each event to the client once, and in order."""
 
     def __init__(
         self, channel: Channel, transport: ClientTransport, *, tools: str, levels: bool, wall_s: Callable[[], float]
@@ -73,38 +73,38 @@ class EventMapper:
         self._tools = tools
         self._levels_ns = 0
         self._wall_s = wall_s
-        self._narration = ReplyReporter(channel.tell, lambda: channel.major)
+        self._reporter = ReplyReporter(channel.tell, lambda: channel.major)
         self._waiting = TurnLatency()
         self._replies: dict[int, Reply] = {}
-        self._loose: deque[str] = deque(maxlen=LOOSE)
-        """Texts on their way to a voice, of whose response the number is not known yet."""
-        self._loose_source: Source | None = None
+        self._unnumbered: deque[str] = deque(maxlen=UNNUMBERED_TEXTS)
+        """Texts on their way to a voice, whose response has no number yet."""
+        self._unnumbered_source: Source | None = None
         self._playing: Reply | None = None
         self._played_ns = 0
-        """Until when what was played is counted."""
+        """Time up to which playback has been counted."""
         self._speaking = 0
-        """The response that is heard."""
+        """Number of the response being heard; 0: none."""
         self._user_speaks = False
         self._cut = 0
         self._state = ""
         self._transcriber = ""
-        """Who understands the user: what others make of it is not what was said."""
+        """Name of the recogniser. Transcripts changed by later processors are not reported."""
         self._calls: dict[str, str] = {}
-        self._seen: deque[Frame] = deque(maxlen=LATELY)
-        self._ways: dict[type[Frame], Way | None] = {
+        self._seen: deque[Frame] = deque(maxlen=SEEN)
+        self._handlers: dict[type[Frame], Handler | None] = {
             TextFrame: self._text,
-            LLMRequestFrame: self._asked,
+            LLMRequestFrame: self._requested,
             ResponseEndFrame: self._ended,
             InterimTranscriptionFrame: self._understood,
             TranscriptionFrame: self._understood,
-            InputAudioFrame: self._tell_levels if levels else None,
+            InputAudioFrame: self._report_levels if levels else None,
             UserStartedSpeakingFrame: self._once(self._user_started),
             UserStoppedSpeakingFrame: self._once(self._user_stopped),
             InputTextFrame: self._once(self._typed),
             BotStartedSpeakingFrame: self._once(self._bot_started),
             BotStoppedSpeakingFrame: self._once(self._bot_stopped),
             ResponsePlayedFrame: self._once(self._played),
-            ResponseCutFrame: self._once(self._was_cut),
+            ResponseCutFrame: self._once(self._response_cut),
             CancelFrame: self._once(self._cancelled),
             ResponseCommittedFrame: self._once(self._committed),
             ToolCallFrame: self._once(self._called),
@@ -113,32 +113,32 @@ class EventMapper:
             ErrorFrame: self._once(self._failed),
         }
 
-    def way(self, kind: type[Frame]) -> Way | None:
-        """What to do with frames of a class; None, for nearly all that flow: nothing."""
-        if kind not in self._ways:
-            self._ways[kind] = next((self._ways[one] for one in kind.__mro__ if one in self._ways), None)
-        return self._ways[kind]
+    def handler(self, kind: type[Frame]) -> Handler | None:
+        """Return the handler for a frame class; None for most classes."""
+        if kind not in self._handlers:
+            self._handlers[kind] = next((self._handlers[one] for one in kind.__mro__ if one in self._handlers), None)
+        return self._handlers[kind]
 
-    def _once(self, told: Callable[[int, Any], None]) -> Way:
-        def once(sight: Observation, frame: Frame) -> None:
-            if self._is_news(frame):
-                told(sight.t_ns, frame)
+    def _once(self, handle: Callable[[int, Any], None]) -> Handler:
+        def once(observation: Observation, frame: Frame) -> None:
+            if self._is_new(frame):
+                handle(observation.t_ns, frame)
 
         return once
 
-    def _is_news(self, frame: Frame) -> bool:
+    def _is_new(self, frame: Frame) -> bool:
         if any(frame is one for one in self._seen):
             return False
         self._seen.append(frame)
         return True
 
-    def tell_state(self) -> None:
-        """Tell whose turn it is, to who is new."""
+    def send_state(self) -> None:
+        """Send the current state to a new client."""
         self._state = ""
-        self._look()
+        self._update_state()
 
-    def _look(self) -> None:
-        """Derive from the facts whose turn it is, and tell where that is another one's."""
+    def _update_state(self) -> None:
+        """Derive the state (speaking, hearing, thinking, listening), and report a change."""
         if self._speaking:
             state = "speaking"
         elif self._user_speaks:
@@ -154,9 +154,9 @@ class EventMapper:
     def _app(self, kind: str, **data: Any) -> None:
         self._channel.tell("server-message", {"type": kind, **data})
 
-    def _tell_levels(self, sight: Observation, frame: InputAudioFrame) -> None:
-        if sight.t_ns >= self._levels_ns:
-            self._levels_ns = sight.t_ns + LEVELS_NS
+    def _report_levels(self, observation: Observation, frame: InputAudioFrame) -> None:
+        if observation.t_ns >= self._levels_ns:
+            self._levels_ns = observation.t_ns + LEVELS_NS
             for kind, dbfs in (("user", self._transport.input_dbfs), ("bot", self._transport.output_dbfs)):
                 self._channel.tell(f"{kind}-audio-level", {"value": round(min(1.0, 10 ** (dbfs / 20)), 4)})
 
@@ -165,13 +165,13 @@ class EventMapper:
     def _user_started(self, t_ns: int, frame: UserStartedSpeakingFrame) -> None:
         self._user_speaks = True
         self._channel.tell("user-started-speaking")
-        self._look()
+        self._update_state()
 
     def _user_stopped(self, t_ns: int, frame: UserStoppedSpeakingFrame) -> None:
         self._user_speaks = False
         self._waiting.spoke(t_ns - round(frame.silence_ms * NS_PER_MS), t_ns)
         self._channel.tell("user-stopped-speaking")
-        self._look()
+        self._update_state()
 
     def _typed(self, t_ns: int, frame: InputTextFrame) -> None:
         self._waiting.typed(t_ns)
@@ -181,26 +181,26 @@ class EventMapper:
         self._transcriber = self._transcriber or origin
         return origin == self._transcriber
 
-    def _understood(self, sight: Observation, frame: InterimTranscriptionFrame | TranscriptionFrame) -> None:
-        if not self._is_news(frame) or not self._is_of_transcriber(sight.source):
+    def _understood(self, observation: Observation, frame: InterimTranscriptionFrame | TranscriptionFrame) -> None:
+        if not self._is_new(frame) or not self._is_of_transcriber(observation.source):
             return
         final = isinstance(frame, TranscriptionFrame)
         if final:
-            self._waiting.understood(sight.t_ns, frame.text)
+            self._waiting.understood(observation.t_ns, frame.text)
         if frame.text.strip():
             moment = datetime.fromtimestamp(self._wall_s(), UTC).isoformat(timespec="milliseconds")
-            told = {"text": frame.text, "final": final, "timestamp": moment, "user_id": "user"}
-            self._channel.tell("user-transcription", told)
+            data = {"text": frame.text, "final": final, "timestamp": moment, "user_id": "user"}
+            self._channel.tell("user-transcription", data)
 
-    # --- the bot's answer: made -----------------------------------------------------------------------------------
+    # --- the response: generated ----------------------------------------------------------------------------------
 
     def _reply(self, response: int) -> Reply | None:
-        """What is known of a response; None where it is over or cut, and of no interest any more."""
+        """Return the record of a response; None if it was cut or is finished."""
         reply = self._replies.get(response)
         if reply is None and response > self._cut:
             reply = self._replies[response] = Reply(response, position_ms=-self._transport.lead_ms)
-            while self._loose:
-                self._narration.text(reply, self._loose.popleft())
+            while self._unnumbered:
+                self._reporter.text(reply, self._unnumbered.popleft())
             if len(self._replies) > REPLIES:
                 self._forget(next(iter(self._replies.values())))
         return reply
@@ -210,61 +210,61 @@ class EventMapper:
         if self._playing is reply:
             self._playing = None
 
-    def _asked(self, sight: Observation, frame: LLMRequestFrame) -> None:
-        reply = None if sight.source is None else self._reply(sight.response)
+    def _requested(self, observation: Observation, frame: LLMRequestFrame) -> None:
+        reply = None if observation.source is None else self._reply(observation.response)
         if reply is None or reply.asked:
             return
         reply.asked = reply.model_works = True
         reply.held = [] if frame.speculative else None
         words = next((message.text for message in reversed(frame.messages) if message.role == "user"), "")
         if words:
-            self._narration.tell(reply, "user-llm-text", {"text": words})
-        self._narration.tell(reply, "bot-llm-started")
-        self._look()
+            self._reporter.tell(reply, "user-llm-text", {"text": words})
+        self._reporter.tell(reply, "bot-llm-started")
+        self._update_state()
 
     def _committed(self, t_ns: int, frame: ResponseCommittedFrame) -> None:
         reply = self._replies.get(frame.response)
         if reply is not None:
-            self._narration.wanted(reply)
-            self._look()
+            self._reporter.commit(reply)
+            self._update_state()
 
-    def _text(self, sight: Observation, frame: TextFrame) -> None:
-        source = sight.source
+    def _text(self, observation: Observation, frame: TextFrame) -> None:
+        source = observation.source
         if source is None or not frame.text.strip():
             return
-        if not sight.response:
-            # Of a plain handler: what makes it heard opens the response.
-            self._loose_source = self._loose_source or source
-            if self._loose_source == source:
-                self._loose.append(frame.text)
+        if not observation.response:
+            # From a plain handler: the voice opens the response.
+            self._unnumbered_source = self._unnumbered_source or source
+            if self._unnumbered_source == source:
+                self._unnumbered.append(frame.text)
             return
-        reply = self._reply(sight.response)
+        reply = self._reply(observation.response)
         if reply is None:
             return
-        # The same text comes by again on its way, and what a processor makes of it is text, too.
+        # The same text is observed again further on, and processors may push changed text.
         reply.source = reply.source or source
         if reply.source != source:
             return
-        self._waiting.mark("reply", sight.t_ns)
+        self._waiting.mark("reply", observation.t_ns)
         if reply.asked:
-            self._narration.tell(reply, "bot-llm-text", {"text": frame.text})
-        self._narration.text(reply, frame.text)
+            self._reporter.tell(reply, "bot-llm-text", {"text": frame.text})
+        self._reporter.text(reply, frame.text)
 
-    def _ended(self, sight: Observation, frame: ResponseEndFrame) -> None:
-        reply = self._replies.get(sight.response)
+    def _ended(self, observation: Observation, frame: ResponseEndFrame) -> None:
+        reply = self._replies.get(observation.response)
         if reply is not None:
-            self._works_no_more(reply, voice=sight.at_tail)
+            self._generated(reply, voice=observation.at_tail)
 
-    def _works_no_more(self, reply: Reply, *, voice: bool) -> None:
+    def _generated(self, reply: Reply, *, voice: bool) -> None:
         if reply.model_works:
             reply.model_works = False
-            self._narration.tell(reply, "bot-llm-stopped")
+            self._reporter.tell(reply, "bot-llm-stopped")
         if voice and reply.voice_works:
             reply.voice_works = False
-            self._narration.tell(reply, "bot-tts-stopped")
+            self._reporter.tell(reply, "bot-tts-stopped")
 
     def buffered(self, t_ns: int, frame: OutputAudioFrame, response: int) -> None:
-        """Audio of a response is at the output."""
+        """Note audio of a response at the output."""
         reply = self._reply(response)
         if reply is None:
             return
@@ -272,86 +272,86 @@ class EventMapper:
         self._waiting.mark("voice", t_ns)
         if not reply.voice_works:
             reply.voice_works = True
-            self._narration.tell(reply, "bot-tts-started")
+            self._reporter.tell(reply, "bot-tts-started")
         if frame.words and not reply.spoken.segments:
-            # A recorded sentence: nobody has seen its text before.
+            # A recorded sentence: its text was not observed before.
             glued = [word.text if word.glued or not at else f" {word.text}" for at, word in enumerate(frame.words)]
-            self._narration.text(reply, "".join(glued))
+            self._reporter.text(reply, "".join(glued))
         reply.spoken.hear(frame.duration_ms, frame.words)
 
-    # --- the bot's answer: heard ----------------------------------------------------------------------------------
+    # --- the response: heard --------------------------------------------------------------------------------------
 
     def pass_time(self, t_ns: int) -> None:
-        """While audio is played, entries come to the inbox each 20 ms: no timer is needed to tell of words."""
+        """Report words heard by now; called for each inbox entry, which is every 20 ms during playback."""
         reply = self._playing
         if reply is not None:
             position_ms = reply.position_ms + (t_ns - self._played_ns) / NS_PER_MS
             self._played_ns = t_ns
             reply.position_ms = min(position_ms, reply.spoken.made_ms)
-            self._narration.progress(reply, reply.spoken.played(reply.position_ms))
+            self._reporter.progress(reply, reply.spoken.played(reply.position_ms))
 
     def _bot_started(self, t_ns: int, frame: BotStartedSpeakingFrame) -> None:
         reply = self._reply(frame.response)
         self._speaking = frame.response
         if reply is None:
             return
-        self._narration.wanted(reply)
+        self._reporter.commit(reply)
         if reply.position_ms <= 0:
             turn = self._waiting.heard(t_ns)
             if turn is not None:
                 self._channel.tell("server-message", turn)
         else:
-            # It goes on after what was said over it, which was no turn of the user's.
+            # It continues after the user spoke over it, which was not a turn.
             self._waiting.over()
         self._playing, self._played_ns = reply, t_ns
         self._channel.tell("bot-started-speaking")
-        self._look()
+        self._update_state()
 
     def _bot_stopped(self, t_ns: int, frame: BotStoppedSpeakingFrame) -> None:
         self.pass_time(t_ns)
         self._playing = None
         self._speaking = 0
         self._channel.tell("bot-stopped-speaking")
-        self._look()
+        self._update_state()
 
     def _played(self, t_ns: int, frame: ResponsePlayedFrame) -> None:
         reply = self._replies.get(frame.response)
         if reply is not None:
-            self._works_no_more(reply, voice=True)
-            self._narration.wanted(reply)
-            self._narration.progress(reply, reply.spoken.finish())
+            self._generated(reply, voice=True)
+            self._reporter.commit(reply)
+            self._reporter.progress(reply, reply.spoken.finish())
             self._over(reply)
 
-    def _was_cut(self, t_ns: int, frame: ResponseCutFrame) -> None:
+    def _response_cut(self, t_ns: int, frame: ResponseCutFrame) -> None:
         reply = self._replies.get(frame.response)
         if reply is not None:
             if frame.heard_ms:
-                self._narration.progress(reply, reply.spoken.cut(frame.heard_text))
+                self._reporter.progress(reply, reply.spoken.cut(frame.heard_text))
             self._cut_short(reply, round(frame.heard_ms), frame.heard_text, frame.reason)
 
     def _cancelled(self, t_ns: int, frame: CancelFrame) -> None:
-        """Of what is at the output already, the playout ledger has the last word."""
+        """End responses without audio at the output; the playout ledger reports the others."""
         self._cut = max(self._cut, frame.response)
-        self._loose.clear()
+        self._unnumbered.clear()
         for reply in [*self._replies.values()]:
             if reply.response <= frame.response and not reply.spoken.made_ms:
                 self._cut_short(reply, 0, "", frame.reason)
 
     def _cut_short(self, reply: Reply, heard_ms: int, heard_text: str, reason: str) -> None:
-        """What was a guess, and in vain, is not told of."""
+        """Report a cut response, except a speculative one that was never used."""
         if reply.held is None:
-            self._works_no_more(reply, voice=True)
+            self._generated(reply, voice=True)
             self._channel.tell("bot-interrupted")
             if reply.spoken.segments:
-                told = {"response": reply.response, "heard": heard_text, "heard_ms": heard_ms, "reason": reason}
-                self._app("voxline.cut", **told)
+                data = {"response": reply.response, "heard": heard_text, "heard_ms": heard_ms, "reason": reason}
+                self._app("voxline.cut", **data)
         self._over(reply)
 
     def _over(self, reply: Reply) -> None:
         self._forget(reply)
-        self._look()
+        self._update_state()
 
-    # --- beside -----------------------------------------------------------------------------------------------------
+    # --- tools, metrics, errors -------------------------------------------------------------------------------------
 
     def _called(self, t_ns: int, frame: ToolCallFrame) -> None:
         self._calls[frame.call_id] = frame.name
@@ -359,32 +359,32 @@ class EventMapper:
             del self._calls[next(iter(self._calls))]
         named = self._named(frame.name)
         self._channel.tell("llm-function-call-started", named)
-        told = {**named, "tool_call_id": frame.call_id}
+        data = {**named, "tool_call_id": frame.call_id}
         if self._tools == "full":
-            told["arguments"] = _json(frame.arguments)
-        self._channel.tell("llm-function-call-in-progress", told)
+            data["arguments"] = _json(frame.arguments)
+        self._channel.tell("llm-function-call-in-progress", data)
 
     def _returned(self, t_ns: int, frame: ToolResultFrame) -> None:
-        told = {**self._named(self._calls.pop(frame.call_id, "")), "tool_call_id": frame.call_id, "cancelled": False}
+        data = {**self._named(self._calls.pop(frame.call_id, "")), "tool_call_id": frame.call_id, "cancelled": False}
         if self._tools == "full":
-            told["result"] = frame.text
-        self._channel.tell("llm-function-call-stopped", told)
+            data["result"] = frame.text
+        self._channel.tell("llm-function-call-stopped", data)
 
     def _named(self, name: str) -> dict[str, Any]:
         return {} if self._tools == "none" or not name else {"function_name": name}
 
     def _measured(self, t_ns: int, frame: ServiceMetricsFrame) -> None:
-        """Times in s, as the standard's examples have them."""
+        """Report times in s, as in the standard's examples."""
         who = frame.service or frame.kind
-        told = {"processing": [{"processor": who, "value": round(frame.total_ms / 1000, 4)}]}
+        data = {"processing": [{"processor": who, "value": round(frame.total_ms / 1000, 4)}]}
         if frame.first_ms is not None:
-            told["ttfb"] = [{"processor": who, "value": round(frame.first_ms / 1000, 4)}]
+            data["ttfb"] = [{"processor": who, "value": round(frame.first_ms / 1000, 4)}]
         if frame.kind == "tts":
-            told["characters"] = [{"processor": who, "value": frame.amount}]
-        self._channel.tell("metrics", told)
+            data["characters"] = [{"processor": who, "value": frame.amount}]
+        self._channel.tell("metrics", data)
 
     def _failed(self, t_ns: int, frame: ErrorFrame) -> None:
-        """Its kind only: what an exception says may name files, addresses and keys."""
+        """Report the type only: the text of an exception may name files, addresses and keys."""
         why = f"Something went wrong in the bot ({frame.error or 'error'})."
         self._channel.tell("error", {"error": why, "message": why, "fatal": False})
 

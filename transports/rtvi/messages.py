@@ -1,4 +1,4 @@
-"""RTVI messages as text: read with every bound, and written. Pure.
+"""Reads and writes RTVI messages as text, with bounds on size and nesting. Pure.
 
 A message is a JSON object ``{"label": "rtvi-ai", "type": ..., "id": ..., "data": ...}``. The types and their fields are
 those of the RTVI standard 2.1.0, as the published JavaScript client 1.13 has them.
@@ -14,25 +14,25 @@ from ...pipeline.errors import TransportError
 
 LABEL = "rtvi-ai"
 VERSION = "2.1.0"
-"""Of the standard, that a client of version 2 is answered with."""
+"""Version of the standard that is announced to clients of version 2."""
 OLD_VERSION = "1.4.0"
-"""The same for a client of version 1: the last in which ``bot-output`` has a flag ``spoken`` and no progress."""
+"""Version announced to clients of version 1: the last in which ``bot-output`` has a flag ``spoken`` and no progress."""
 
 MAX_CHARACTERS = 65_536
-"""Of one message, either way: what every implementation of data channels carries at least is 64 KiB."""
+"""Bound on one message, either way: every data channel implementation carries at least 64 KiB."""
 MAX_DEPTH = 32
-"""Of objects and lists in each other."""
+"""Bound on nested objects and lists."""
 MAX_NAME = 128
-"""Characters of a type, an id, or the type of an app's own message."""
+"""Bound on the characters of a type, an id, or the type of an app message."""
 
 
 class BadMessageError(TransportError):
-    """A client's message that cannot be taken. Its text may be sent back: it quotes nothing."""
+    """An invalid message of a client. The text may be sent back: it quotes no input."""
 
 
 @dataclass(frozen=True, slots=True)
 class RTVIMessage:
-    """What a client sent."""
+    """A message of a client."""
 
     type: str
     id: str
@@ -40,7 +40,7 @@ class RTVIMessage:
 
 
 def read(text: str) -> RTVIMessage | None:
-    """A client's message; None for what belongs to the connection and not to RTVI (``ping: ...``, signalling).
+    """Parse a client's message; None for messages of the connection and not of RTVI (``ping: ...``, signalling).
 
     Raises `BadMessageError`.
     """
@@ -49,12 +49,12 @@ def read(text: str) -> RTVIMessage | None:
     if text.startswith("ping"):
         return None
     try:
-        told: Any = json.loads(text, parse_constant=_no_number)
+        parsed: Any = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise BadMessageError("A message is a JSON object, and this one is none.") from None
-    if not isinstance(told, dict):
-        raise BadMessageError("A message is a JSON object, and this one is none.")
-    message = cast("dict[str, Any]", told)
+        raise BadMessageError("A message must be a JSON object.") from None
+    if not isinstance(parsed, dict):
+        raise BadMessageError("A message must be a JSON object.")
+    message = cast("dict[str, Any]", parsed)
     if message.get("label") != LABEL:
         if message.get("type") == "signalling":
             return None
@@ -67,7 +67,7 @@ def read(text: str) -> RTVIMessage | None:
 
 
 def name(message: dict[str, Any], key: str, default: str | None = None) -> str:
-    """A short text in an object. Raises `BadMessageError` where it is none, or is missing without a default."""
+    """Return a short text field. Raises `BadMessageError` if it is not a text, or missing without a default."""
     value = message.get(key, default)
     if value is None and default is not None:
         return default
@@ -77,18 +77,18 @@ def name(message: dict[str, Any], key: str, default: str | None = None) -> str:
 
 
 def write(kind: str, id: str, data: Any = None) -> str:
-    """A message as text. Raises `ValueError` or `TypeError` for what is no JSON."""
+    """Write a message as text. Raises `ValueError` or `TypeError` for data that is not JSON."""
     return json.dumps({"label": LABEL, "type": kind, "id": id, "data": data}, separators=(",", ":"), allow_nan=False)
 
 
 def major(version: object) -> int:
-    """The first number of a client's version; 1 where it says none that can be read."""
+    """Return the major number of a client's version; 1 if it is missing or unreadable."""
     first = version.split(".")[0] if isinstance(version, str) else ""
     return int(first) if first.isascii() and first.isdigit() and len(first) < 4 else 1
 
 
 def _check(value: Any, depth: int) -> None:
-    """Bound the nesting, and refuse half of a surrogate pair, which no text may have and which breaks far away."""
+    """Bound the nesting, and refuse lone surrogates, which would fail later when encoded."""
     if isinstance(value, str):
         if not value.isascii():
             try:

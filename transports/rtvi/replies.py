@@ -1,4 +1,4 @@
-"""What the client is told of each response of the bot, and of the time that the user waited for it. Pure."""
+"""Messages about each response of the bot, and about the time that the user waited for it. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...pipeline.timeline.collect import STEPS
 from .spoken import Progress, Segment, SpokenProgress
 
 HELD = 2_000
-"""Messages about a response that is begun on a guess, which are kept until it is wanted; those after it are lost."""
+"""Bound on messages held for a speculative response until it is committed; later ones are dropped."""
 
 Tell = Callable[[str, Any], None]
 
@@ -22,20 +22,20 @@ class Reply:
 
     response: int
     position_ms: float
-    """How much of its audio has been heard; below 0 while its beginning is on its way."""
+    """Audio heard so far; negative while its start is on its way."""
     asked: bool = False
-    """A language model was asked for it."""
+    """True if a language model was asked for it."""
     held: list[tuple[str, Any]] | None = None
-    """What is told when it is wanted; None: it is."""
+    """Messages held until the response is committed; None: it is."""
     source: tuple[str, str] | None = None
-    """Where its text was seen first: it is counted there, and nowhere else."""
+    """Place where its text was first observed; text is counted only there."""
     model_works: bool = False
     voice_works: bool = False
     spoken: SpokenProgress = field(default_factory=SpokenProgress)
 
 
 class ReplyReporter:
-    """Tells of replies, in the version of the client."""
+    """Sends messages about replies, in the RTVI version of the client."""
 
     def __init__(self, tell: Tell, major: Callable[[], int]) -> None:
         self._tell = tell
@@ -43,20 +43,20 @@ class ReplyReporter:
         self._segments = 0
 
     def tell(self, reply: Reply, kind: str, data: Any = None) -> None:
-        """Tell it now, or when the reply is wanted."""
+        """Send a message now, or when the reply is committed."""
         if reply.held is None:
             self._tell(kind, data)
         elif len(reply.held) < HELD:
             reply.held.append((kind, data))
 
-    def wanted(self, reply: Reply) -> None:
-        """It was not made in vain."""
+    def commit(self, reply: Reply) -> None:
+        """Send the messages held for a speculative reply."""
         held, reply.held = reply.held, None
         for kind, data in held or ():
             self._tell(kind, data)
 
     def text(self, reply: Reply, text: str) -> None:
-        """A piece of text that will be spoken."""
+        """Report a piece of text that will be spoken."""
         self._segments += 1
         segment = reply.spoken.add(self._segments, text)
         self.tell(reply, "bot-transcription", {"text": text})
@@ -66,7 +66,7 @@ class ReplyReporter:
             self.tell(reply, "bot-output", _output(segment, "new"))
 
     def progress(self, reply: Reply, news: Iterable[Progress]) -> None:
-        """Words that were heard."""
+        """Report words that were heard."""
         for one in news:
             if one.word:
                 self.tell(reply, "bot-tts-text", {"text": one.word})
@@ -95,44 +95,44 @@ def _output(segment: Segment, status: str) -> dict[str, Any]:
 
 
 class TurnLatency:
-    """Where the time went between the user's last word and the bot's first: `STEPS`, for each turn."""
+    """Time between the user's last word and the bot's first, by `STEPS`, for each turn."""
 
     def __init__(self) -> None:
         self._marks: dict[str, int] = {}
         self._number = 0
 
     def spoke(self, end_ns: int, t_ns: int) -> None:
-        """The user has stopped; the last sound was at ``end_ns``."""
+        """Note the end of the user's speech; the last sound was at ``end_ns``."""
         self._marks = {"": end_ns, "silence": t_ns}
 
     def understood(self, t_ns: int, text: str) -> None:
-        """What was said is known; nothing is, where it is empty."""
+        """Note the transcript; an empty one ends the turn."""
         if not text.strip():
             self.over()
         elif self._marks:
             self._marks["transcript"] = t_ns
 
     def typed(self, t_ns: int) -> None:
-        """The user typed: there is nothing to wait for before the answer."""
+        """Note typed text: the turn starts with the answer."""
         self._marks = {"": t_ns, "silence": t_ns, "transcript": t_ns}
 
     def mark(self, step: str, t_ns: int) -> None:
-        """The first text or the first audio of an answer is there."""
+        """Note the first text or the first audio of an answer."""
         if self._marks:
             self._marks.setdefault(step, t_ns)
 
     def over(self) -> None:
-        """No answer follows to that."""
+        """Discard the turn: no answer follows."""
         self._marks = {}
 
     def heard(self, t_ns: int) -> dict[str, Any] | None:
-        """The answer is heard: the steps in ms; None where not all of them are known."""
+        """Note that the answer is heard. Return the steps in ms; None unless all are known."""
         marks, self._marks = self._marks | {"heard": t_ns}, {}
         if any(step not in marks for step in ("", *STEPS)):
             return None
         self._number += 1
         steps: dict[str, float] = {}
-        # An answer that was begun on a guess may be there before the words are final: that step took no time.
+        # A speculative answer may be ready before the words are final: that step took no time.
         at_ns = marks[""]
         for step in STEPS:
             steps[step] = round(max(0, marks[step] - at_ns) / NS_PER_MS, 1)

@@ -1,4 +1,4 @@
-"""What a client asks for, as frames for the bot."""
+"""`ClientRequests`: turns the client's messages into frames for the bot."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .channel import Channel
 from .messages import BadMessageError, RTVIMessage, major, name, read
 
 MESSAGES_PER_S = 50
-"""What a client may send in the long run; an app's own messages, and a screen that is typed on, stay below."""
+"""Bound on messages of a client in the long run; app messages and typing stay below it."""
 BURST = 100
-"""And at once."""
+"""Bound on messages at once."""
 ASKED = 256
-"""Messages whose answers are awaited; then the oldest is answered with an error."""
+"""Bound on messages waiting for an answer; beyond it the oldest is answered with an error."""
 KEYS = frozenset("0123456789*#")
 MAX_KEYS = 64
 
@@ -28,31 +28,31 @@ log = logging.getLogger("voxline")
 
 
 class ClientTransport(Protocol):
-    """What RTVI needs of a transport: a `Transport` has it all."""
+    """Interface of the transport, as far as RTVI uses it. Every `Transport` fits."""
 
     lead_ms: float
 
     @property
     def clock(self) -> Clock:
-        """The worker's, when that runs; before, `TransportError`."""
+        """The worker's clock; `TransportError` before it runs."""
         ...
 
     @property
     def input_dbfs(self) -> float:
-        """How loud the user is."""
+        """Level of the user, in dB of full scale."""
         ...
 
     @property
     def output_dbfs(self) -> float:
-        """How loud the bot is."""
+        """Level of the bot, in dB of full scale."""
         ...
 
     def deliver(self, frame: Frame) -> None:
-        """To the head of the pipeline."""
+        """Post a frame to the head of the pipeline."""
         ...
 
     def hang_up(self) -> None:
-        """The user has gone."""
+        """End the user's input."""
         ...
 
 
@@ -60,11 +60,11 @@ class ClientTransport(Protocol):
 class _PendingRequest:
     kind: str
     seen: bool = False
-    """A processor got it."""
+    """True once a processor received it."""
 
 
 class ClientRequests:
-    """Reads the client's messages. ``ready`` is called when the client has said that it is."""
+    """Reads the client's messages. ``ready`` is called when the client reports that it is ready."""
 
     def __init__(
         self, transport: ClientTransport, channel: Channel, about: dict[str, Any], ready: Callable[[], None]
@@ -79,11 +79,11 @@ class ClientRequests:
         self._refusing = False
         self._told_silent = False
         self.refused = 0
-        """Messages that were too many, or could not be read."""
+        """Messages that were refused: too many, or invalid."""
 
     def received(self, text: str) -> None:
-        """A message of the client. Whatever it is, it raises nothing."""
-        # Who is heard, be it by a ping, is there: what was told while it was away can be sent.
+        """Process a message of the client. Never raises."""
+        # Any message, even a ping, shows that the client is present: send the messages kept for it.
         self._channel.flush()
         id = ""
         try:
@@ -96,7 +96,7 @@ class ClientRequests:
         except BadMessageError as error:
             self._refuse(id, str(error))
         except QueueOverflowError:
-            self._refuse(id, "The bot cannot take more at the moment.")
+            self._refuse(id, "The bot cannot take more messages at the moment.")
 
     def _refuse(self, id: str, why: str) -> None:
         self.refused += 1
@@ -107,7 +107,7 @@ class ClientRequests:
             self._channel.fault(why)
 
     def _too_many(self) -> bool:
-        """One bucket of tokens; it is filled again when there is a clock, which is when the worker runs."""
+        """Apply the token bucket, which refills only while the worker runs and provides a clock."""
         try:
             now_ns = self._transport.clock.now_ns()
         except TransportError:
@@ -124,10 +124,10 @@ class ClientRequests:
         self.refused += 1
         if not self._refusing:
             self._refusing = True
-            self._channel.fault(f"More than {MESSAGES_PER_S} messages in a second; they are not read.")
+            self._channel.fault(f"More than {MESSAGES_PER_S} messages per second; they are ignored.")
         return True
 
-    # --- what it may be ---------------------------------------------------------------------------------------------
+    # --- kinds of messages ------------------------------------------------------------------------------------------
 
     def _take(self, message: RTVIMessage) -> None:
         data = message.data
@@ -139,17 +139,19 @@ class ClientRequests:
             case "client-message":
                 self._message(message)
             case "append-to-context":
-                # What client-js 1.x has in the place of send-text.
+                # Version 1 of the JavaScript client sends this instead of send-text.
                 if data.get("role") != "user":
-                    raise BadMessageError("Only the user's words are taken: append-to-context has the role user.")
+                    raise BadMessageError(
+                        "Only the user's words are accepted: append-to-context must have the role user."
+                    )
                 self._say(data.get("content"), data.get("run_immediately"))
             case "dtmf":
                 keys: Any = data.get("buttons", [data.get("button")])
                 if not isinstance(keys, list) or not keys or not all(isinstance(key, str) for key in keys):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-                    raise BadMessageError('"buttons" is a list of keys.')
+                    raise BadMessageError('"buttons" must be a list of keys.')
                 pressed = "".join(keys)  # pyright: ignore[reportUnknownArgumentType]
                 if len(pressed) > MAX_KEYS or not KEYS.issuperset(pressed):
-                    raise BadMessageError(f"Keys are 0 to 9, * and #, at most {MAX_KEYS}.")
+                    raise BadMessageError(f"Keys must be 0 to 9, * or #, at most {MAX_KEYS}.")
                 self._transport.deliver(ClientMessageFrame("dtmf", json.dumps({"buttons": pressed})))
             case "disconnect-bot":
                 self._transport.hang_up()
@@ -168,7 +170,7 @@ class ClientRequests:
         options: Any = data.get("options")
         options = {} if options is None else options
         if not isinstance(options, dict):
-            raise BadMessageError('"options" is an object.')
+            raise BadMessageError('"options" must be an object.')
         self._say(data.get("content"), options.get("run_immediately"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
         if options.get("audio_response") is False and not self._told_silent:  # pyright: ignore[reportUnknownMemberType]
             self._told_silent = True
@@ -176,43 +178,43 @@ class ClientRequests:
 
     def _say(self, content: object, run_immediately: object) -> None:
         if not isinstance(content, str) or not content.strip():
-            raise BadMessageError('"content" is a text, and not empty.')
+            raise BadMessageError('"content" must be a text and not empty.')
         if run_immediately is not None and not isinstance(run_immediately, bool):
-            raise BadMessageError('"run_immediately" is true or false.')
+            raise BadMessageError('"run_immediately" must be true or false.')
         self._transport.deliver(InputTextFrame(content, interrupt=run_immediately is not False))
 
     def _message(self, message: RTVIMessage) -> None:
         kind = name(message.data, "t")
         if kind == "interrupt":
-            # Answered here: a bot need not know of it to be stopped.
+            # Answered here: every bot can be interrupted, without code for it.
             self._transport.deliver(InterruptRequestFrame())
             if message.id:
                 self._channel.answer("server-response", message.id, {"t": kind, "d": None})
             return
         if message.id in self._asked:
-            raise BadMessageError("A message with this id waits for its answer.")
+            raise BadMessageError("A message with this id already waits for its answer.")
         self._transport.deliver(ClientMessageFrame(kind, json.dumps(message.data.get("d")), message.id))
         if message.id:
             self._asked[message.id] = _PendingRequest(kind)
             if len(self._asked) > ASKED:
                 self._fail(next(iter(self._asked)), "The bot has too many messages to answer.")
 
-    # --- what becomes of it -----------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------------------------
 
     def seen(self, frame: ClientMessageFrame) -> None:
-        """A processor gets a client's message."""
+        """Note that a processor receives a client's message."""
         asked = self._asked.get(frame.id)
         if asked is not None:
             asked.seen = True
 
     def unseen(self, frame: ClientMessageFrame) -> None:
-        """A client's message has left the pipeline."""
+        """Answer a client's message that left the pipeline unseen with an error."""
         asked = self._asked.get(frame.id)
         if asked is not None and not asked.seen:
             self._fail(frame.id, "The bot does not know messages of this type.")
 
     def answer(self, message: ServerMessageFrame) -> None:
-        """The bot's message: an answer, or one of its own."""
+        """Send a message of the bot: an answer, or one on its own initiative."""
         if not message.reply_to:
             if message.error:
                 self._channel.tell("error", {"error": message.error, "message": message.error, "fatal": False})
@@ -221,7 +223,7 @@ class ClientRequests:
             return
         asked = self._asked.pop(message.reply_to, None)
         if asked is None:
-            log.debug("RTVI: an answer to a message that nobody waits for")
+            log.debug("RTVI: an answer to an unknown message id")
             return
         error = message.error
         try:

@@ -1,4 +1,4 @@
-"""RTVI for one connection: a tap tells the client what happens, and the client's messages become frames.
+"""RTVI for one connection: a tap reports events to the client, and the client's messages become frames.
 
 ::
 
@@ -6,7 +6,7 @@
     worker = PipelineWorker(Pipeline([transport.input(), ..., transport.output()]))
     attach_rtvi(transport, worker)
 
-See `docs/guide/rtvi.md` for which message comes from what.
+See `docs/guide/rtvi.md` for the messages and their causes.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .event_mapper import EventMapper, Observation
 from .requests import ClientRequests, ClientTransport
 
 ToolDetails = Literal["none", "name", "full"]
-"""What the client is told of a tool that runs: that one does; which; and with what arguments and result."""
+"""Details sent to the client about a running tool: that one runs; its name; its name, arguments and result."""
 
 
 class RTVI(Tap):
     """One client. Attach it to the worker as a tap, give `received` the client's messages, and `tell` the bot's.
 
-    ``transport``: the transport, which gets frames. ``send``: sends a text to the client. ``about``: what ``bot-ready``
-    tells of the bot, JSON. ``tools``: see `ToolDetails`. ``levels``: tell how loud both sides are, ten times a second.
-    ``keep``: what is to be told before the client is ready is kept for it (the newest 500); False: it is dropped.
-    ``wall_s``: the time of day, for what is told with it.
+    ``transport``: receives the client's frames. ``send``: sends a text to the client. ``about``: JSON about the bot for
+    ``bot-ready``. ``tools``: see `ToolDetails`. ``levels``: send the levels of both sides, ten times a second.
+    ``keep``: keep messages until the client is ready (the newest 500); False: drop them. ``wall_s``: time of day, for
+    timestamps.
 
-    Neither a message of a client nor anything in the pipeline makes it raise.
+    It never raises, whatever the client sends or the pipeline does.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class RTVI(Tap):
         self._response: Callable[[], int] = lambda: 0
         self._tail = ""
         self.on_ready: Callable[[], None] | None = None
-        """Called each time that the client says it is ready."""
+        """Called each time the client reports that it is ready."""
 
     # --- the client ---------------------------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
-        """Whether the client has said ``client-ready``."""
+        """True once the client has sent ``client-ready``."""
         return self._channel.ready
 
     @property
@@ -72,60 +72,60 @@ class RTVI(Tap):
 
     @property
     def refused(self) -> int:
-        """Messages of the client that were not taken."""
+        """Messages of the client that were refused."""
         return self._requests.refused
 
     def received(self, text: str) -> None:
-        """A text message of the client. One that is no RTVI message is answered with an ``error``."""
+        """Process a text message of the client. Anything but RTVI is answered with an ``error``."""
         self._requests.received(text)
 
     def tell(self, message: ServerMessageFrame) -> None:
-        """A message of the bot for the client's program, or its answer to one."""
+        """Send a message of the bot to the client's program, or its answer to one."""
         self._requests.answer(message)
 
     def _ready(self) -> None:
-        self._mapper.tell_state()
+        self._mapper.send_state()
         if self.on_ready is not None:
             self.on_ready()
 
     # --- the tap ------------------------------------------------------------------------------------------------
 
     def opened(self, run: Run) -> None:
-        """The output is the last of the processors."""
+        """Note the name of the output: the last processor."""
         self._response = run.response
         self._tail = run.processors[-1] if run.processors else ""
 
     def taken(self, t_ns: int, hop: Hop, frame: Frame, response: int, job: int) -> None:
-        """What jobs, devices and timers bring."""
+        """Observe frames of jobs, devices and timers."""
         self._mapper.pass_time(t_ns)
-        way = self._mapper.way(type(frame))
-        if way is not None:
-            way(Observation(t_ns, response, (hop.origin, "")), frame)
+        handler = self._mapper.handler(type(frame))
+        if handler is not None:
+            handler(Observation(t_ns, response, (hop.origin, "")), frame)
 
     def delivered(self, t_ns: int, hop: Hop, frame: Frame) -> None:
-        """And what handlers push; audio, where it is buffered to be played."""
+        """Observe frames that handlers push; audio only at the output."""
         if isinstance(frame, OutputAudioFrame):
             if hop.processor == self._tail:
                 self._mapper.buffered(t_ns, frame, self._response())
         elif isinstance(frame, ClientMessageFrame):
             self._requests.seen(frame)
         elif not isinstance(frame, InputAudioFrame):
-            way = self._mapper.way(type(frame))
-            if way is not None:
+            handler = self._mapper.handler(type(frame))
+            if handler is not None:
                 to = hop.processor
-                way(Observation(t_ns, self._response(), (hop.origin, to), to == self._tail), frame)
+                handler(Observation(t_ns, self._response(), (hop.origin, to), to == self._tail), frame)
 
     def left(self, t_ns: int, frame: Frame, direction: Direction, response: int) -> None:
-        """What no processor took."""
+        """Observe frames that left the pipeline."""
         if isinstance(frame, ClientMessageFrame):
             self._requests.unseen(frame)
         elif not isinstance(frame, InputAudioFrame):
-            way = self._mapper.way(type(frame))
-            if way is not None:
-                way(Observation(t_ns, response, None), frame)
+            handler = self._mapper.handler(type(frame))
+            if handler is not None:
+                handler(Observation(t_ns, response, None), frame)
 
     def closed(self) -> None:
-        """The run is over; the transport may live on, and the kernel need not."""
+        """Drop the reference to the kernel at the end of a run; the transport may be used again."""
         self._response = lambda: 0
 
 
@@ -136,17 +136,17 @@ class MessagingTransport(ClientTransport, Protocol):
     on_tell: Callable[[ServerMessageFrame], None] | None
 
     def send_message(self, text: str) -> object:
-        """To the client."""
+        """Send a text message to the client."""
         ...
 
 
 def attach_rtvi(
     transport: MessagingTransport, worker: PipelineWorker, *, only_if_asked: bool = False, **options: Any
 ) -> RTVI:
-    """Let the client of a transport speak RTVI with the bot of a worker. ``options``: those of `RTVI`.
+    """Connect the client of a transport to the bot of a worker by RTVI. ``options``: those of `RTVI`.
 
-    ``only_if_asked``: the transport has messages of its own for its client (a WebSocket with `RawSerializer`), which
-    are left as they are until a client says ``client-ready``.
+    ``only_if_asked``: for transports with messages of their own (a WebSocket with `RawSerializer`), which are used until
+    a client sends ``client-ready``.
     """
     rtvi = RTVI(transport, transport.send_message, keep=not only_if_asked, **options)
 

@@ -1,7 +1,7 @@
-"""How far the bot's text has been spoken: pieces of text, the words of its audio, and how much of that was played.
+"""Progress of the spoken text: matches pieces of text with the words of the audio and the time played.
 
-Pure. The words of a voice that does not say when they begin come as one with several; within it, the time is shared by
-characters, as in the playout ledger.
+Pure. A voice without word times sends several words as one; within it, the time is shared in proportion to characters,
+as in the playout ledger.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from ..playout import CHARACTERS_PER_S, started_words
 
 @dataclass(slots=True)
 class Segment:
-    """A piece of text that was made as one: a sentence, mostly."""
+    """A piece of text generated as one, usually a sentence."""
 
     id: int
     text: str
     spoken: int = 0
-    """Characters that were heard."""
+    """Number of characters heard."""
     done: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """``word`` has begun to sound; or the segment is over, and ``word`` is what was left of it."""
+    """``word`` has started to sound; or the segment is finished, and ``word`` is the rest of it."""
 
     segment: Segment
     word: str
@@ -39,33 +39,33 @@ class _TimedWord:
     at_ms: float
     text: str
     segment: int
-    """Index of the one that it is in."""
+    """Index of its segment."""
     begin: int
     end: int
 
 
 @dataclass(slots=True)
 class SpokenProgress:
-    """One response."""
+    """Progress of one response."""
 
     segments: list[Segment] = field(default_factory=list[Segment])
     made_ms: float = 0.0
-    """Of audio."""
+    """Length of the audio generated so far."""
     _words: list[_TimedWord] = field(default_factory=list[_TimedWord])
-    _begun: int = 0
-    """Words that were told of."""
+    _reported: int = 0
+    """Number of words reported."""
     _at: tuple[int, int] = (0, 0)
-    """Where the next word is looked for: segment and character."""
+    """Segment and character at which the search for the next word starts."""
     _open: int = 0
-    """The segment that is being spoken."""
+    """Index of the current segment."""
 
     def add(self, id: int, text: str) -> Segment:
-        """A further piece of the text."""
+        """Append a piece of text."""
         self.segments.append(Segment(id, text))
         return self.segments[-1]
 
     def hear(self, duration_ms: float, words: tuple[SpokenWord, ...]) -> None:
-        """Audio was made, and these words begin in it. Those that are not in the text are passed over."""
+        """Add audio and the words that start in it. Words missing from the text are skipped."""
         for word in words:
             place = self._find(word.text.strip())
             if place is not None:
@@ -87,16 +87,16 @@ class SpokenProgress:
         return None
 
     def played(self, played_ms: float) -> Iterator[Progress]:
-        """What is news when so much of the audio has been played."""
+        """Yield the progress after ``played_ms`` of audio."""
         words = self._words
-        while self._begun < len(words) and words[self._begun].at_ms < played_ms:
-            word = words[self._begun]
-            self._begun += 1
-            if self._begun > 1:
-                yield from self._reach(words[self._begun - 2].segment, words[self._begun - 2].end)
+        while self._reported < len(words) and words[self._reported].at_ms < played_ms:
+            word = words[self._reported]
+            self._reported += 1
+            if self._reported > 1:
+                yield from self._reach(words[self._reported - 2].segment, words[self._reported - 2].end)
             yield from self._reach(word.segment, word.begin + _first(word.text))
-        if self._begun:
-            yield from self._share(self._begun - 1, played_ms)
+        if self._reported:
+            yield from self._share(self._reported - 1, played_ms)
 
     def _share(self, number: int, played_ms: float) -> Iterator[Progress]:
         word = self._words[number]
@@ -112,7 +112,7 @@ class SpokenProgress:
             yield from self._reach(word.segment, word.begin + piece.end())
 
     def cut(self, heard_text: str) -> Iterator[Progress]:
-        """It was cut: go on to what the ledger says was heard, and no further."""
+        """Yield the progress up to the text that the ledger reports as heard."""
         characters = len("".join(heard_text.split()))
         for index, segment in enumerate(self.segments):
             for piece in re.finditer(r"\S+", segment.text):
@@ -122,13 +122,13 @@ class SpokenProgress:
                 yield from self._reach(index, piece.end())
 
     def finish(self) -> Iterator[Progress]:
-        """It was played to its end."""
+        """Yield the progress up to the end of the text."""
         if self.segments:
             yield from self._reach(len(self.segments) - 1, len(self.segments[-1].text))
             yield from self._end(len(self.segments))
 
     def _reach(self, index: int, character: int) -> Iterator[Progress]:
-        """Up to a character of a segment was heard; those before it are over."""
+        """Yield the progress up to a character of a segment; earlier segments are finished."""
         yield from self._end(index)
         segment = self.segments[index]
         if character > segment.spoken:
@@ -147,6 +147,6 @@ class SpokenProgress:
 
 
 def _first(text: str) -> int:
-    """Where the first of its words ends."""
+    """Return the end of the first word."""
     found = re.search(r"\S+", text)
     return found.end() if found else len(text)

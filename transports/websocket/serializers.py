@@ -26,7 +26,7 @@ POLICY = 1008
 """Close code of a message that is not allowed."""
 
 MIN_RATE, MAX_RATE = 8_000, 48_000
-"""What audio a client may announce, in Hz."""
+"""Sample rates that a client may announce, in Hz."""
 MAX_ID_CHARACTERS = 128
 
 
@@ -56,7 +56,7 @@ class ForeignMessage:
 
 
 Decoded = Frame | MarkPlayed | ForeignMessage
-"""What a message can mean."""
+"""Meanings of a message."""
 
 
 class Serializer:
@@ -74,7 +74,7 @@ class Serializer:
         return ()
 
     def decode(self, message: str | bytes) -> Sequence[Decoded]:
-        """What a message means. Audio may have any rate; a `ClientDisconnectedFrame` says good bye.
+        """Decode a message. Audio may have any rate; a `ClientDisconnectedFrame` ends the connection.
 
         Raises `MessageError`.
         """

@@ -24,7 +24,7 @@ REASON_BYTES = 123
 
 
 class AiohttpSocket(Protocol):
-    """What is used of aiohttp's ``web.WebSocketResponse`` and ``ClientWebSocketResponse``."""
+    """The methods in use of aiohttp's ``web.WebSocketResponse`` and ``ClientWebSocketResponse``."""
 
     async def receive(self) -> Any:
         """The next message."""

@@ -96,9 +96,9 @@ class WebSocketTransport(Transport):
         self._full = False
         # bound: the lead in chunks, and one
         self._ahead: deque[tuple[int, Samples]] = deque()
-        """What was sent and is not over, and when it is due."""
+        """Sent audio that is not over, with its due times."""
         self._kept: Sequence[Samples] = ()
-        """What of it was not due yet when the playout was paused."""
+        """Sent audio that was not due when the playout was paused."""
         self._marks = 0
         self._mark: tuple[str, int] | None = None
         """The name of the one that is out, and when the audio before it was to be over."""

@@ -35,7 +35,7 @@ RATE = 8_000
 
 
 def signed_by_twilio(auth_token: str, signature: str, url: str, parameters: Mapping[str, str] | None = None) -> bool:
-    """Whether a request has the signature that Twilio gives it, and so nobody else has sent it.
+    """Check Twilio's signature of a request; True where Twilio has sent it.
 
     ``auth_token``: of your account at Twilio. ``signature``: the header ``X-Twilio-Signature``. ``url``: to the letter
     as Twilio was told it; of a stream it begins with ``wss://``. ``parameters``: of the form that a webhook is posted
@@ -142,7 +142,7 @@ def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _milliseconds(timestamp: object) -> int:
-    """Of the beginning of the stream, as text."""
+    """Parse a timestamp, in ms since the begin of the stream, from text."""
     if not isinstance(timestamp, str) or not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12:
         raise MessageError(INVALID, "timestamp is a number of ms, as text.")
     return int(timestamp)

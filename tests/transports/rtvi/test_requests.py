@@ -222,7 +222,7 @@ async def test_a_bot_that_cannot_take_more_says_so() -> None:
     for _ in range(1_000):
         call.client.deliver(InputTextFrame("Hello"))
     call.client.tell_bot("send-text", {"content": "Hello"}, id="t")
-    assert call.client.all("error-response") == [{"error": "The bot cannot take more at the moment."}]
+    assert call.client.all("error-response") == [{"error": "The bot cannot take more messages at the moment."}]
 
 
 async def test_a_message_that_was_seen_and_passed_on_may_be_answered_later() -> None:
@@ -254,7 +254,7 @@ async def test_two_messages_that_wait_for_answers_have_two_ids() -> None:
     never = message("client-message", {"t": "never"}, id="same")
     client, got = await sent(never, never)
     assert len(got) == 1
-    assert client.all("error-response") == [{"error": "A message with this id waits for its answer."}]
+    assert client.all("error-response") == [{"error": "A message with this id already waits for its answer."}]
     client, got = await sent(message("client-message", {"t": "x"}, id=""), message("client-message", {"t": "x"}, id=""))
     assert len(got) == 2
     assert client.all("error-response") == []

@@ -227,7 +227,7 @@ async def test_the_socket_below_is_found_where_this_aiohttp_keeps_it():
     bots = Bots()
     async with server(bots.answer) as address, client(address) as socket:
         await until_connected(bots)
-        for one in (socket, bots.transports[0]._line._socket):  # type: ignore[union-attr]
+        for one in (socket, bots.transports[0]._peer._socket):  # type: ignore[union-attr]
             assert one._writer.transport.get_write_buffer_size() == 0  # type: ignore[union-attr]
 
 
