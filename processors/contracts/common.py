@@ -1,4 +1,4 @@
-"""What the contracts of all services have in common: the rules that hold for each of them."""
+"""Rules that all services must keep."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Suite(Generic[A]):
 
     kind: ClassVar[str] = "a service"
     pieces: ClassVar[tuple[type, ...]] = (object,)
-    """What its answers are made of."""
+    """Classes of which its answers consist."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Suite(Generic[A]):
         raise NotImplementedError
 
     def spoken(self) -> Sequence[str]:
-        """What users say in this suite, which belongs into no log."""
+        """Words of users in this suite, which no log may contain."""
         return ()
 
     async def rules(self) -> None:

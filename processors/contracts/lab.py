@@ -94,7 +94,7 @@ class Stopper(FrameProcessor):
 
 
 class Judge(Protocol):
-    """Who fails where a rule is broken: the suite."""
+    """Raises the failure of a broken rule."""
 
     def fail(self, expected: str, came: str) -> None:
         """Fail, by the rule that is looked at."""
@@ -121,7 +121,7 @@ class Lab:
 
     @property
     def probe(self) -> Probe:
-        """Who asks them."""
+        """The probe that sends the requests."""
         return self._probe
 
     async def ask(self, ask: Ask, adapter: Service[Any] | None = None, *, stop_after: int | None = None) -> Answer:

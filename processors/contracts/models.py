@@ -53,7 +53,7 @@ class _Rules:
 async def _through(
     processor: FrameProcessor, frames: Sequence[Frame], rules: _Rules, patience_s: float, *, off_at: int = -1
 ) -> list[Frame]:
-    """What comes out at the tail. ``off_at``: from that frame on nobody is to be listened to."""
+    """Return the frames at the tail. ``off_at``: listening is off from that frame on."""
     bench = Bench(processor, patience_s=patience_s)
     try:
         await bench.start()
@@ -110,7 +110,7 @@ class _Detector:
     async def told(
         self, samples: Samples, sizes_ms: Sequence[float] = (20.0,), *, off_at: int = -1, ended: bool = False
     ) -> list[Frame]:
-        """What comes out. ``off_at``: from that frame on nobody is listened to; ``ended``: the input ends."""
+        """Return the frames at the tail. ``off_at``: listening is off from that frame on; ``ended``: the input ends."""
         frames: list[Frame] = [*_frames(samples, self.rate, sizes_ms), *[InputEndedFrame()] * ended]
         out = await _through(self.make(), frames, self.rules, self.patience_s, off_at=off_at)
         if off_at < 0:
@@ -151,7 +151,7 @@ class _Detector:
         self.rules.expect(abs(end - wanted) <= LATE_MS + 200, f"an end at about {wanted:g} ms", f"{end:g} ms")
 
     async def _ends(self, in_speech_ms: int) -> None:
-        """What ends speech besides silence."""
+        """Check the events that end speech besides silence."""
         rules = self.rules
         out = await self.told(self.talk[: in_speech_ms * self.rate // 1000], ended=True)
         rules.rule = "where the input ends in the middle of speech, the stop comes before the end"

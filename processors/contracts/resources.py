@@ -1,4 +1,4 @@
-"""What a process holds: open files and sockets, processes of its own, threads, tasks."""
+"""Resources of a process: open files and sockets, child processes, threads, tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRACE_S = 1.0
 
 @dataclass(frozen=True)
 class Resources:
-    """What is held now, by kind. Files and processes are seen on Linux only."""
+    """Resources held at one time, by kind. Files and processes are found on Linux only."""
 
     files: Counter[str]
     processes: frozenset[int]
@@ -28,7 +28,7 @@ class Resources:
     tasks: frozenset[str]
 
     def beyond(self, before: Resources) -> list[str]:
-        """What is there that was not before, in words."""
+        """Describe the resources that were not there before."""
         # By kind: a number of its own has each socket and each pipe.
         files = Counter({_kind(name): 0 for name in self.files})
         for name, count in self.files.items():
@@ -47,7 +47,7 @@ def _kind(name: str) -> str:
 
 
 def held() -> Resources:
-    """What this process holds now, garbage aside. Looking for that takes a second where a process is large."""
+    """Collect garbage and count the resources held; takes a second in a large process."""
     gc.collect()
     return seen()
 

@@ -80,7 +80,7 @@ class _STTSuite(Suite[STT[Any]]):
         return len(_words(pieces))
 
     def spoken(self) -> Sequence[str]:
-        """What is said."""
+        """Texts of the spoken audio."""
         return (self.text,) if self.text else ()
 
     async def rules(self) -> None:

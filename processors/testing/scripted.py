@@ -58,7 +58,7 @@ _ONCE: Final[Limits] = {"attempts": 1, "first_timeout_s": NEVER_S, "between_time
 
 
 class Scripted(Service[Any]):
-    """What they have in common: a connection by a script, and errors that keep their names."""
+    """Base of the scripted services: a scripted connection, and errors that keep their names."""
 
     connects: Iterator[Fault] = iter(())
 
@@ -92,7 +92,7 @@ class Heard:
 
 
 HeardPiece = str | Transcript | Heard | Fault
-"""What an utterance of `ScriptedSTT` is made of."""
+"""Elements of an utterance of `ScriptedSTT`."""
 
 
 class ScriptedSTT(Scripted, STT[STTSettings]):
@@ -131,7 +131,7 @@ class ScriptedSTT(Scripted, STT[STTSettings]):
                 await self._suffer(step)
 
     def _steps(self, pieces: Sequence[HeardPiece], *, whole: bool) -> Iterator[Heard | Transcript | Fault]:
-        """What is to be done, one after the other. A text, and what is no sequence, wait for the end."""
+        """Yield the steps in order. A text, and an element that is not in a sequence, wait for the end of speech."""
         for piece in pieces:
             text = isinstance(piece, str) and piece != HANG
             if text or not whole:
@@ -154,7 +154,7 @@ class ScriptedTool:
 
 
 Piece = str | ScriptedTool | ToolCall | Fault
-"""What an answer of `ScriptedLLM` is made of."""
+"""Elements of an answer of `ScriptedLLM`."""
 
 
 class ScriptedLLM(Scripted, LLM[LLMSettings]):

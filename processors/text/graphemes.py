@@ -8,7 +8,7 @@ _JOINER = "\u200d"
 
 
 def breaks_between(before: str, after: str) -> bool:
-    """Whether a grapheme may end between these two code points.
+    """Return True where a grapheme may end between two code points.
 
     A careful short form of Unicode's rules (UAX 29): it never allows a cut that they forbid, and forbids a few that
     they allow (flags are never told apart; behind a virama there is no cut). Lone surrogates are kept in pairs.

@@ -1,4 +1,4 @@
-"""Whether a quote or an emphasis is open: those whose signs are the same at both ends."""
+"""Open quotes and emphasis whose opening and closing signs are the same."""
 
 from __future__ import annotations
 

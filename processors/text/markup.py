@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 
 class Kind(Enum):
-    """What becomes of a stretch of text."""
+    """Treatment of a stretch of text."""
 
     OPENS = auto()
     """Left out; counts with what follows."""
@@ -102,12 +102,12 @@ _MARKUP = re.compile(
 def tokens(written: str) -> list[Token]:
     """The markup of a text in order, without overlap; empty for plain prose."""
     found: list[Token] = []
-    runs: list[_Run] = []
+    runs: list[_MarkupRun] = []
     row_end = -1
     for match in _MARKUP.finditer(written):
         name, (start, end) = match.lastgroup, match.span()
         if name == "run":
-            runs.append(_Run(written, start, end))
+            runs.append(_MarkupRun(written, start, end))
         elif name == "pipe":
             if end <= row_end:
                 found.append(Token(Kind.PAUSE if end < row_end else Kind.CLOSES, start, end))
@@ -228,7 +228,7 @@ _READ = {
 }
 
 
-class _Run:
+class _MarkupRun:
     """Some * or _ or ~ in a row. `left` is how many of them no other run has matched."""
 
     def __init__(self, written: str, start: int, end: int) -> None:
@@ -246,7 +246,7 @@ class _Run:
 
     @property
     def is_markup(self) -> bool:
-        """Whether one that nothing matches was cut off, and not written for itself."""
+        """True for an unmatched sign that is cut-off markup and not a sign of its own."""
         if self.inside or self.mark == "_" or (self.after_blank and self.before_blank):
             return False
         return self.end - self.start > 1 or not self.after_digit
@@ -256,9 +256,9 @@ class _Run:
         return Token(Kind.CLOSES if closes else Kind.OPENS, self.start, self.end)
 
 
-def _emphasis(runs: list[_Run]) -> list[Token]:
+def _emphasis(runs: list[_MarkupRun]) -> list[Token]:
     """The runs that are markup. Which one matches which does not matter: nobody asks what is bold."""
-    waiting: dict[str, list[_Run]] = {"*": [], "_": [], "~": []}
+    waiting: dict[str, list[_MarkupRun]] = {"*": [], "_": [], "~": []}
     matched: set[int] = set()
     for run in runs:
         before = waiting[run.mark]

@@ -34,7 +34,7 @@ from .stops import (
     WIDE_MARKS,
     WIDE_OPENERS,
     WIDE_STOPS,
-    End,
+    SentenceEnd,
     after_word,
     ends_clause,
     goes_on,
@@ -113,13 +113,13 @@ class SentenceCutter:
         self._word = 0  # where the word begins that is being read
         self._url = False
         self._stop = -1  # the first of the stops behind the word, until it is known what they mean
-        self._wait: End | None = None  # the stops and a blank have been read; what follows decides
+        self._wait: SentenceEnd | None = None  # the stops and a blank have been read; what follows decides
         self._wait_at = -1  # where it would be cut
         self._seen = ""  # what of the next word has been seen
         self._wide = False  # a wide stop has been read; a closer or another one may follow
         self._soft = -1  # behind a newline that ends the piece if the next line is one of its own
         self._lead: str | None = ""
-        """What may become a list's mark or the like, at a line's begin; None once that is known."""
+        """Possible list marker at the begin of a line; None once decided."""
         self._item = False  # the line is one of a list or a table, or a heading
         self._clause = -1  # behind the last clause
         self._blank = -1  # behind the last blank
@@ -200,7 +200,7 @@ class SentenceCutter:
         if self._wide and not self._closes_wide(char):
             self._wide = False
             self._cut(len(chars))
-        if self._wait is not None and (self._seen or self._wait is End.CLOSER or char not in OPENERS):
+        if self._wait is not None and (self._seen or self._wait is SentenceEnd.CLOSER or char not in OPENERS):
             self._decide(char)
         if self._soft >= 0:
             if char in LINE_MARKUP:
@@ -249,23 +249,23 @@ class SentenceCutter:
         marks = "".join(char for char in behind if char in STOPS)
         if marks == ".":
             spoken = not SPEECH_QUOTES.isdisjoint(behind)
-            end = End.YES if spoken else after_word("".join(self._chars[self._word : self._stop]))
+            end = SentenceEnd.YES if spoken else after_word("".join(self._chars[self._word : self._stop]))
         elif "!" in marks or "?" in marks:
-            end = End.YES if QUOTES.isdisjoint(behind) else End.CASE
+            end = SentenceEnd.YES if QUOTES.isdisjoint(behind) else SentenceEnd.CASE
         else:
-            end = End.CASE
-        if end is End.YES and self._guillemet == 2:
-            end = End.CLOSER
-        if end is End.YES:
+            end = SentenceEnd.CASE
+        if end is SentenceEnd.YES and self._guillemet == 2:
+            end = SentenceEnd.CLOSER
+        if end is SentenceEnd.YES:
             self._cut(here)
-        elif end is not End.NO:
+        elif end is not SentenceEnd.NO:
             self._wait, self._wait_at, self._seen = end, here, ""
-        if end is not End.CLOSER:
+        if end is not SentenceEnd.CLOSER:
             self._stop = -1
 
     def _decide(self, char: str) -> None:
-        """What stands behind the blank tells whether the sentence has ended."""
-        if self._wait is End.CLOSER:
+        """Decide by the sign after the blank: has the sentence ended?"""
+        if self._wait is SentenceEnd.CLOSER:
             self._wait = None
             if char != "»":
                 self._stop = -1

@@ -1,4 +1,4 @@
-"""What a voice is given for written text: markdown, emoji, links and code become plain words.
+"""Speakable text from written text: markdown, emoji, links and code become plain words.
 
     spoken = speakable("**Hello**, see [the docs](https://example.com) 😀")
     spoken.text                 # 'Hello, see the docs '
@@ -24,9 +24,9 @@ class Spoken:
     """A text for a voice, and how it lies over what was written. Offsets are in code points."""
 
     text: str
-    """What is to be said."""
+    """Text for the voice."""
     written: str
-    """What it was made from."""
+    """The written text."""
     _ends: Sequence[int] = field(repr=False)
     """Per character of `text`: how much of `written` has been said with it."""
 
@@ -43,7 +43,7 @@ class Spoken:
 
 
 def speakable(written: str, *, language: str = "en", code: str | None = None, emoji: bool = False) -> Spoken:
-    """What a voice gets for a written text. Plain prose is left as it is, character by character.
+    """Convert written text for a voice. Plain prose stays as it is, character by character.
 
     `language` ("en", "de-DE") is that of the few words that are put in ("example dot com"; see words.py); English
     for one that is not known. `code` is said instead of a block of code; None is a short sentence in the language, ""

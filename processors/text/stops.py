@@ -1,4 +1,4 @@
-"""What ends a sentence or a clause: the marks, and the abbreviations whose stop does not.
+"""Ends of sentences and clauses: the marks, and the abbreviations whose stop is not an end.
 
 One table for all languages: a cutter need not know which one is written. The words are those that assistants and
 encyclopaedias write most; those that are also words at the end of a sentence ("art.", "es.", "no.") are left out, or
@@ -43,8 +43,8 @@ LINE_MARKUP = frozenset("#>|-*+`~_•‣◦▪●○■□·–—")
 REFERENCE = re.compile(r"\[\^?\d{1,4}\]")
 
 
-class End(Enum):
-    """What a single stop and its blank mean behind a word."""
+class SentenceEnd(Enum):
+    """Meaning of a single stop and a blank after a word."""
 
     YES = "the sentence ends"
     NO = "it goes on"
@@ -80,47 +80,47 @@ _MONTHS = _words("""
 Januar Jänner Februar März April Mai Juni Juli August September Oktober November Dezember Jahrhundert Jahrestag
 Geburtstag Weltkrieg Klasse Stock Etage Platz Tag Kapitel Auflage
 """)
-"""What follows a German ordinal most. "Am 3. Oktober", but "Ich bin 3. Und du?"."""
+"""Words that usually follow a German ordinal. "Am 3. Oktober", but "Ich bin 3. Und du?"."""
 _ACRONYM = re.compile(r"(?:[^\W\d_]{1,2}\.)+-?[^\W\d_]{1,2}")
 _ROMAN = re.compile(r"[IVXL]{2,}")
 _AROUND = "*_~`\"'“”‘’«»‹›„‚([{¿¡"
 
 
-def after_word(word: str) -> End:
-    """What a single "." and a blank mean behind this word (with the markup and brackets before it)."""
+def after_word(word: str) -> SentenceEnd:
+    """Return the meaning of a single "." and a blank after a word (with the markup and brackets before it)."""
     word = word.strip(_AROUND)
     if len(word) == 1 and word.isalpha():
         # Initials, "z. B."; but "So do I." Letters without case are words (CJK).
         if word in "IЯ" or word.lower() == word.upper():
-            return End.YES
-        return End.NO
+            return SentenceEnd.YES
+        return SentenceEnd.NO
     if word.isdecimal():
-        return End.ORDINAL if len(word) <= 2 else End.YES
+        return SentenceEnd.ORDINAL if len(word) <= 2 else SentenceEnd.YES
     last = word.rsplit("-", 1)[-1]
     if last in _NEVER_AS_WRITTEN:
-        return End.NO
+        return SentenceEnd.NO
     for one in (word.lower(), last.lower()):
         if one in _NEVER:
-            return End.NO
+            return SentenceEnd.NO
         if one in _CASE:
-            return End.CASE
+            return SentenceEnd.CASE
         if one in _DIGIT:
-            return End.DIGIT
+            return SentenceEnd.DIGIT
     if _ACRONYM.fullmatch(word) or _ROMAN.fullmatch(word):
-        return End.CASE
-    return End.YES
+        return SentenceEnd.CASE
+    return SentenceEnd.YES
 
 
-def goes_on(end: End, seen: str) -> bool | None:
-    """Whether the sentence goes on, from what follows the blank: one sign, or letters. None: one more is needed."""
+def goes_on(end: SentenceEnd, seen: str) -> bool | None:
+    """Decide by the text after the blank whether the sentence continues; None: one more sign is needed."""
     first = seen[0]
     if first in DASHES or first in CLAUSES:
         return True
-    if end is End.DIGIT:
+    if end is SentenceEnd.DIGIT:
         return first.isdecimal()
     if first.islower() or first.isdecimal():
         return True
-    if end is not End.ORDINAL or not first.isupper():
+    if end is not SentenceEnd.ORDINAL or not first.isupper():
         return False
     if seen in _MONTHS:
         return True
@@ -128,7 +128,7 @@ def goes_on(end: End, seen: str) -> bool | None:
 
 
 def ends_clause(chars: list[str]) -> bool:
-    """Whether the last one, a blank, stands behind a clause."""
+    """Return True where the last character, a blank, follows a clause."""
     mark, before = (chars[-2:-1] or " ")[0], (chars[-3:-2] or " ")[0]
     if mark in CLAUSES or mark in DASHES:
         return mark in CLAUSES or mark in "—―" or before in BLANKS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What is said for the dots and the @ of addresses, for a "&" that stands alone, and instead of code."""
+    """Words for the dots and the @ of addresses, for a single "&", and in place of code."""
 
     dot: str
     at: str

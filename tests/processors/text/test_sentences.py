@@ -33,7 +33,7 @@ ENGLISH = [
     "Fruits, e.g. apples, i.e. red ones, etc. are good. |They are, etc. |Buy Acme Inc. stocks.",
     "The U.S. economy grew. |It was in the U.S. |Then it fell.",
     "That was fun (really.) |Then (e.g. here) it ended.",
-    "It is so.[1] |Next one [2]. |And.[3](https://a.b) |End.",
+    "It is so.[1] |Next one [2]. |And.[3](https://a.b) |SentenceEnd.",
     "Great! |😀 How are you?",
     "Great!😀 |How are you?",
     "Meet Mr. and Mrs. Jones vs. Prof. Li of St. Ives. |Ok.",
