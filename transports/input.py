@@ -1,4 +1,4 @@
-"""The head of a pipeline: what came from the user, at one rate, in chunks of 20 ms."""
+"""`InputTransport`, the first processor of a pipeline: emits the user's audio at one rate, in chunks of 20 ms."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .transport_api import samples_in_chunk
 
 
 class InputOwner(Protocol):
-    """The transport, as its input uses it."""
+    """Interface of the transport, as far as its input uses it."""
 
     async def processor_started(self) -> None:
-        """One of the two ends starts."""
+        """Note that one of the two processors starts."""
         ...
 
     async def processor_stopped(self) -> None:
-        """One of the two ends has stopped."""
+        """Note that one of the two processors has stopped."""
         ...
 
     def received_frames(self) -> AsyncIterator[Frame]:
@@ -33,15 +33,15 @@ class InputOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MuteFrame(InputFrame):
-    """The input's own: from here on the user is not heard, or heard again."""
+    """Mute the user from here on, or unmute. Internal to the input."""
 
     on: bool
 
 
 class InputChunker:
-    """Makes of whatever audio comes one stream: mono, at one rate, in chunks of 20 ms, with no seam.
+    """Turns audio of any rate, length and channel count into seamless mono chunks of 20 ms at one rate.
 
-    Holds back less than a chunk, and the millisecond of the resampler.
+    Holds back less than one chunk, plus the resampler's delay of about 1 ms.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -52,7 +52,7 @@ class InputChunker:
         self._resampler: StreamResampler | None = None
 
     def __call__(self, frame: InputAudioFrame) -> list[InputAudioFrame]:
-        """Take a frame; return the chunks that are complete."""
+        """Add a frame; return the chunks that are complete."""
         chunk = self.chunk_samples
         if len(frame.samples) == chunk and frame.samples.ndim == 1 and self._fits(frame) and not len(self._rest):
             return [frame]
@@ -68,7 +68,7 @@ class InputChunker:
         return [self._frame(samples[at : at + chunk], at, pts_ns) for at in range(0, end, chunk)]
 
     def flush(self) -> list[InputAudioFrame]:
-        """The last of it, filled up with silence."""
+        """Return the remaining audio, padded with silence to whole chunks."""
         samples, self._rest = self._rest, np.zeros(0, np.int16)
         if self._resampler is not None:
             samples = np.concatenate([samples, self._resampler.flush()])
@@ -88,7 +88,7 @@ class InputChunker:
         return frame.sample_rate == self.sample_rate and self._resampler is None
 
     def _held_ns(self) -> int:
-        """How much older than the frame's first sample the first one is that is not out yet."""
+        """Age of the oldest sample held back, relative to the first sample of the new frame."""
         held = len(self._rest) * NS_PER_S // self.sample_rate
         if self._resampler is not None:
             held += round(self._resampler.held_ms * 1e6)
@@ -103,60 +103,60 @@ class InputChunker:
 
 
 class InputTransport(FrameProcessor):
-    """Head of a pipeline: yields the user's audio as `InputAudioFrame` s of 20 ms, mono, at ``sample_rate``."""
+    """Emits the user's audio as mono `InputAudioFrame` of 20 ms at ``sample_rate``. Made by `Transport.input`."""
 
     is_transport_input: ClassVar[bool] = True
-    """A pipeline has one of these."""
+    """A pipeline has exactly one such processor."""
 
     def __init__(self, transport: InputOwner, name: str, *, sample_rate: int = 16_000) -> None:
         self.name = name
         self.sample_rate = sample_rate
         self._transport = transport
-        self._shape = InputChunker(sample_rate)
+        self._chunker = InputChunker(sample_rate)
         self.muted = False
         self._newest: Samples | None = None
 
     def makes(self) -> Mapping[type[Frame], AudioFormat]:
-        """Mono audio of the user."""
+        """Return the output format: the user's audio, mono."""
         return {InputAudioFrame: AudioFormat((self.sample_rate,), (1,))}
 
     async def start(self) -> None:
-        """Open the transport. Nothing is left of who was heard in a run before."""
-        self._shape = InputChunker(self.sample_rate)
+        """Open the transport, with no audio left over from an earlier run."""
+        self._chunker = InputChunker(self.sample_rate)
         await self._transport.processor_started()
 
     async def stop(self) -> None:
-        """Close the transport, where the other end is done with it too."""
+        """Close the transport, once the output has stopped too."""
         await self._transport.processor_stopped()
 
     @property
     def level_dbfs(self) -> float:
-        """How loud the newest 20 ms were, muted or not; see `rms_dbfs`."""
+        """Level of the newest 20 ms before muting, in dB of full scale; see `rms_dbfs`."""
         return SILENCE_DBFS if self._newest is None else rms_dbfs(self._newest)
 
     @source
     async def listen(self) -> AsyncIterator[Frame]:
-        """Yield the user's frames until the end of the input."""
-        shape = InputChunker(self.sample_rate)
+        """Yield the frames of the transport until `receive` ends."""
+        chunker = InputChunker(self.sample_rate)
         async for frame in self._transport.received_frames():
             if isinstance(frame, InputAudioFrame):
-                for chunk in shape(frame):
+                for chunk in chunker(frame):
                     yield self._heard(chunk)
             else:
                 yield frame
-        for chunk in shape.flush():
+        for chunk in chunker.flush():
             yield self._heard(chunk)
         yield InputEndedFrame()
 
     @handles(InputAudioFrame)
     async def take(self, frame: InputAudioFrame) -> None:
-        """Audio that a callback has delivered."""
-        for chunk in self._shape(frame):
+        """Push audio that a callback delivered."""
+        for chunk in self._chunker(frame):
             await self.push(self._heard(chunk))
 
     @handles(MuteFrame)
     async def mute(self, frame: MuteFrame) -> None:
-        """Hear silence from here on, or the user."""
+        """Mute or unmute."""
         self.muted = frame.on
 
     def _heard(self, frame: InputAudioFrame) -> InputAudioFrame:

@@ -1,7 +1,7 @@
 """The playout ledger: which samples of which response have been played, and which words they carried.
 
-Pure: no clock, no asyncio, nothing but numbers. What the bot has said, for its history and for the session's
-state, is what this ledger says was heard, and nothing else. See `docs/design/playout.md`.
+Pure: no clock and no asyncio. The history and the session's state take as said by the bot only the text that this
+ledger reports as heard. See `docs/design/playout.md`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from ..pipeline.frames import (
 )
 
 Facts = list[InputFrame]
-"""Playout facts in order, as frames."""
+"""Events in order, as the frames that report them."""
 
 CHARACTERS_PER_S = 15.0
-"""How fast text is spoken that has no times: 180 words a minute of five characters, the typist's word, each."""
+"""Assumed speed of text without word times: 180 words a minute of five characters (the typist's word) each."""
 
 
 @dataclass(slots=True)
 class _QueuedResponse:
-    """Audio of one response. Counts are in samples at the ledger's rate."""
+    """Buffered audio and words of one response. Counts are in samples at the ledger's rate."""
 
     number: int
     recorded: bool = False
-    """Its end was told already: this is sound that came after it, and gets no second record."""
+    """Already reported as finished: this audio came later and gets no second record."""
     ended: bool = False
-    """Nothing more will come."""
+    """No more audio will come."""
     appended: int = 0
     played: int = 0
     waiting: deque[Samples] = field(default_factory=deque[Samples])
-    """Audio that is not played yet."""
+    """Unplayed chunks."""
     words: list[tuple[int, str, bool]] = field(default_factory=list[tuple[int, str, bool]])
-    """First sample and text of each, and whether it is glued to the one before."""
+    """First sample and text of each word; True if it joins the previous word without a space."""
 
     def append(self, samples: Samples, words: Sequence[SpokenWord], rate: int) -> None:
         for word in words:
@@ -54,7 +54,7 @@ class _QueuedResponse:
             self.appended += len(samples)
 
     def take(self, count: int) -> Samples:
-        """At most ``count`` samples, in order; at least one where there is one."""
+        """Remove and return at most ``count`` samples; at least one if any is left."""
         samples = self.waiting.popleft()
         if len(samples) > count:
             self.waiting.appendleft(samples[count:])
@@ -66,13 +66,13 @@ class _QueuedResponse:
         return _joined([(text, glued) for _, text, glued in self.words])
 
     def heard_text(self, rate: int) -> str:
-        """The words that have begun to sound. Several in one `SpokenWord` share the time until the next begins."""
+        """Return the words that have started to sound. Several words in one `SpokenWord` share its time."""
         if not self.words:
             return ""
         start, text, _ = self.words[-1]
         end = self.appended
         if not self.ended:
-            # Its audio is still coming, so there may be more of it than is here.
+            # More audio of the last word may still arrive.
             end = max(end, start + round(len(text) * rate / CHARACTERS_PER_S))
         ends = [*(start for start, _, _ in self.words[1:]), end]
         return _joined(
@@ -85,13 +85,13 @@ class _QueuedResponse:
 
 
 def _joined(words: list[tuple[str, bool]]) -> str:
-    """Words as a text; a word may be glued to the one before."""
+    """Join words with spaces, except those glued to the word before."""
     return "".join(text if glued or not number else f" {text}" for number, (text, glued) in enumerate(words))
 
 
 def started_words(text: str, played: float, length: float) -> str:
-    """The words of a text that have begun when ``played`` of its ``length`` were played, by their letters: at least
-    the first.
+    """Return the words of a text that have started after ``played`` of its ``length``, estimated by the number of
+    characters: at least the first word.
     """
     words = list(re.finditer(r"\S+", text))
     if len(words) < 2:
@@ -102,40 +102,39 @@ def started_words(text: str, played: float, length: float) -> str:
 
 
 class PlayoutLedger:
-    """Buffers what is to be played, in order, and keeps account of what was.
+    """Buffers audio in playing order and records how much of it was played.
 
-    Responses are played one after another, by number. Whatever comes of a newer one ends those before it, and
-    audio of an older one that comes then is refused: an older response is never heard after a newer. Of each
-    response that has begun to arrive there is exactly one record, `ResponsePlayedFrame` or
-    `ResponseCutFrame`.
+    Responses are played one after another, by number. The first frame of a newer response ends all older ones; their
+    later audio is refused, so an older response is never heard after a newer one. Each response that has started to
+    arrive gets exactly one record, `ResponsePlayedFrame` or `ResponseCutFrame`.
     """
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self.buffered = 0
-        """Samples that wait to be played."""
+        """Number of samples waiting to be played."""
         self.speaking = 0
-        """The response that is being heard; 0 for none."""
-        # bound: the responses of which there is no record yet; a newer one ends those before it
+        """Number of the response being heard; 0: none."""
+        # bound: the responses without a record; a newer one ends those before it
         self._queue: deque[_QueuedResponse] = deque()
         self._newest = 0
         self._cut = 0
 
     @property
     def buffered_ms(self) -> float:
-        """How much waits to be played, in ms."""
+        """Audio waiting to be played, in ms."""
         return self.buffered * 1000.0 / self.sample_rate
 
     @property
     def more_comes(self) -> bool:
-        """True where the last response in the ledger has not ended."""
+        """True if the newest buffered response has not ended."""
         return bool(self._queue) and not self._queue[-1].ended
 
     def may_lead(self, count: int) -> bool:
-        """Return True where the next ``count`` samples may be taken ahead of their due time.
+        """True if the next ``count`` samples may be taken before they are due.
 
-        False where one response would end and the next begin in them: that is reported when it is heard. False also
-        where fewer samples are there, and more of the response may follow.
+        False if they span the end of one response and the start of the next, which is reported when heard; false
+        too if fewer samples are buffered and more of the response may come.
         """
         if not self._queue:
             return False
@@ -144,17 +143,17 @@ class PlayoutLedger:
         return rest >= count or (rest > 0 and head.ended and len(self._queue) == 1)
 
     def __bool__(self) -> bool:
-        """Return True where some audio has no record yet."""
+        """True if any response has no record yet."""
         return bool(self._queue)
 
     def has(self, through: int) -> bool:
-        """Return True where audio of a response up to ``through`` has no record yet."""
+        """True if a response up to number ``through`` has no record yet."""
         return bool(self._queue) and self._queue[0].number <= through
 
     def append(self, response: int, samples: Samples, words: Sequence[SpokenWord] = ()) -> bool:
-        """Add audio of a response (mono, at the ledger's rate), and the words that begin in it.
+        """Add audio of a response (mono, at the ledger's rate), and the words that start in it.
 
-        False where it comes too late: the response is cut, or a newer one has begun to arrive.
+        False if it comes too late: the response was cut, or a newer one has started to arrive.
         """
         entry = self._entry(response)
         if entry is None:
@@ -164,7 +163,7 @@ class PlayoutLedger:
         return True
 
     def end(self, response: int) -> bool:
-        """Nothing more comes of a response. False where that is old news."""
+        """Mark a response as complete. False if it already was, or was cut."""
         entry = self._entry(response, ending=True)
         if entry is None:
             return False
@@ -187,10 +186,10 @@ class PlayoutLedger:
         return self._queue[-1]
 
     def take(self, count: int) -> tuple[Samples, Facts]:
-        """The next ``count`` samples to be played (silence after the last), and what that makes true.
+        """Return the next ``count`` samples (padded with silence), and the events that playing them causes.
 
-        A response is over with the first `take` after its last sample was taken (or with the same one, where
-        the next response goes on in it), so "stopped" is said when it is silent and not before.
+        A response ends with the first `take` after its last sample was taken (or with the same one, if the next
+        response follows in it), so "stopped" is reported when the bot is silent and not before.
         """
         facts = self.settle()
         parts: list[Samples] = []
@@ -212,26 +211,26 @@ class PlayoutLedger:
         return np.concatenate([*parts, np.zeros(missing, np.int16)]), facts
 
     def settle(self) -> Facts:
-        """Close the account of what has ended and been played. Call it when what was taken last is over."""
+        """Record the responses that were played to their end. Call it when the samples taken last have been played."""
         facts: Facts = []
         while self._queue and self._queue[0].ended and not self._queue[0].waiting:
             facts += self._finish()
         return facts
 
     def stall(self) -> Facts:
-        """The response that is being heard has had no audio for so long that it counts as silent."""
+        """Report that the current response has run out of audio and counts as silent."""
         return self._stopped(self.speaking)
 
     def pause(self) -> Facts:
-        """Nothing is taken for a while: what has been played is over, and what is being heard is not any more."""
+        """Report a pause: finished responses are recorded, and the current one stops sounding."""
         return self.settle() + self.stall()
 
     def cut(self, through: int, reason: str = "interrupted", unheard: int = 0) -> Facts:
-        """Drop what waits of the responses up to ``through``; later audio of them is refused.
+        """Drop the buffered audio of responses up to number ``through``; their later audio is refused.
 
-        ``unheard``: how many of the samples that were taken last were not heard, and will not be.
+        ``unheard``: number of the samples taken last that will not be heard.
 
-        One `ResponseCutFrame` for each that had begun to arrive and was not over.
+        Returns a `ResponseCutFrame` for each response that had started to arrive and was not finished.
         """
         self._cut = max(self._cut, through)
         facts: Facts = []
@@ -249,7 +248,7 @@ class PlayoutLedger:
         entry = self._queue.popleft()
         facts: Facts = []
         if not entry.recorded:
-            # To its end: the words too that begin in the last ms, or in a sound that was never made.
+            # All words, also those that start in the last ms or in audio that was never made.
             facts.append(ResponsePlayedFrame(entry.number, self._ms(entry.played), entry.text()))
         return facts + self._stopped(entry.number)
 

@@ -334,7 +334,7 @@ class KeepsInPause(MemoryTransport):
         super().__init__(lead_ms=100)
 
     def clear(self) -> None:
-        if not self._halted:
+        if not self._paused:
             super().clear()
 
 

@@ -173,7 +173,7 @@ def test_nothing_at_all_is_nothing():
 
 
 def test_a_rate_that_has_no_20_ms_is_refused_when_the_transport_is_made():
-    with pytest.raises(TransportError, match="11025 Hz does not divide"):
+    with pytest.raises(TransportError, match="11025 Hz has no whole number"):
         MemoryTransport(sample_rate=11_025)
 
 

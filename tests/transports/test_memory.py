@@ -144,7 +144,7 @@ async def test_what_the_bot_tells_the_clients_program_is_noted_while_it_is_there
     await bench.send(ServerMessageFrame("2"))
     transport.reconnect()
     await bench.send(ServerMessageFrame("3", reply_to="7"))
-    assert transport.told == [ServerMessageFrame("1"), ServerMessageFrame("3", reply_to="7")]
+    assert transport.messages == [ServerMessageFrame("1"), ServerMessageFrame("3", reply_to="7")]
 
 
 # --- a bad line -----------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ async def test_jitter_changes_the_times_and_keeps_the_order(harness: Any):
 
 @pytest.mark.parametrize("wrong", [{"loss": -0.1}, {"loss": 1.1}, {"delay_ms": -1}, {"jitter_ms": -1}])
 def test_a_line_that_cannot_be_is_refused(wrong: dict[str, float]):
-    with pytest.raises(TransportError, match="loss is a share from 0 to 1"):
+    with pytest.raises(TransportError, match="loss must be a share from 0 to 1"):
         MemoryTransport(**wrong)  # type: ignore[arg-type]
 
 

@@ -185,7 +185,7 @@ async def test_stereo_is_mixed_to_mono(stage: Stage):
 
 
 def test_a_rate_that_has_no_20_ms_is_refused():
-    with pytest.raises(TransportError, match="11025 Hz does not divide"):
+    with pytest.raises(TransportError, match="11025 Hz has no whole number"):
         MemoryTransport(output_rate=11_025)
 
 
@@ -413,7 +413,7 @@ async def test_what_nobody_can_hold_back_is_an_error_that_says_so(harness: Any):
         await bench.send(second, response=1)
     (error,) = bench.errors
     assert error.error == "QueueOverflowError"
-    assert "61.0 s of audio wait to be played, and the bound is 60 s" in error.message
+    assert "61.0 s of audio wait to be played; the bound is 60 s" in error.message
     await bench.send(ResponseEndFrame(), response=1)
     await bench.advance(ms=70_000)
     assert isinstance(bench.up[-2], ResponsePlayedFrame)

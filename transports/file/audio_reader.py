@@ -1,7 +1,6 @@
-"""Reads any sound file as a stream of mono int16, however long it is, in little memory.
+"""Reads sound files of any format and length as a stream of mono int16, in little memory.
 
-WAV, FLAC, AIFF and their like through libsndfile, whatever else FFmpeg knows (MP3, Ogg, M4A, WebM, ...)
-through PyAV.
+WAV, FLAC, AIFF and similar formats through libsndfile; MP3, Ogg, M4A, WebM and all else that FFmpeg reads through PyAV.
 """
 
 from __future__ import annotations
@@ -20,28 +19,27 @@ from ...pipeline.errors import TransportError
 from ...pipeline.frames import Samples
 
 BLOCK_MS = 100
-"""How much is read at a time: small, because it is read in the event loop, from the disk's cache."""
+"""Audio read at a time: small, because the event loop reads it (from the disk's cache)."""
 
 _NOT_IN_BLOCKS = ("MP3", "MPEG", "OGG")
-"""soundfile seeks after each block that it reads, and a seek damages what comes next in an MP3: it loses the decoder's
-state. (Heard: a tone of full length at 0.6 times its level.) FFmpeg reads these as they come."""
+"""Formats not read with soundfile: it seeks after each block, and a seek in an MP3 loses the decoder's state.
+(Observed: a tone of full length at 0.6 times its level.) FFmpeg reads these sequentially."""
 
 KNOWN = "WAV, FLAC, Ogg, MP3, M4A, WebM or anything else that libsndfile or FFmpeg reads"
 
 
 class AudioReader:
-    """A sound file, opened. ``sample_rate``: what `read` gives, in Hz; channels are mixed to one.
+    """An open sound file. ``sample_rate``: rate of the samples that `read` returns, in Hz; channels are mixed to mono.
 
-    Opening reads the first block, so what is no sound is found out at once. Raises `TransportError` for a
-    file that is missing, empty, unreadable or no audio, and for a folder; from `read`, where the file is
-    damaged further on.
+    The constructor reads the first block, to reject other files at once. Raises `TransportError` for a file that is
+    missing, empty, unreadable or not audio, and for a folder; `read` raises it if the file is damaged further on.
     """
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
         self.path = Path(path)
         self.sample_rate = sample_rate
         self._close: list[Any] = []
-        self._given = 0
+        self._returned = 0
         _check_file(self.path)
         try:
             self._blocks = self._resampled(self._open())
@@ -50,15 +48,14 @@ class AudioReader:
                 self._rest = next(self._blocks, None)
                 if self._rest is None:
                     raise TransportError(
-                        f"{self.path} is a sound file without a sound in it: it has a header and no samples. "
-                        "Record it again."
+                        f"{self.path} is an empty sound file: it has a header and no samples. Record it again."
                     )
         except BaseException:
             self.close()
             raise
 
     def read(self, count: int) -> Samples:
-        """The next ``count`` samples, mono int16 at `sample_rate`; fewer at the end, and then none."""
+        """Return the next ``count`` samples, mono int16 at `sample_rate`; fewer at the end, then none."""
         parts: list[Samples] = []
         missing = count
         while missing:
@@ -69,7 +66,7 @@ class AudioReader:
             parts.append(self._rest[:missing])
             self._rest = self._rest[missing:]
             missing -= len(parts[-1])
-        self._given += count - missing
+        self._returned += count - missing
         return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int16), *parts])
 
     def close(self) -> None:
@@ -78,11 +75,11 @@ class AudioReader:
             self._close.pop().close()
 
     def _open(self) -> Iterator[tuple[Samples, int]]:
-        """Blocks of mono samples, each with its rate in Hz."""
+        """Yield blocks of mono samples, each with its rate in Hz."""
         try:
             sound = soundfile.SoundFile(self.path)
         except (soundfile.LibsndfileError, TypeError):
-            # TypeError: the name ends in .raw, and soundfile wants to be told what is in it.
+            # TypeError: the name ends in .raw, and soundfile requires the format.
             return self._open_with_av()
         self._close.append(sound)
         return self._open_with_av() if sound.format in _NOT_IN_BLOCKS else self._blocks_of(sound)
@@ -90,7 +87,7 @@ class AudioReader:
     def _blocks_of(self, sound: soundfile.SoundFile) -> Iterator[tuple[Samples, int]]:
         size = max(1, sound.samplerate * BLOCK_MS // 1000)
         try:
-            # As floats: libsndfile does not scale what is stored as floats when it is asked for integers.
+            # As floats: libsndfile does not scale stored floats when it returns integers.
             while len(block := sound.read(size, dtype="float32", always_2d=True)):
                 yield to_int16(block.mean(axis=1)), sound.samplerate
         except soundfile.LibsndfileError as error:
@@ -103,17 +100,17 @@ class AudioReader:
         try:
             container: Any = av.open(str(self.path))
         except (FFmpegError, ValueError) as error:
-            raise TransportError(f"{self.path} is no sound file that can be read. It has to be {KNOWN}.") from error
+            raise TransportError(f"{self.path} is not a readable sound file. Use {KNOWN}.") from error
         self._close.append(container)
         if not container.streams.audio:
-            raise TransportError(f"{self.path} has no audio in it. It has to be {KNOWN}.")
+            raise TransportError(f"{self.path} contains no audio. Use {KNOWN}.")
         return self._blocks_with_av(container)
 
     def _blocks_with_av(self, container: Any) -> Iterator[tuple[Samples, int]]:
         import av
         from av.error import FFmpegError
 
-        # To the rate that is wanted: FFmpeg does format, layout and rate at once.
+        # FFmpeg converts format, layout and rate at once.
         resampler: Any = av.AudioResampler("s16", "mono", self.sample_rate)
         try:
             for frame in container.decode(audio=0):
@@ -134,10 +131,10 @@ class AudioReader:
             yield resampler.flush()
 
     def _damaged(self, error: Exception) -> TransportError:
-        at = self._given / self.sample_rate
+        at = self._returned / self.sample_rate
         return TransportError(
             f"{self.path} is damaged: it cannot be read beyond {at:.1f} s ({error}). "
-            f"Convert it anew, for example with: ffmpeg -i {self.path.name} fixed.wav"
+            f"Convert it again, for example with: ffmpeg -i {self.path.name} fixed.wav"
         )
 
 

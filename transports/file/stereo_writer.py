@@ -1,10 +1,10 @@
-"""Records a conversation: a stereo WAV, caller left and bot right, on one timeline.
+"""Writes a conversation as a stereo WAV, caller left and bot right, on one timeline.
 
 ::
 
     with StereoWriter("talk.wav", 24_000) as recording:
         recording.write(CALLER, 0, samples)
-        recording.write(BOT, 31_200, answer)      # 1.3 s after the beginning
+        recording.write(BOT, 31_200, answer)      # 1.3 s after the start
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BOT: Final = 1
 """The right channel."""
 
 WINDOW_S = 5
-"""How far the two channels may be apart. What is older than this, seen from the newest, is on the disk."""
+"""Largest distance between the two channels, in s. Older samples are already on the disk."""
 BLOCK_S = 1
-"""How much is written at a time."""
+"""Audio written at a time, in s."""
 
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _BYTES = 4
@@ -37,28 +37,27 @@ _LARGEST = 0xFFFF_FFFF - _HEADER.size
 
 
 class StereoWriter:
-    """A stereo WAV (16 bit) that is written while time passes.
+    """A 16-bit stereo WAV that is written during the conversation.
 
-    Each channel is written at sample positions that grow; what nothing is written to is silence. At most
-    `WINDOW_S` + `BLOCK_S` seconds are in memory, and the header is right after each block, so a recording
-    that was killed can be played. An existing file is replaced. Closed with nothing written, it leaves no
-    file.
+    Each channel is written at increasing sample positions; gaps are silence. At most `WINDOW_S` + `BLOCK_S` seconds are
+    in memory, and the header is correct after each block, so the recording of a killed process can be played. An
+    existing file is replaced. If nothing was written, `close` removes the file.
 
-    Raises `TransportError` where the file cannot be made, and once where the disk is full later on (what
-    comes after is not recorded).
+    Raises `TransportError` if the file cannot be created, and once if the disk is full later on (the rest is not
+    recorded).
     """
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
         self.path = Path(path)
         self.sample_rate = sample_rate
         self.late = 0
-        """Samples that came more than `WINDOW_S` after their time and are not in the file."""
+        """Samples written more than `WINDOW_S` late, which are not in the file."""
         self._written = 0
-        """Samples on the disk."""
+        """Number of samples on the disk."""
         self._end = 0
-        """The newest sample there is, of either channel."""
+        """End of the newest sample of either channel."""
         self._block = np.zeros(((WINDOW_S + 2 * BLOCK_S) * sample_rate, 2), np.int16)
-        """From `_written` on; zero where nothing was written."""
+        """Samples from `_written` on; zero where nothing was written."""
         self._failed = False
         if self.path.is_dir():
             raise TransportError(f"{self.path} is a folder. Give the name of the WAV file to write.")
@@ -81,11 +80,11 @@ class StereoWriter:
 
     @property
     def seconds(self) -> float:
-        """How long it is, to the newest sample."""
+        """Length in s, to the newest sample."""
         return self._end / self.sample_rate
 
     def write(self, channel: int, position: int, samples: Samples) -> None:
-        """Put mono int16 samples into a channel (`CALLER` or `BOT`), the first one at sample ``position``."""
+        """Write mono int16 samples to a channel (`CALLER` or `BOT`), starting at sample ``position``."""
         if self._failed:
             return
         if position < self._written:
@@ -102,7 +101,7 @@ class StereoWriter:
         self._make_room(self._end)
 
     def close(self) -> None:
-        """Write what is left. Harmless the second time."""
+        """Write the remaining samples and close the file. A second call does nothing."""
         if self._file.closed:
             return
         if not self._failed:
@@ -114,7 +113,7 @@ class StereoWriter:
             self._file.close()
 
     def _make_room(self, position: int) -> None:
-        """Write blocks until ``position`` is no more than the window away."""
+        """Write blocks until ``position`` is within the window."""
         block = BLOCK_S * self.sample_rate
         while position - self._written >= WINDOW_S * self.sample_rate + block:
             self._flush(block)
@@ -136,7 +135,7 @@ class StereoWriter:
             raise self._fail(error) from error
 
     def _write_header(self) -> None:
-        # WAV has 32 bits for its size: 12 hours at 24 kHz. Players read a longer one to its end all the same.
+        # WAV has 32 bits for its size: 12 hours at 24 kHz. Players read longer files to the end all the same.
         size = min(self._written * _BYTES, _LARGEST)
         rate = self.sample_rate
         riff = (b"RIFF", size + _HEADER.size - 8, b"WAVE")
@@ -151,15 +150,15 @@ class StereoWriter:
         _close_quietly(self._file)
         return TransportError(
             f"The recording {self.path} ends after {self._written / self.sample_rate:.1f} s: "
-            f"{error.strerror}. The conversation goes on without it. Make room on the disk."
+            f"{error.strerror}. The conversation continues without it. Free some space on the disk."
         )
 
     def _unusable(self, error: OSError) -> TransportError:
         folder = self.path.parent
         if isinstance(error, FileNotFoundError):
-            advice = f"There is no folder {folder}: make it first, or give another path."
+            advice = f"There is no folder {folder}: create it first, or give another path."
         else:
-            advice = f"Give a path in a folder that can be written, on a disk with room (not {folder})."
+            advice = f"Give a path in a writable folder, on a disk with free space (not {folder})."
         return TransportError(f"{self.path} cannot be written: {error.strerror}. {advice}")
 
     def _abandon(self) -> None:
@@ -169,6 +168,6 @@ class StereoWriter:
 
 
 def _close_quietly(file: BinaryIO) -> None:
-    """A full disk makes close() fail too, with what could not be flushed."""
+    """Close a file whose disk is full: close() fails too, since it flushes."""
     with contextlib.suppress(OSError):
         file.close()

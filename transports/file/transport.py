@@ -1,4 +1,4 @@
-"""A file is the caller, and a file keeps what was said.
+"""`FileTransport`: a sound file is the caller, and a stereo WAV records the conversation.
 
 ::
 
@@ -33,19 +33,19 @@ PathLike = str | os.PathLike[str]
 
 
 class _CallRecording:
-    """The recording of both sides: opened once, by whichever end needs it, on one timeline."""
+    """Recording of both sides on one timeline."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         self.path = path
         self.sample_rate = sample_rate
         self._writer: StereoWriter | None = None
-        self._begun_ns: int | None = None
+        self._start_ns: int | None = None
         self._resampler: StreamResampler | None = None
         self._caller_at = 0
 
     def open(self) -> None:
         self._writer = StereoWriter(self.path, self.sample_rate)
-        self._begun_ns = None
+        self._start_ns = None
         self._resampler = None
 
     def close(self) -> None:
@@ -53,18 +53,18 @@ class _CallRecording:
             writer, self._writer = self._writer, None
             writer.close()
 
-    def begin_caller(self, now_ns: int, sample_rate: int) -> None:
-        """The caller's first sample is captured now."""
+    def start_caller(self, now_ns: int, sample_rate: int) -> None:
+        """Start the caller's channel: its first sample is captured now."""
         self._resampler = StreamResampler(sample_rate, self.sample_rate)
         self._caller_at = self._position(now_ns)
 
     def caller(self, samples: Samples) -> None:
-        """The next of the caller's samples."""
+        """Append samples of the caller."""
         if self._writer is not None and self._resampler is not None:
             self._put_caller(self._resampler.push(samples))
 
     def end_caller(self) -> None:
-        """The caller says no more."""
+        """Flush the caller's resampler."""
         if self._writer is not None and self._resampler is not None:
             self._put_caller(self._resampler.flush())
 
@@ -73,7 +73,7 @@ class _CallRecording:
         self._caller_at += len(samples)
 
     def bot(self, samples: Samples, due_ns: int) -> None:
-        """20 ms of the bot."""
+        """Write 20 ms of the bot at their due time."""
         if self._writer is not None:
             self._write(BOT, self._position(due_ns), samples)
 
@@ -82,26 +82,24 @@ class _CallRecording:
         try:
             self._writer.write(channel, position, samples)
         except TransportError as error:
-            # A full disk costs the recording, and must not cost the conversation.
+            # A full disk costs the recording and must not end the conversation.
             log.error("%s", error)
 
     def _position(self, at_ns: int) -> int:
-        # The timeline begins with the first sound of either side.
-        if self._begun_ns is None:
-            self._begun_ns = at_ns
-        return round((at_ns - self._begun_ns) * self.sample_rate / NS_PER_S)
+        # The timeline starts with the first sound of either side.
+        if self._start_ns is None:
+            self._start_ns = at_ns
+        return round((at_ns - self._start_ns) * self.sample_rate / NS_PER_S)
 
 
 class FileTransport(Transport):
-    """Files for both ends; time is the worker's clock.
+    """Plays a file as the caller and records both sides, in time of the worker's clock.
 
-    ``input``: what the caller says, any sound file (see `AudioReader`); ``sample_rate``: what the pipeline
-    gets of it, mono, in Hz. ``output``: the stereo WAV to write, caller left and bot right, at
-    ``output_rate``; without one, the bot's audio is played to nobody. ``tail_ms``: silence after the file's
-    end.
+    ``input``: the caller's audio, any sound file (see `AudioReader`); ``sample_rate``: rate of the pipeline's mono
+    input, in Hz. ``output``: the stereo WAV to write, caller left and bot right, at ``output_rate``; None: the bot's
+    audio is discarded. ``tail_ms``: silence after the end of the file.
 
-    Paths are looked at when the worker starts: a `TransportError` there says what is wrong, before the first
-    frame.
+    Paths are checked when the worker starts: it fails with a `TransportError` before the first frame.
     """
 
     def __init__(
@@ -117,40 +115,40 @@ class FileTransport(Transport):
     ) -> None:
         super().__init__(sample_rate=sample_rate, output_rate=output_rate, buffer_ms=buffer_ms, gap_ms=gap_ms)
         self._path = None if input is None else Path(input)
-        self._tape = None if output is None else _CallRecording(Path(output), output_rate)
+        self._recording = None if output is None else _CallRecording(Path(output), output_rate)
         self._tail_ms = tail_ms
         self._reader: AudioReader | None = None
 
     def input(self) -> InputTransport:
-        """The head of the pipeline. Raises `TransportError` where there is no file to hear."""
+        """Return the first processor of the pipeline. Raises `TransportError` without an ``input`` file."""
         if self._path is None:
-            raise TransportError('This FileTransport has no input: make it with FileTransport(input="me.wav").')
+            raise TransportError('This FileTransport has no input file. Create it with FileTransport(input="me.wav").')
         return super().input()
 
     async def open(self) -> None:
-        """Open both files; raises `TransportError` where one cannot be played, or the other not be written."""
+        """Open both files. Raises `TransportError` if one cannot be read or the other cannot be written."""
         if self._path is not None:
-            # Also where nobody hears it: a caller who cannot be played must not cost the last recording.
+            # Also if the input is not used: an unreadable caller must not overwrite the last recording.
             self._reader = AudioReader(self._path, self.sample_rate)
-        if self._tape is None or not self.speaks:
+        if self._recording is None or not self.speaks:
             return
-        if self._path is not None and self._tape.path.exists() and self._tape.path.samefile(self._path):
+        if self._path is not None and self._recording.path.exists() and self._recording.path.samefile(self._path):
             raise TransportError(
-                f"{self._tape.path} is both the caller's file and the recording to write, and would be "
-                "lost. Give the recording another name."
+                f"{self._recording.path} is both the caller's file and the recording, which would overwrite it. "
+                "Give the recording another name."
             )
-        self._tape.open()
+        self._recording.open()
 
     async def receive(self) -> AsyncIterator[Frame]:
-        """The file as a microphone would hear it, each 20 ms when they are over; then ``tail_ms`` of silence.
+        """Yield the file like a microphone, each 20 ms when they have passed; then ``tail_ms`` of silence.
 
-        `InputAudioFrame.pts_ns` counts from the file's beginning. Damage in the file ends it, and is raised when
-        the tail is over.
+        `InputAudioFrame.pts_ns` counts from the start of the file. A damaged file ends at the damage, which is raised
+        after the tail.
         """
         size = samples_in_chunk(self.sample_rate)
-        begun_ns = self.clock.now_ns()
-        if self._tape is not None:
-            self._tape.begin_caller(begun_ns, self.sample_rate)
+        start_ns = self.clock.now_ns()
+        if self._recording is not None:
+            self._recording.start_caller(start_ns, self.sample_rate)
         damage: TransportError | None = None
         slot, last = 0, -1
         while slot != last:
@@ -166,13 +164,13 @@ class FileTransport(Transport):
             if len(samples) < size:
                 samples = np.concatenate([samples, np.zeros(size - len(samples), np.int16)])
             slot += 1
-            # Of the schedule and not of the last chunk, so that lateness does not add up.
-            await self.clock.sleep((begun_ns + slot * CHUNK_NS - self.clock.now_ns()) / NS_PER_S)
-            if self._tape is not None:
-                self._tape.caller(samples)
+            # Relative to the schedule and not to the last chunk, so that lateness does not add up.
+            await self.clock.sleep((start_ns + slot * CHUNK_NS - self.clock.now_ns()) / NS_PER_S)
+            if self._recording is not None:
+                self._recording.caller(samples)
             yield InputAudioFrame(samples, self.sample_rate, (slot - 1) * CHUNK_NS)
-        if self._tape is not None:
-            self._tape.end_caller()
+        if self._recording is not None:
+            self._recording.end_caller()
         if damage is not None:
             yield InputEndedFrame()
             raise damage
@@ -181,14 +179,14 @@ class FileTransport(Transport):
         return np.zeros(0, np.int16) if self._reader is None else self._reader.read(size)
 
     def send(self, samples: Samples, due_ns: int) -> None:
-        """Into the right channel, at its time."""
-        if self._tape is not None:
-            self._tape.bot(samples, due_ns)
+        """Record 20 ms in the right channel, at their due time."""
+        if self._recording is not None:
+            self._recording.bot(samples, due_ns)
 
     async def close(self) -> None:
-        """Finish both files."""
+        """Close both files."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        if self._tape is not None:
-            self._tape.close()
+        if self._recording is not None:
+            self._recording.close()

@@ -137,7 +137,7 @@ class VoiceReceiver:
         for piece in self._jitter.put(packet.sequence, packet.timestamp, ticks, packet.payload, now_ns):
             self._play(piece, now_ns)
         self._watch()
-        self._gap.came(now_ns)
+        self._gap.audio_received(now_ns)
 
     def _fall_silent(self) -> None:
         self._silent = True

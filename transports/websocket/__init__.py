@@ -1,4 +1,4 @@
-"""Conversations over a WebSocket: pages and apps of yours, telephone calls by Twilio, any protocol by a serializer.
+"""WebSocket transport: for your own pages and apps, Twilio telephone calls, and other protocols by a serializer.
 
 Needs the extra ``websocket``. See `docs/guide/websocket.md`.
 """

@@ -1,7 +1,7 @@
-"""µ-law, the telephone's eight bits a sample: ITU-T Recommendation G.711, tables 2a and 2b.
+"""µ-law, the 8-bit code of telephony: ITU-T Recommendation G.711, tables 2a and 2b.
 
 A byte is a sign, a segment of three bits and a step of four, all inverted. Segment *s* has 16 steps of ``8 * 2**s``
-(at 16 bits; the Recommendation counts 14). Beside the bias that makes segments begin at powers of two, that is all.
+(at 16 bits; the Recommendation uses 14). A bias makes the segments start at powers of two.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from ...pipeline.frames import Samples
 
 BIAS = 132
-"""33 of the Recommendation's 14 bits: with it, segment s begins at ``128 * 2**s``."""
+"""33 at the Recommendation's 14 bits: with it, segment s starts at ``128 * 2**s``."""
 CLIP = 32_635
-"""The last that is below 8159 of 14 bits, where the Recommendation's table ends: what is louder has the last code."""
+"""Largest value below 8159 at 14 bits, where the Recommendation's table ends: louder samples get the last code."""
 
 
 def _decoding() -> Samples:
@@ -25,7 +25,7 @@ def _decoding() -> Samples:
 
 
 def _encoding() -> npt.NDArray[np.uint8]:
-    # In the order of the samples' bits, so that they are an index.
+    # In the order of the samples' bit patterns, which serve as the index.
     samples = np.arange(65_536, dtype=np.uint16).view(np.int16).astype(np.int32)
     biased = np.minimum(np.abs(samples), CLIP) + BIAS
     segment = np.frexp(biased)[1] - 8
@@ -39,10 +39,10 @@ _ENCODED = _encoding()
 
 
 def decode(data: bytes) -> Samples:
-    """int16 of each byte, shape ``(n,)``: the middle of its step."""
+    """Decode each byte to int16, shape ``(n,)``: the middle of its step."""
     return _DECODED[np.frombuffer(data, np.uint8)]
 
 
 def encode(samples: Samples) -> bytes:
-    """A byte for each of the samples, shape ``(n,)``."""
+    """Encode int16 samples, shape ``(n,)``, to one byte each."""
     return _ENCODED[samples.view(np.uint16)].tobytes()

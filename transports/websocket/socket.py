@@ -1,4 +1,4 @@
-"""The line to one peer: a WebSocket of aiohttp, of a server or of a client, that can be written to without waiting."""
+"""`PeerSocket`: an aiohttp WebSocket (server or client side) that can be written without waiting."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from aiohttp import WSMsgType
 from ...pipeline.clock import NS_PER_S, Clock
 
 CLOSE_S = 2.0
-"""How long a peer may take to answer a close. Then the connection is cut."""
+"""Time for a peer to answer a close, in s. Then the connection is aborted."""
 UNSENT_BYTES = 16_384
-"""How much the system may hold of what is not on its way yet; the rest waits with us, where it is counted."""
+"""Bound on unsent bytes in the kernel's send buffer; the rest waits in the process, where it is counted."""
 NEVER = 1 << 30
-"""More bytes than ever wait: aiohttp is not to wait for room, we look for it ourselves."""
-GOOD_BYE = (0, 1000)
-"""Close codes of a peer that is done: none, and "normal closure"; 1001 is a page that was left or loaded again."""
+"""Write buffer limit that is never reached: aiohttp must not wait for room, the transport checks for it."""
+GOODBYE_CODES = (0, 1000)
+"""Close codes of a peer that is finished: none, and "normal closure". (1001: the page was left or reloaded.)"""
 REASON_BYTES = 123
-"""RFC 6455, section 5.5: a close frame has 125 bytes, two of them for the code."""
+"""Bound on a close reason: a close frame has 125 bytes, two of them for the code (RFC 6455, section 5.5)."""
 
 
 class AiohttpSocket(Protocol):
-    """The methods in use of aiohttp's ``web.WebSocketResponse`` and ``ClientWebSocketResponse``."""
+    """Common interface of aiohttp's ``web.WebSocketResponse`` and ``ClientWebSocketResponse``, as used here."""
 
     async def receive(self) -> Any:
-        """The next message."""
+        """Wait for the next message."""
         ...
 
     async def send_str(self, data: str) -> None:
@@ -39,37 +39,37 @@ class AiohttpSocket(Protocol):
         ...
 
     async def close(self, *, code: int = 1000, message: bytes = b"") -> Any:
-        """Close."""
+        """Close the connection."""
         ...
 
 
 class PeerSocket:
-    """One peer. `write` puts a message on its way at once; `waiting_bytes` says how many have not left yet."""
+    """Connection to one peer. `write` sends without waiting; `waiting_bytes` counts the bytes not sent yet."""
 
     def __init__(self, socket: AiohttpSocket) -> None:
         self._socket = socket
         self._wire = _wire_of(socket)
         self.goodbye = False
-        """The peer has closed the connection, and not only lost it."""
-        self.why = "the connection was lost"
-        """Why nothing more comes."""
+        """True if the peer closed the connection on purpose."""
+        self.reason = "the connection was lost"
+        """Reason for the end of the connection."""
         if self._wire is not None:
             self._wire.set_write_buffer_limits(high=NEVER)
-            _hold_little(self._wire.get_extra_info("socket"))
+            _limit_send_buffer(self._wire.get_extra_info("socket"))
 
     @property
     def waiting_bytes(self) -> int:
-        """How much was written and is not taken by the system yet."""
+        """Bytes written and not yet passed to the kernel."""
         return 0 if self._wire is None else self._wire.get_write_buffer_size()
 
     def write(self, message: str | bytes) -> None:
-        """Send a message. Where the connection is lost, nothing happens: `receive` tells of that."""
+        """Send a message. Does nothing if the connection is lost: `receive` reports that."""
         sending: Coroutine[Any, Any, None]
         if isinstance(message, str):
             sending = self._socket.send_str(message)
         else:
             sending = self._socket.send_bytes(message)
-        # aiohttp writes a message before it waits, and it waits for room only: one step sends it.
+        # aiohttp writes a message before it waits (for room): one step of the coroutine sends it.
         try:
             sending.send(None)
         except (StopIteration, ConnectionError):
@@ -78,46 +78,46 @@ class PeerSocket:
             sending.close()
 
     async def receive(self) -> str | bytes | None:
-        """The next message; None where no more come."""
+        """Wait for the next message; None at the end of the connection."""
         message = await self._socket.receive()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             return cast("str | bytes", message.data)
         if message.type == WSMsgType.CLOSE:
-            self.goodbye = message.data in GOOD_BYE
-            self.why = "the client closed the connection"
+            self.goodbye = message.data in GOODBYE_CODES
+            self.reason = "the client closed the connection"
         return None
 
     async def close(self, code: int, reason: str, clock: Clock | None = None) -> None:
-        """Close it. A peer that does not take the news is cut off by the clock."""
+        """Close the connection; abort it if the peer does not answer within `CLOSE_S`."""
         timer = None
         if clock is not None:
-            timer = clock.call_at(clock.now_ns() + round(CLOSE_S * NS_PER_S), self._cut)
+            timer = clock.call_at(clock.now_ns() + round(CLOSE_S * NS_PER_S), self._abort)
         try:
             with contextlib.suppress(ConnectionError):
                 await self._socket.close(code=code, message=reason.encode()[:REASON_BYTES])
         finally:
             if timer is not None:
                 timer.cancel()
-            self.let_go()
+            self.discard_unsent()
 
-    def let_go(self) -> None:
-        """It is closed: do not keep what a peer that does not read has left."""
+    def discard_unsent(self) -> None:
+        """Drop bytes that a peer has not read from a closed connection."""
         if self.waiting_bytes:
-            self._cut()
+            self._abort()
 
-    def _cut(self) -> None:
+    def _abort(self) -> None:
         if self._wire is not None:
             self._wire.abort()
 
 
 def _wire_of(socket: AiohttpSocket) -> Any:
-    """The asyncio transport below. aiohttp keeps it to itself (seen in 3.10 to 3.14); None: there is none."""
+    """Return the underlying asyncio transport, private to aiohttp (seen in 3.10 to 3.14); None if absent."""
     return getattr(getattr(socket, "_writer", None), "transport", None)
 
 
-def _hold_little(connection: Any) -> None:
-    """Ask the system to take no more than it can send soon: what it holds nobody can count, or take back."""
+def _limit_send_buffer(connection: Any) -> None:
+    """Limit the kernel's send buffer: bytes in it can be neither counted nor taken back."""
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if option is not None and connection is not None:
-        with contextlib.suppress(OSError):  # no TCP, a socket of a local proxy
+        with contextlib.suppress(OSError):  # not TCP, say a Unix socket of a local proxy
             connection.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)

@@ -1,8 +1,8 @@
-"""Twilio's Media Streams: a telephone call, by ``<Connect><Stream>``.
+"""Twilio Media Streams: a telephone call, by ``<Connect><Stream>``.
 
-What is known of the protocol is from Twilio's documentation, "Media Streams - WebSocket Messages": JSON text; audio is
-µ-law of 8 kHz in base64 both ways. What Twilio is sent it buffers and plays in order. ``clear`` empties that buffer,
-and ``mark`` comes back when all that was sent before it has been played, or was cleared.
+Source: Twilio's documentation, "Media Streams - WebSocket Messages". Messages are JSON text; audio is µ-law at 8 kHz in
+base64, both ways. Twilio buffers sent audio and plays it in order. ``clear`` empties that buffer, and ``mark`` is
+returned when all audio sent before it has been played or cleared.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ RATE = 8_000
 
 
 def signed_by_twilio(auth_token: str, signature: str, url: str, parameters: Mapping[str, str] | None = None) -> bool:
-    """Check Twilio's signature of a request; True where Twilio has sent it.
+    """Verify the signature of a request, which proves that Twilio sent it.
 
-    ``auth_token``: of your account at Twilio. ``signature``: the header ``X-Twilio-Signature``. ``url``: to the letter
-    as Twilio was told it; of a stream it begins with ``wss://``. ``parameters``: of the form that a webhook is posted
-    with; the request of a stream has none.
+    ``auth_token``: token of your Twilio account. ``signature``: the header ``X-Twilio-Signature``. ``url``: exactly as
+    configured at Twilio; for a stream it starts with ``wss://``. ``parameters``: form fields of a webhook; the request
+    of a stream has none.
 
     From Twilio's documentation, "Webhooks security": HMAC-SHA1 of the address and of the parameters, sorted by name, in
     base64.
@@ -50,10 +50,10 @@ def signed_by_twilio(auth_token: str, signature: str, url: str, parameters: Mapp
 
 
 class TwilioSerializer(Serializer):
-    """A telephone call. Keys that the caller presses come as ``ClientMessageFrame("dtmf", '{"digit": "5"}')``.
+    """A telephone call. Pressed keys arrive as ``ClientMessageFrame("dtmf", '{"digit": "5"}')``.
 
-    The call's own facts come once, as ``ClientMessageFrame("start", ...)`` with ``callSid`` and ``customParameters``
-    (what ``<Parameter>`` said in the TwiML), before the first audio.
+    Details of the call arrive once, as ``ClientMessageFrame("start", ...)`` with ``callSid`` and ``customParameters``
+    (from ``<Parameter>`` in the TwiML), before the first audio.
     """
 
     output_rate: int = RATE
@@ -61,19 +61,19 @@ class TwilioSerializer(Serializer):
 
     def __init__(self) -> None:
         self.stream_sid = ""
-        """Which stream it is; empty before ``start``."""
+        """Id of the stream; empty before ``start``."""
         self.call_sid = ""
         self._head = ""
 
     def begin(self) -> Sequence[str | bytes]:
-        """Twilio speaks first."""
+        """Reset. Twilio sends the first message."""
         self.stream_sid = self.call_sid = self._head = ""
         return ()
 
     def decode(self, message: str | bytes) -> Sequence[Decoded]:
-        """One of connected, start, media, mark, dtmf and stop. What is new to us is ignored: a call goes on."""
+        """Decode a start, media, mark, dtmf or stop. Other events are ignored, so that the call continues."""
         if not isinstance(message, str):
-            raise MessageError(UNSUPPORTED, "Media Streams are text, and this is a binary message.")
+            raise MessageError(UNSUPPORTED, "Media Streams are text; this is a binary message.")
         data = read_json(message)
         event = read_text(data, "event", MAX_ID_CHARACTERS)
         if event == "start":
@@ -96,25 +96,25 @@ class TwilioSerializer(Serializer):
                 return [ClientDisconnectedFrame("the call has ended")]
 
     def encode_audio(self, samples: Samples) -> str | bytes:
-        """A media message."""
+        """Return a media message."""
         payload = binascii.b2a_base64(mulaw.encode(samples), newline=False).decode()
         return f'{self._head}"event": "media", "media": {{"payload": "{payload}"}}}}'
 
     def clear(self) -> str | bytes | None:
-        """A clear message."""
+        """Return a clear message."""
         return f'{self._head}"event": "clear"}}'
 
     def mark(self, name: str) -> str | bytes | None:
-        """A mark message."""
+        """Return a mark message."""
         return f'{self._head}"event": "mark", "mark": {{"name": {json.dumps(name)}}}}}'
 
     def _start(self, data: dict[str, Any]) -> Sequence[Decoded]:
         if self.stream_sid:
-            raise MessageError(POLICY, "There was a start already.")
+            raise MessageError(POLICY, "start was sent already.")
         start = _part(data, "start")
         form = _part(start, "mediaFormat")
         if (form.get("encoding"), form.get("sampleRate"), form.get("channels")) != ("audio/x-mulaw", RATE, 1):
-            raise MessageError(UNSUPPORTED, "A stream is audio/x-mulaw of 8000 Hz in one channel.")
+            raise MessageError(UNSUPPORTED, "A stream must be audio/x-mulaw at 8000 Hz with one channel.")
         stream_sid = read_text(start, "streamSid", MAX_ID_CHARACTERS)
         if not stream_sid:
             raise MessageError(INVALID, "streamSid is empty.")
@@ -130,19 +130,19 @@ class TwilioSerializer(Serializer):
         try:
             payload = base64.b64decode(read_text(media, "payload"), validate=True)
         except (ValueError, binascii.Error):
-            raise MessageError(INVALID, "payload is no base64.") from None
+            raise MessageError(INVALID, "payload is not base64.") from None
         return [InputAudioFrame(mulaw.decode(payload), RATE, _milliseconds(media.get("timestamp")) * NS_PER_MS)]
 
 
 def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
     part = data.get(name)
     if not isinstance(part, dict):
-        raise MessageError(INVALID, f"{name} is missing, or no JSON object.")
+        raise MessageError(INVALID, f"{name} is missing or not a JSON object.")
     return cast("dict[str, Any]", part)
 
 
 def _milliseconds(timestamp: object) -> int:
-    """Parse a timestamp, in ms since the begin of the stream, from text."""
+    """Parse a timestamp: ms since the start of the stream, as text."""
     if not isinstance(timestamp, str) or not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12:
-        raise MessageError(INVALID, "timestamp is a number of ms, as text.")
+        raise MessageError(INVALID, "timestamp must be a number of ms, as text.")
     return int(timestamp)

@@ -220,9 +220,9 @@ def folder(path: Path) -> Path:
     [
         (missing, "There is no file .*nobody.wav .*Give the path of a sound file: WAV, FLAC"),
         (empty, r"empty.wav is empty \(0 bytes\)"),
-        (no_audio, "notes.wav (is no sound file that can be read|has no audio in it). It has to be WAV"),
-        (raw, "noise.raw (is no sound file that can be read|has no audio in it)"),
-        (silent_header, "header.wav is a sound file without a sound in it"),
+        (no_audio, "notes.wav (is not a readable sound file|contains no audio). Use WAV"),
+        (raw, "noise.raw (is not a readable sound file|contains no audio)"),
+        (silent_header, "header.wav is an empty sound file"),
         (folder, "is a folder. Give a sound file"),
     ],
 )
@@ -306,7 +306,7 @@ async def test_the_recording_must_not_replace_its_caller(tmp_path: Path):
     ("output", "says"),
     [
         ("folder", "is a folder. Give the name of the WAV file"),
-        ("nowhere/talk.wav", "There is no folder .*nowhere: make it first"),
+        ("nowhere/talk.wav", "There is no folder .*nowhere: create it first"),
         ("in.wav/talk.wav", "cannot be written: Not a directory"),
         pytest.param("/dev/full", "/dev/full cannot be written: No space left on device", marks=full_disk),
     ],

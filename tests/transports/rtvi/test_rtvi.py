@@ -499,7 +499,7 @@ async def test_a_transport_with_messages_of_its_own_keeps_them_until_a_client_sp
     call.at(2, call.client.be_ready)
     call.at(3, lambda: call.client.type("second"))
     client = await call.run(4)
-    assert [message.data for message in client.told] == ['{"type": "first"}']
+    assert [message.data for message in client.messages] == ['{"type": "first"}']
     assert (len(client.app("first")), len(client.app("second"))) == (0, 1)
 
 

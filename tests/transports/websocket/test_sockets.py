@@ -247,12 +247,12 @@ async def test_a_client_that_does_not_read_has_a_bound_and_recovers():
                 await asyncio.sleep(0)
         # Once for each time that half of it was taken, and not once for each 20 ms.
         assert 1 <= errors < 20
-        assert transport._line is not None
-        assert transport._line.waiting_bytes <= 1_020 * 48 + 4 * 51
+        assert transport._peer is not None
+        assert transport._peer.waiting_bytes <= 1_020 * 48 + 4 * 51
         assert transport.dropped_ms > 60_000
         dropped_ms = transport.dropped_ms
         async with asyncio.timeout(20):
-            while transport._line.waiting_bytes:
+            while transport._peer.waiting_bytes:
                 await reader.read(65_536)
         transport.send(samples, 0)
         assert transport.dropped_ms == dropped_ms

@@ -235,8 +235,10 @@ async def test_a_client_that_speaks_wrongly_is_told_why_and_the_worker_goes_on(s
     socket = await stage.connect()
     await stage.say(socket, b"\x00")
     await stage.ended()
-    assert socket.closed == (1007, "Audio is 16 bits a sample: an even number of bytes.")
-    assert stage.notes.rest[-1] == ClientDisconnectedFrame("Audio is 16 bits a sample: an even number of bytes.")
+    assert socket.closed == (1007, "Audio has 16 bits per sample: send an even number of bytes.")
+    assert stage.notes.rest[-1] == ClientDisconnectedFrame(
+        "Audio has 16 bits per sample: send an even number of bytes."
+    )
     await stage.connect()
     assert stage.notes.rest[-1] == ClientConnectedFrame()
 
@@ -250,7 +252,7 @@ async def test_a_serializer_that_fails_says_nothing_of_what_was_said(
 
     stage = await stages(Broken())
     socket = await stage.connect("my secret")
-    assert socket.closed == (1011, "The message could not be dealt with.")
+    assert socket.closed == (1011, "The message could not be processed.")
     shown = [record for record in caplog.records if record.levelname != "DEBUG"]
     assert [record.getMessage() for record in shown] == [
         "WebSocketTransport: KeyError while a message was read; its connection is closed"
@@ -309,7 +311,7 @@ async def test_more_messages_than_a_thousand_in_a_second_are_refused(stages: Mak
         await socket.say('{"type": "interrupt"}')
     assert socket.closed is None
     await socket.say('{"type": "interrupt"}')
-    assert socket.closed == (1008, "More than 1000 messages in a second.")
+    assert socket.closed == (1008, "More than 1000 messages per second.")
 
 
 # --- speaking ---------------------------------------------------------------------------------------------------------
@@ -456,7 +458,7 @@ async def test_rtvi_goes_to_the_hook_and_is_refused_without_one(stages: MakeStag
     assert got == [message]
     stage.transport.on_message = None
     await stage.say(socket, message)
-    assert socket.closed == (1008, "RTVI messages are not taken here.")
+    assert socket.closed == (1008, "RTVI messages are not accepted here.")
 
 
 # --- slow peers -------------------------------------------------------------------------------------------------------
@@ -469,7 +471,7 @@ async def test_a_client_that_takes_nothing_has_a_bound_and_is_told_of_once_and_r
     await stage.bench.send(speech(6_000), response=1)
     await stage.advance(3_000)
     assert socket.wire.waiting == (1_000 + 20) * MS * 2
-    stage.bench.expect_error("has not taken 1000 ms", error="TransportError")
+    stage.bench.expect_error("has not read 1000 ms", error="TransportError")
     assert len(stage.bench.errors) == 1
     assert stage.transport.dropped_ms == 3_000 - 1_020 + 20
     # Half of it is taken, and what comes now is heard.
@@ -480,7 +482,7 @@ async def test_a_client_that_takes_nothing_has_a_bound_and_is_told_of_once_and_r
     # The next time is told of again.
     socket.wire.waiting = 1_001 * MS * 2
     await stage.advance(100)
-    stage.bench.expect_error("has not taken 1000 ms")
+    stage.bench.expect_error("has not read 1000 ms")
 
 
 async def test_messages_for_a_client_that_reads_none_are_bounded(stages: MakeStage, caplog: pytest.LogCaptureFixture):
@@ -492,7 +494,7 @@ async def test_messages_for_a_client_that_reads_none_are_bounded(stages: MakeSta
     assert socket.wire.waiting == 5 * 65_536
     assert stage.transport.dropped_messages == 5
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "WebSocketTransport: the client reads no messages; they are dropped"
+        "WebSocketTransport: the client does not read its messages; they are dropped"
     ]
 
 
