@@ -43,7 +43,7 @@ CALLS = 64
 UNNUMBERED_TEXTS = 32
 """Bound on texts of a response without a number yet; beyond it the oldest is forgotten."""
 SEEN = 32
-"""EventMapper that were seen already: one frame comes by at each processor that names its class."""
+"""Frames remembered as seen: a frame is reported at each processor that names its class."""
 LEVELS_NS = 100 * NS_PER_MS
 
 Source = tuple[str, str]
@@ -282,7 +282,7 @@ class EventMapper:
     # --- the response: heard --------------------------------------------------------------------------------------
 
     def pass_time(self, t_ns: int) -> None:
-        """Report words heard by now; called for each inbox entry, which is every 20 ms during playback."""
+        """Report words heard by now. Called per inbox entry, every 20 ms during playback: no timer is needed."""
         reply = self._playing
         if reply is not None:
             position_ms = reply.position_ms + (t_ns - self._played_ns) / NS_PER_MS

@@ -145,8 +145,8 @@ def attach_rtvi(
 ) -> RTVI:
     """Connect the client of a transport to the bot of a worker by RTVI. ``options``: those of `RTVI`.
 
-    ``only_if_asked``: for transports with messages of their own (a WebSocket with `RawSerializer`). Those are used
-    until a client sends ``client-ready``.
+    ``only_if_asked``: for transports with messages of their own (a WebSocket with `RawSerializer`): used until a client
+    sends ``client-ready``.
     """
     rtvi = RTVI(transport, transport.send_message, keep=not only_if_asked, **options)
 

@@ -255,7 +255,7 @@ async def test_a_serializer_that_fails_says_nothing_of_what_was_said(
     assert socket.closed == (1011, "The message could not be processed.")
     shown = [record for record in caplog.records if record.levelname != "DEBUG"]
     assert [record.getMessage() for record in shown] == [
-        "WebSocketTransport: KeyError while a message was read; its connection is closed"
+        "WebSocketTransport: KeyError while reading a message; the connection is closed"
     ]
     assert all(record.exc_info is None for record in shown)
 
