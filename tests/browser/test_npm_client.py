@@ -148,7 +148,7 @@ async def test_the_apps_messages_are_answered_or_refused(chat: tuple[Page, Serve
     await page.run("client.sendText('   ')")
     await page.until("came('messageError').length >= 2")
     errors = await page.run("came('messageError').map(([, message]) => message.data.error)")
-    assert '"content" is a text, and not empty.' in errors
+    assert '"content" must be a text and not empty.' in errors
 
 
 async def test_the_client_may_start_the_bot_first_and_leaves_by_itself(chat: tuple[Page, Server]) -> None:

@@ -223,7 +223,7 @@ async def test_nothing_is_left_when_conversations_are_over():
 
 
 async def test_the_socket_below_is_found_where_this_aiohttp_keeps_it():
-    """Without it a slow peer has no bound: see `line.py`, and what the extra ``websocket`` allows."""
+    """Without it a slow peer has no bound: see `socket.py`, and what the extra ``websocket`` allows."""
     bots = Bots()
     async with server(bots.answer) as address, client(address) as socket:
         await until_connected(bots)
