@@ -313,7 +313,10 @@ async def test_a_thousand_wrong_messages_do_not_disturb_another_call():
         await until(notes, InputTextFrame)
         assert not listening.done()
         listening.cancel()
-        assert [int(frame.samples[0]) for frame in notes.audio] == list(range(250))
+        # Silence is filled in where nothing came for a second, which on a busy machine happens: leave it out.
+        numbers = [int(frame.samples[0]) for frame in notes.audio]
+        assert [number for number in numbers if number] == list(range(1, 250))
+        assert numbers[0] == 0
         assert set(codes) <= {1000, 1003, 1007, 1008}
         assert len(codes) > 100
 
